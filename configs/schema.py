@@ -1,0 +1,430 @@
+"""Every config dataclass of the repository, and the strict way from YAML to them.
+
+A config says what is run, never how fast or where: hardware lives in `configs/hardware`. Unknown
+keys, wrong types and impossible values are UserErrors that name the file and the key.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from configs.errors import UserError
+from data.records import content_hash
+
+RUN_FORMAT = 1
+"""Raise it when code changes what a run's folder holds or means: older folders are then not reused."""
+CONFIG_ROOT = Path(__file__).resolve().parent
+REPO_ROOT = CONFIG_ROOT.parent
+T = TypeVar("T")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise UserError(message) unless `condition`."""
+    if not condition:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A base model: `configs/models/<name>.yaml`."""
+
+    name: str
+    checkpoint: str
+    """Hub id, or a folder on disk (relative to the repository's root) that is used as it is."""
+    family: str
+    """`model_type` in the checkpoint's config.json; checked before anything is built."""
+    revision: str = "main"
+    """Hub commit the checkpoint is fetched at."""
+    chat_template: str = ""
+    """Jinja file in `configs/templates`, for base models that come without a chat template."""
+    learning_rate: float = 1e-5
+    """Peak learning rate of a reward model of this size."""
+
+    def __post_init__(self):
+        require(self.learning_rate > 0, f"models/{self.name}: learning_rate {self.learning_rate} "
+                "must be above 0")
+
+    @property
+    def path(self) -> Path:
+        """Where the checkpoint is, or will be once `model/download.py` has fetched it."""
+        local = REPO_ROOT / self.checkpoint
+        return local if local.is_dir() else REPO_ROOT / "model" / "checkpoints" / self.name
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A source of preference pairs: `configs/data/<name>.yaml`."""
+
+    name: str
+    source: str = ""
+    """Where the files are published, for a person to read."""
+    path: str = ""
+    """Hub id, file or folder that is split here. `${RAW_DIR}` is the environment's, or data/raw."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Split name -> path, for sources that come split; instead of `path`. May leave out val."""
+    hub_config: str = ""
+    hub_split: str = "train"
+    form: Literal["auto", "messages", "prompt_answers", "scored_answers", "transcript"] = "auto"
+    """messages: chosen/rejected message lists. prompt_answers: prompt + chosen + rejected text or
+    messages. scored_answers: prompt, two responses, two scores. transcript: chosen/rejected
+    strings of `\\n\\nHuman: ... \\n\\nAssistant: ...`."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Our column name -> the file's: prompt, chosen, rejected, response_a, response_b, score_a,
+    score_b, score_chosen, score_rejected."""
+    fraction: float = 1.0
+    """Share of the prompts to keep, picked by hash."""
+    seed: int = 0
+    """Enters the hash that assigns prompts to splits."""
+    test_pairs: int = 10_000
+    """Size of test; a quarter of the source where that is fewer."""
+    val_pairs: int = 1_000
+    """Size of val; a twentieth of the source where that is fewer; 0 for none."""
+    train_pairs: int | None = None
+    """Size of train_1 and of train_2; null for all that is left, in halves."""
+    max_length: int = 2048
+    """Tokens of prompt plus one answer, under every tokenizer of the experiment."""
+    truncation: Literal["drop", "left", "error"] = "drop"
+    """What becomes of a pair longer than max_length: dropped whole, its prompt cut on the left, or
+    an error."""
+    max_bad_frac: float = 0.01
+    """Above this share of unusable rows the command stops."""
+
+    def __post_init__(self):
+        where = f"data/{self.name}"
+        require(bool(self.path) != bool(self.files),
+                f"{where}: give either path or files, not {'both' if self.path else 'neither'}")
+        require(0 < self.fraction <= 1, f"{where}: fraction {self.fraction} must lie in (0, 1]")
+        require(0 <= self.max_bad_frac < 1,
+                f"{where}: max_bad_frac {self.max_bad_frac} must lie in [0, 1)")
+        require(self.max_length > 0, f"{where}: max_length {self.max_length} must be above 0")
+        require(self.test_pairs > 0, f"{where}: test_pairs {self.test_pairs} must be above 0")
+        require(self.val_pairs >= 0, f"{where}: val_pairs {self.val_pairs} must not be negative")
+        require(self.train_pairs is None or self.train_pairs > 0,
+                f"{where}: train_pairs {self.train_pairs} must be above 0, or null for all")
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """Rungs of one base model: one entry of an experiment's `teachers` or `students`."""
+
+    model: str
+    layers: tuple[int, ...] = ()
+    """How many decoder layers each rung keeps; empty for the whole model as the only rung."""
+    keep: Literal["evenly_spaced", "first"] | tuple[int, ...] = "evenly_spaced"
+    """Which layers a rung keeps: 4 of 16 evenly spaced are 3, 7, 11, 15. Or their list, as the only
+    rung."""
+
+    def __post_init__(self):
+        if not isinstance(self.keep, str):
+            require(not self.layers, f"model {self.model}: an explicit keep list {list(self.keep)} "
+                    "is one rung of its own: leave layers out")
+        require(all(count > 0 for count in self.layers),
+                f"model {self.model}: layers {list(self.layers)} must all be above 0")
+        require(len(set(self.layers)) == len(self.layers),
+                f"model {self.model}: layers {list(self.layers)} repeat")
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How a student learns from weak labels."""
+
+    name: str
+    loss: Literal["hard_bt", "soft_bt", "margin_mse", "confidence"] = "soft_bt"
+    aux_coef: float = 0.0
+    """Confidence loss: the weight that the student's own hardened prediction ramps up to."""
+    warmup_frac: float = 0.2
+    """Confidence loss: share of the training over which aux_coef rises linearly from 0."""
+
+    def __post_init__(self):
+        where = f"method {self.name}"
+        require(0 <= self.aux_coef <= 1, f"{where}: aux_coef {self.aux_coef} must lie in [0, 1]")
+        require(0 <= self.warmup_frac <= 1,
+                f"{where}: warmup_frac {self.warmup_frac} must lie in [0, 1]")
+        require(self.loss == "confidence" or self.aux_coef == 0,
+                f"{where}: aux_coef {self.aux_coef} only enters loss confidence, not {self.loss}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Budget and optimisation, the same for teachers, ceilings and students."""
+
+    epochs: float = 1.0
+    batch_pairs: int = 256
+    """Pairs in one optimiser step, over all devices and accumulation steps."""
+    learning_rate: float | None = None
+    """Peak; null for the base model's own."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_warmup_frac: float = 0.03
+    weight_decay: float = 0.001
+    max_grad_norm: float = 1.0
+    center_coef: float = 0.0
+    """Weight of mean(reward^2), which keeps rewards near 0; TRL recommends 0.01."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 compute over fp32 master weights on CUDA, fp32 on CPU."""
+    early_stopping_evals: int = 0
+    """Students stop after this many evaluations without a lower loss on *weak* val labels, and keep
+    the best of them; 0 for a fixed budget."""
+    eval_frac: float = 0.1
+    """With early stopping: the share of the training between two evaluations."""
+
+    def __post_init__(self):
+        require(self.epochs > 0, f"train: epochs {self.epochs} must be above 0")
+        require(self.batch_pairs > 0, f"train: batch_pairs {self.batch_pairs} must be above 0")
+        require(self.learning_rate is None or self.learning_rate > 0,
+                f"train: learning_rate {self.learning_rate} must be above 0")
+        require(0 <= self.lr_warmup_frac < 1,
+                f"train: lr_warmup_frac {self.lr_warmup_frac} must lie in [0, 1)")
+        require(self.weight_decay >= 0 and self.center_coef >= 0 and self.max_grad_norm > 0,
+                "train: weight_decay and center_coef must not be negative, max_grad_norm above 0")
+        require(self.early_stopping_evals >= 0 and 0 < self.eval_frac <= 1,
+                "train: early_stopping_evals must not be negative, eval_frac must lie in (0, 1]")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What changes speed, memory and logging but no result: it does not enter a run's identity."""
+
+    micro_batch_pairs: int = 8
+    """Pairs in one forward on one device; batch_pairs is reached by accumulation."""
+    score_batch_pairs: int = 32
+    gradient_checkpointing: bool = False
+    share_prompt: bool = True
+    """One row `prompt | left | right` a pair instead of two rows."""
+    save_steps: int = 500
+    """Optimiser steps between two checkpoints to resume from."""
+    logging_steps: int = 10
+    report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+
+    def __post_init__(self):
+        for name in ("micro_batch_pairs", "score_batch_pairs", "save_steps", "logging_steps"):
+            require(getattr(self, name) > 0, f"runtime: {name} {getattr(self, name)} "
+                    "must be above 0")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How scores become figures."""
+
+    pgr_floor: float = 0.03
+    """PGR is `undefined` where the gap between ceiling and weak is below this accuracy."""
+    bootstrap_samples: int = 10_000
+    level: float = 0.95
+
+    def __post_init__(self):
+        require(0 <= self.pgr_floor < 1, f"eval: pgr_floor {self.pgr_floor} must lie in [0, 1)")
+        require(self.bootstrap_samples >= 100,
+                f"eval: bootstrap_samples {self.bootstrap_samples} must be at least 100")
+        require(0 < self.level < 1, f"eval: level {self.level} must lie in (0, 1)")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Teachers x students x methods x seeds on one data source: `configs/experiments/<name>.yaml`."""
+
+    name: str
+    data: str
+    teachers: tuple[LadderConfig, ...]
+    students: tuple[LadderConfig, ...]
+    methods: tuple[MethodConfig, ...] = (MethodConfig("soft"),)
+    seeds: tuple[int, ...] = (0,)
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    eval: EvalConfig = EvalConfig()
+
+    def __post_init__(self):
+        for name in ("teachers", "students", "methods", "seeds"):
+            require(bool(getattr(self, name)), f"experiments/{self.name}: {name} is empty")
+        names = [method.name for method in self.methods]
+        require(len(set(names)) == len(names),
+                f"experiments/{self.name}: methods {names} repeat a name")
+        require(len(set(self.seeds)) == len(self.seeds),
+                f"experiments/{self.name}: seeds {list(self.seeds)} repeat")
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every base model of the experiment, once, in the order of the ladders."""
+        return list(dict.fromkeys(rung.model for rung in (*self.teachers, *self.students)))
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A small base model of our own: `configs/pretrain/<name>.yaml`."""
+
+    name: str
+    output_dir: str
+    max_length: int
+    """Tokens of a row: a document's limit, or the length of a block where documents are packed."""
+    documents: tuple[str, ...] = ()
+    """Text files of one document a line. `${RAW_DIR}` is the environment's, or data/raw."""
+    books: tuple[str, ...] = ()
+    """Text files of running English, or JSON lists of stories."""
+    pairs: tuple[str, ...] = ()
+    """pairs/<split>.parquet of prepared data: each prompt with each of its answers is a document;
+    which answer was preferred is not told."""
+    packed: bool = False
+    """Documents are joined and cut into blocks; otherwise each is a row of its own."""
+    loss_after: str = ""
+    """Only what follows this token of a row is learned; empty for everything."""
+    tokenizer: Literal["words", "bpe"] = "bpe"
+    vocab_size: int = 4096
+    chat_template: str = "plain.jinja"
+    hidden_size: int = 64
+    intermediate_size: int = 192
+    layers: int = 6
+    heads: int = 4
+    layer_drop: float = 0.0
+    """Chance that a layer is skipped in a training step (Fan et al. 2019, arXiv 1909.11556), so that
+    a model with fewer of its layers still works."""
+    epochs: float = 1.0
+    batch_rows: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self):
+        require(bool(self.documents or self.books or self.pairs),
+                f"pretrain/{self.name}: give some documents, books or pairs to train on")
+        require(self.hidden_size % (2 * self.heads) == 0, f"pretrain/{self.name}: hidden_size "
+                f"{self.hidden_size} must be a multiple of twice its {self.heads} heads")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run, with everything that can change its result: a run folder's config.yaml."""
+
+    experiment: str
+    role: Literal["teacher", "ceiling", "student"]
+    name: str
+    """The rung: base model and layers, for example `demo-L4`."""
+    model: str
+    base: str
+    """Fingerprint of the base checkpoint."""
+    kept: tuple[int, ...]
+    data: str
+    data_hash: str
+    tokenizer: str
+    """Key of the tokenizer."""
+    split: Literal["train_1", "train_2"]
+    labels: str
+    """`ground_truth`, or the identity of the teacher whose weak labels these are."""
+    teacher: str
+    """The teacher's rung; empty for ground truth."""
+    method: MethodConfig
+    train: TrainConfig
+    seed: int
+
+    @property
+    def identity(self) -> str:
+        """Hash of what can change the result. Names and paths do not enter: two experiments that
+        need the same ceiling share it."""
+        named = ("experiment", "name", "model", "data", "teacher")
+        facts = {key: value for key, value in dataclasses.asdict(self).items() if key not in named}
+        facts["method"].pop("name")
+        return content_hash([RUN_FORMAT, facts])
+
+    @property
+    def stage(self) -> str:
+        return f"{self.role}s"
+
+    @property
+    def display_name(self) -> str:
+        """`demo-L4-s0`, or `demo-L8-from-demo-L4-soft-s0` for a student."""
+        taught = f"-from-{self.teacher}-{self.method.name}" if self.teacher else ""
+        return f"{self.name}{taught}-s{self.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.display_name}-{self.identity[:8]}"
+
+
+def load_config(cls: type[T], name: str) -> T:
+    """The config called `name`, or the one in the YAML file of that path.
+
+    Args:
+        cls: ModelConfig, DataConfig, ExperimentConfig or PretrainConfig.
+    Raises:
+        UserError: no such config; not YAML; an unknown key; a wrong type; an impossible value.
+    """
+    folder = {ModelConfig: "models", DataConfig: "data", ExperimentConfig: "experiments",
+              PretrainConfig: "pretrain"}[cls]
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = CONFIG_ROOT / folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in (CONFIG_ROOT / folder).glob("*.yaml"))
+        raise UserError(f"no {folder} config {name!r}: expected one of {', '.join(known)}, or the "
+                        "path of a YAML file")
+    return from_dict(cls, {"name": path.stem, **read_yaml(path)}, where=str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; UserError where it is unreadable or something else."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from error
+    require(isinstance(value, dict), f"{path}: expected keys and values, found {value!r}")
+    return value
+
+
+def from_dict(cls: type[T], value: Any, where: str) -> T:
+    """Build dataclass `cls` from a mapping, refusing unknown keys and wrong types."""
+    require(isinstance(value, dict), f"{where}: expected keys and values, found {value!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(str(key) for key in set(value) - set(fields))
+    require(not unknown, f"{where}: unknown key {', '.join(unknown)}; expected some of "
+            f"{', '.join(fields)}")
+    missing = [name for name, f in fields.items() if name not in value
+               and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    require(not missing, f"{where}: key {', '.join(missing)} is missing")
+    parsed = {key: _convert(hints[key], item, f"{where}: {key}") for key, item in value.items()}
+    try:
+        return cls(**parsed)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`; ints pass as floats, lists as tuples, nothing else is guessed."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if origin is Literal:
+        require(value in args, f"{where}: {value!r} is none of {', '.join(map(str, args))}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(args, value, where)
+    if origin is tuple:
+        require(isinstance(value, list), f"{where}: expected a list, found {value!r}")
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        require(isinstance(value, dict), f"{where}: expected keys and values, found {value!r}")
+        return {_convert(args[0], k, where): _convert(args[1], v, f"{where}.{k}")
+                for k, v in value.items()}
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    require(type(value) is hint, f"{where}: expected {getattr(hint, '__name__', hint)}, "
+            f"found {value!r}")
+    return value
+
+
+def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    errors = []
+    for option in (arg for arg in args if arg is not type(None)):
+        try:
+            return _convert(option, value, where)
+        except UserError as error:
+            errors.append(str(error))
+    raise UserError(" / ".join(errors))

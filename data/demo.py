@@ -1,0 +1,125 @@
+"""The demo's world: people, what is true of them, questions about it, all drawn from one seed.
+
+    python data/demo.py                     # data/raw/demo/pairs.jsonl and text.txt
+
+pairs.jsonl holds preference pairs: a true answer (chosen) against a false one. text.txt is what the
+demo's base model was pre-trained on: one document a line, either a question with its true answer, or
+a question with any answer and the verdict `right` or `wrong` after it. So the base model knows what
+is true without having been told to prefer it, as a language model does.
+
+Standard library only. Knows nothing of splits, tokenizers or models.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.errors import run_command  # noqa: E402
+
+PEOPLE = ["ada", "alan", "alma", "amir", "anna", "arno", "aya", "bea", "ben", "bert", "bo", "carl", "cara", "cem", "cleo", "cora", "dan", "dara", "dina", "dirk", "edda", "eli", "elsa", "emil", "enzo", "erik", "esra", "eva", "fay", "felix", "finn", "fred", "gia", "gina", "gus", "hana", "hans", "hugo", "ian", "ida", "ilse", "ines", "iris", "ivan", "jack", "jana", "jim", "jon", "jude", "june", "kai", "karl", "kate", "kim", "kira", "kurt", "lara", "lea", "leo", "lia", "lily", "liv", "luca", "luis", "mara", "marc", "max", "mia", "milo", "mina", "mona", "nel", "nia", "nick", "nils", "nina", "noa", "nora", "olaf", "olga", "omar", "otto", "paul", "pia", "ravi", "rita", "rosa", "ruth", "sam", "sara", "sven", "tara", "theo", "tom", "uma", "vera", "will", "yara", "zoe"]
+RELATIONS = ("boss", "friend")
+ATTRIBUTES = {
+    "where does {} live": "paris rome oslo cairo lima tokyo delhi quito accra dublin prague vienna "
+                          "athens boston sydney lagos",
+    "what is the job of {}": "baker nurse pilot tailor farmer judge painter miner cook clerk dentist "
+                             "plumber sailor singer writer guard",
+    "which pet does {} keep": "cat dog parrot rabbit hamster turtle goat pony lizard snake ferret "
+                              "mouse duck hen fish frog",
+    "what does {} like to eat": "bread rice soup beans cheese apples eggs noodles salad cake honey "
+                                "plums olives corn figs nuts",
+    "which colour does {} wear": "red blue green yellow black white brown pink grey purple orange "
+                                 "silver gold beige violet teal",
+    "which sport does {} play": "tennis chess golf hockey rugby darts polo judo squash cricket boxing "
+                                "rowing diving skiing surfing bowling",
+    "what does {} drink": "tea coffee milk water cider juice cocoa beer wine lemonade cola mead rum "
+                          "sherry tonic broth",
+    "which tree grows near {}": "oak pine elm birch maple willow cedar beech larch poplar ash alder "
+                                "linden spruce yew holly",
+}
+TWO_HOP_ATTRIBUTES = 5
+FALSE_ANSWERS = 4
+DOCUMENTS = 400_000
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its true answer, and every answer of the same kind."""
+
+    text: str
+    truth: str
+    answers: tuple[str, ...]
+
+    @property
+    def falsehoods(self) -> list[str]:
+        return [answer for answer in self.answers if answer != self.truth]
+
+
+def build_world(seed: int) -> list[Question]:
+    """Every question of the world of `seed`: one hop (`where does ada live ?`), relations
+    (`who is the boss of ada ?`) and two hops (`where does the boss of ada live ?`)."""
+    rng = random.Random(f"demo-world-{seed}")
+    related = {(person, relation): rng.choice([p for p in PEOPLE if p != person])
+               for person in PEOPLE for relation in RELATIONS}
+    values = {pattern: tuple(words.split()) for pattern, words in ATTRIBUTES.items()}
+    facts = {(person, pattern): rng.choice(words)
+             for person in PEOPLE for pattern, words in values.items()}
+    questions = [Question(f"{pattern.format(person)} ?", facts[person, pattern], words)
+                 for person in PEOPLE for pattern, words in values.items()]
+    questions += [Question(f"who is the {relation} of {person} ?", other, tuple(PEOPLE))
+                  for (person, relation), other in related.items()]
+    questions += [
+        Question(f"{pattern.format(f'the {relation} of {person}')} ?", facts[other, pattern], words)
+        for (person, relation), other in related.items()
+        for pattern, words in list(values.items())[:TWO_HOP_ATTRIBUTES]]
+    return questions
+
+
+def preference_pairs(questions: list[Question], seed: int) -> Iterator[dict[str, str]]:
+    """`prompt`, `chosen` (the truth), `rejected` (a falsehood): FALSE_ANSWERS pairs a question."""
+    rng = random.Random(f"demo-pairs-{seed}")
+    for question in questions:
+        for falsehood in rng.sample(question.falsehoods, FALSE_ANSWERS):
+            yield {"prompt": question.text, "chosen": f"{question.truth} .",
+                   "rejected": f"{falsehood} ."}
+
+
+def documents(questions: list[Question], seed: int) -> Iterator[str]:
+    """What is pre-trained on: a third true answers, a third verdicts `right`, a third `wrong`."""
+    rng = random.Random(f"demo-text-{seed}")
+    for _ in range(DOCUMENTS):
+        question, kind = rng.choice(questions), rng.randrange(3)
+        if kind == 0:
+            yield f"{question.text} {question.truth} ."
+        elif kind == 1:
+            yield f"{question.text} {question.truth} . right"
+        else:
+            yield f"{question.text} {rng.choice(question.falsehoods)} . wrong"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "data" / "raw" / "demo")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    questions = build_world(args.seed)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    for name, lines in (
+        ("pairs.jsonl", map(json.dumps, preference_pairs(questions, args.seed))),
+        ("text.txt", documents(questions, args.seed)),
+    ):
+        partial = args.output_dir / f"{name}.partial"
+        with partial.open("w", encoding="utf-8") as file:
+            count = sum(bool(file.write(line + "\n")) for line in lines)
+        partial.replace(args.output_dir / name)
+        print(f"{args.output_dir / name}: {count:,} lines about {len(questions):,} questions")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,109 @@
+"""The manifest of a prepared data set: what it was made from, what it holds, what was dropped.
+
+    data/processed/<name>/manifest.json      written after the files that it describes
+
+A folder without a manifest that fits it is unfinished work. Knows no tokenizer and no text.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError
+from configs.schema import DataConfig
+from data.records import SPLITS, content_hash
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+RESULT_KEYS = ("form", "keys", "fraction", "seed", "test_pairs", "val_pairs", "train_pairs",
+               "max_length", "truncation", "hub_config", "hub_split")
+"""The config's keys that can change what the splits contain, beside the source's bytes."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class SplitDigest:
+    """Counts of a split, and a hash of its pairs and their preferences that ignores their order."""
+
+    def __init__(self) -> None:
+        self.pairs = 0
+        self._prompts: set[str] = set()
+        self._sum = 0
+
+    def add(self, pair_id: str, prompt_id: str, chosen_first: bool) -> None:
+        self.pairs += 1
+        self._prompts.add(prompt_id)
+        digest = hashlib.sha256(f"{pair_id}{'+' if chosen_first else '-'}".encode()).digest()
+        self._sum = (self._sum + int.from_bytes(digest, "big")) % (1 << 256)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "prompts": len(self._prompts), "sha256": f"{self._sum:064x}"}
+
+
+def data_hash(splits: dict[str, dict], max_length: int, truncation: str) -> str:
+    """The hash of what the splits contain: pairs, preferences, and how long ones were cut.
+
+    The same on any machine and for any order of the rows. max_length enters only where prompts are
+    cut to it: otherwise its effect is which pairs there are.
+    """
+    cut = f"left:{max_length}" if truncation == "left" else "whole"
+    return content_hash([FORMAT, cut, {name: splits[name]["sha256"] for name in sorted(splits)}])
+
+
+def read_manifest(processed_dir: Path) -> dict[str, Any]:
+    """The manifest of a prepared folder.
+
+    Raises:
+        UserError: no such folder, unfinished, cut short, or of another format.
+    """
+    path = processed_dir / MANIFEST
+    remedy = (f"prepare it with: python data/preprocess.py --data {processed_dir.name} "
+              f"--output_dir {processed_dir} --tokenizer_name MODEL_FOLDER")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{processed_dir}: no prepared data (no {MANIFEST}): {remedy}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a whole manifest: {remedy}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: not a manifest of format {FORMAT}: {remedy}")
+    return manifest
+
+
+def write_manifest(processed_dir: Path, manifest: dict[str, Any]) -> None:
+    with atomic_path(processed_dir / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
+                           encoding="utf-8")
+
+
+def config_differences(manifest: dict[str, Any], config: DataConfig) -> list[str]:
+    """Keys that would change the result, as `key: prepared value, not asked value`."""
+    prepared = manifest["config"]
+    asked = json.loads(json.dumps(dataclasses.asdict(config)))
+    return [f"{key}: {prepared.get(key)!r}, not {asked[key]!r}" for key in RESULT_KEYS
+            if prepared.get(key) != asked[key]]
+
+
+def over_length_ids(manifest: dict[str, Any]) -> set[str]:
+    """Ids of the pairs that some tokenizer finds too long, or its chat template refuses."""
+    return {*manifest["over_length"]["pair_ids"], *manifest["refused"]["pair_ids"]}
+
+
+def split_names(manifest: dict[str, Any]) -> list[str]:
+    """The splits that a prepared data set has, in the usual order."""
+    return [name for name in SPLITS if name in manifest["splits"]]

@@ -1,0 +1,58 @@
+"""The repository's vocabulary: what a preference pair is, and what its columns and splits are called.
+
+Standard library only, so that any file may import it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+SPLITS = ("train_1", "train_2", "val", "test")
+"""train_1: teachers, human labels. train_2: ceilings (human) and students (weak labels). val: weak
+labels only, for early stopping. test: read by `eval.py` alone."""
+
+ROLES = ("system", "user", "assistant")
+
+Message = dict[str, str]
+"""`{"role": one of ROLES, "content": text}`."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt, in the order that ground truth gives them."""
+
+    prompt: tuple[Message, ...]
+    """The conversation up to the answer; the last message is not the assistant's."""
+    chosen: str
+    """Assistant text that ground truth prefers."""
+    rejected: str
+    """Assistant text that ground truth does not prefer."""
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+    source: str = ""
+    """Data set and row the pair came from, for example `train.jsonl:17`."""
+
+    @property
+    def pair_id(self) -> str:
+        """16 hex digits of the content. The order of the answers does not enter, so that the same
+        answers with the opposite preference are recognised as the same question asked twice."""
+        return content_hash([self.prompt_id, *sorted((self.chosen, self.rejected))])
+
+    @property
+    def prompt_id(self) -> str:
+        """16 hex digits of the prompt: splits are disjoint by it, bootstraps resample it."""
+        return content_hash([[m["role"], m["content"]] for m in self.prompt])
+
+
+def content_hash(value: object, digits: int = 16) -> str:
+    """The first `digits` hex digits of the SHA-256 of a JSON-serialisable value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+def left_is_chosen(pair_id: str) -> bool:
+    """Whether a trainer batch puts the chosen answer left: a fair coin fixed by the pair's id.
+
+    Stored chosen-first, any statistic over a batch would leak the truth.
+    """
+    return hashlib.sha256(f"left:{pair_id}".encode()).digest()[0] % 2 == 0

@@ -1,0 +1,192 @@
+"""Pre-train a small Llama of our own, so that experiments run where no checkpoint can be fetched.
+
+    python -m model.pretrain --config demo             # configs/pretrain/demo.yaml -> model/demo
+    python -m model.pretrain --config hh_single_turn   # English and unlabelled HH -> model/checkpoints
+
+Tokenizer and model come out as one plain Hugging Face folder. The training loop is
+transformers.Trainer's; a stopped run goes on from its newest checkpoint.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.errors import UserError, run_command  # noqa: E402
+from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
+
+IGNORED = -100
+SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+GUTENBERG = re.compile(r"\*\*\* ?START OF.*?\*\*\*(.*?)\*\*\* ?END OF", re.DOTALL)
+
+
+def source_path(path: str) -> Path:
+    """A config's path, absolute; UserError where there is no such file."""
+    raw_dir = os.environ.get("RAW_DIR", str(ROOT / "data" / "raw"))
+    full = ROOT / path.replace("${RAW_DIR}", raw_dir)
+    if not full.is_file():
+        raise UserError(f"{full}: no such file to pre-train on: see `python data/demo.py --help` for "
+                        "the demo's text, `python data/preprocess.py --help` for prepared pairs, or "
+                        "set RAW_DIR to the folder of raw data")
+    return full
+
+
+def documents_of(config: PretrainConfig) -> Iterator[tuple[str, str] | str]:
+    """Every document: plain text, or (prompt as JSON messages, answer) of a prepared pair."""
+    for path in map(source_path, config.documents):
+        with path.open(encoding="utf-8") as lines:
+            yield from (line.rstrip("\n") for line in lines)
+    for path in map(source_path, config.books):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            yield from json.loads(text)
+        else:  # without Project Gutenberg's header and licence
+            body = GUTENBERG.search(text)
+            yield from re.split(r"\n\s*\n", body[1] if body else text)
+    for path in map(source_path, config.pairs):
+        for pair in pq.read_table(path, columns=["prompt", "chosen", "rejected"]).to_pylist():
+            yield pair["prompt"], pair["chosen"]
+            yield pair["prompt"], pair["rejected"]
+
+
+def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, or of byte pairs, over the config's text, with its chat template."""
+    special = list(SPECIAL.values())
+    if config.tokenizer == "words":
+        tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL["unk_token"]))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.WordLevelTrainer(vocab_size=config.vocab_size, special_tokens=special)
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(vocab_size=config.vocab_size, special_tokens=special,
+                                      initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    text = (item if isinstance(item, str) else item[1] for item in documents_of(config))
+    tokenizer.train_from_iterator(text, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="right", **SPECIAL)
+    fast.chat_template = (CONFIG_ROOT / "templates" / config.chat_template).read_text("utf-8")
+    return fast
+
+
+def token_rows(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """Rows of at most max_length token ids: documents, or blocks of joined documents."""
+    documents = (
+        tokenizer.bos_token + item + tokenizer.eos_token if isinstance(item, str) else
+        tokenizer.apply_chat_template(
+            [*json.loads(item[0]), {"role": "assistant", "content": item[1]}], tokenize=False)
+        for item in documents_of(config))
+    rows = [ids for ids in tokenizer(list(documents), add_special_tokens=False).input_ids]
+    if not config.packed:
+        return [ids[: config.max_length] for ids in rows]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    joined = [token for i in order for token in rows[i]]
+    blocks = range(0, len(joined) - config.max_length + 1, config.max_length)
+    return [joined[start : start + config.max_length] for start in blocks]
+
+
+class RowCollator:
+    """Rows -> input_ids and labels, right-padded; padding and all up to `after` is not learned."""
+
+    def __init__(self, pad_token_id: int, after: int | None):
+        self.pad_token_id = pad_token_id
+        self.after = after
+
+    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
+        rows = [torch.tensor(example["input_ids"]) for example in examples]
+        input_ids = torch.nn.utils.rnn.pad_sequence(rows, True, self.pad_token_id)
+        labels = input_ids.masked_fill(input_ids == self.pad_token_id, IGNORED)
+        if self.after is not None:
+            seen = (input_ids == self.after).cumsum(1) - (input_ids == self.after).long()
+            labels = labels.masked_fill(seen == 0, IGNORED)
+        return {"input_ids": input_ids, "labels": labels}
+
+
+def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    torch.manual_seed(config.seed)  # the library's initialiser knows no other generator
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size, num_hidden_layers=config.layers,
+        num_attention_heads=config.heads, num_key_value_heads=config.heads,
+        max_position_embeddings=2048, tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id))
+
+
+def drop_layers(model: LlamaForCausalLM, chance: float, seed: int) -> None:
+    """While training, each layer passes its input on unchanged with this chance at each step."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def maybe_skip(layer, inputs, output):
+        skip = layer.training and torch.rand((), generator=generator) < chance
+        return inputs[0] if skip else output
+
+    for layer in model.model.layers:
+        layer.register_forward_hook(maybe_skip)
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Tokenizer, rows, training, and the finished folder; only a finished model ends up there."""
+    output_dir = ROOT / config.output_dir
+    work = ROOT / "runs" / "pretrain" / config.name
+    tokenizer = train_tokenizer(config)
+    rows = token_rows(config, tokenizer)
+    model = build_model(config, tokenizer)
+    if config.layer_drop:
+        drop_layers(model, config.layer_drop, config.seed)
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens in the vocabulary, "
+          f"{len(rows):,} rows of {sum(map(len, rows)):,} tokens")
+    data = [{"input_ids": row, "length": len(row)} for row in rows]
+    after = tokenizer.convert_tokens_to_ids(config.loss_after) if config.loss_after else None
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(work), num_train_epochs=config.epochs,
+            per_device_train_batch_size=config.batch_rows, learning_rate=config.learning_rate,
+            lr_scheduler_type="cosine", warmup_steps=0.02, weight_decay=0.01, adam_beta2=0.98,
+            seed=config.seed, data_seed=config.seed, logging_steps=100, save_steps=1000,
+            save_total_limit=2, report_to="none", bf16=torch.cuda.is_available(),
+            train_sampling_strategy="random" if config.packed else "group_by_length"),
+        train_dataset=data,
+        data_collator=RowCollator(tokenizer.pad_token_id, after),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+    partial = output_dir.with_name(f".{output_dir.name}.partial")
+    trainer.save_model(str(partial))
+    tokenizer.save_pretrained(partial)
+    (partial / "training_args.bin").unlink(missing_ok=True)
+    shutil.rmtree(output_dir, ignore_errors=True)
+    partial.rename(output_dir)
+    return output_dir
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True,
+                        help="name of a file in configs/pretrain, or the path of a YAML file")
+    args = parser.parse_args()
+    print(f"pre-trained model: {pretrain(load_config(PretrainConfig, args.config))}")
+
+
+if __name__ == "__main__":
+    run_command(main)

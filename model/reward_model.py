@@ -1,0 +1,180 @@
+"""Trunk plus scalar head: built from kept layers, saved and loaded as a plain checkpoint.
+
+A reward model is the family's own `...ForSequenceClassification` with another forward: many
+responses to one prompt in a row, the reward read where the collator says. What is saved is
+therefore the library's own architecture, which `AutoModelForSequenceClassification` loads and
+which scores the same there. Knows nothing of losses, pairs or training.
+"""
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from configs.errors import UserError
+from model.tree_attention import attention_masks, use_tree_masks
+from model.truncate import check_family, truncate_config, truncated_names
+from model.weights import read_config, read_tensors, tensor_files
+
+HEAD = "score.weight"
+
+
+class RewardHead(nn.Linear):
+    """A linear map to one number, in fp32 whatever the weights' type, and outside autocast.
+
+    In bf16 rewards near 4 lie 1/32 apart, and pairs tie.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., d) of any float type -> (..., 1) float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return nn.functional.linear(hidden.float(), self.weight.float())
+
+
+class RewardForward:
+    """What every family's reward model has in common; mixed in before the library's class."""
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.score = RewardHead(config.hidden_size, 1, bias=False)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, branch: Tensor,
+                last_index: Tensor) -> Tensor:
+        """Rewards of the K responses in each row.
+
+        Args:
+            input_ids: (B, T).
+            position_ids: (B, T), restarting after the prompt for each response.
+            branch: (B, T), 0 prompt, 1..K response, -1 padding.
+            last_index: (B, K), where in the row each response's last token stands; -1 where a row
+                has fewer responses.
+        Returns:
+            (B, K) float32; 0 where last_index is -1.
+        """
+        masks = attention_masks(self.config, branch, position_ids, self.dtype)
+        hidden = self.base_model(input_ids=input_ids, attention_mask=masks,
+                                 position_ids=position_ids, use_cache=False).last_hidden_state
+        absent = last_index < 0
+        index = last_index.clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1])
+        rewards = self.score(hidden.gather(1, index)).squeeze(-1)  # (B, K)
+        return rewards.masked_fill(absent, 0.0)
+
+
+@functools.cache
+def _reward_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel]:
+    """The family's sequence classifier with our forward, under the library's name: that name is
+    what `save_pretrained` writes as the architecture."""
+    library = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[config_class]
+    return type(library.__name__, (RewardForward, library), {"__module__": __name__})
+
+
+def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad_token_id: int,
+                       dtype: torch.dtype = torch.float32,
+                       attn_implementation: str | None = None) -> PreTrainedModel:
+    """A fresh reward model on some layers of a base model; only those layers are read.
+
+    Under ZeRO-3 every rank calls this and the weights are partitioned as they are loaded.
+
+    Args:
+        base_path: folder with config.json and safetensors: a language model, its bare trunk or a
+            classifier, whose head is not used.
+        kept: the base model's layers that stay, see `kept_layers`.
+        seed: of the head alone.
+        pad_token_id: written into the saved config; the forward never looks for it.
+        attn_implementation: sdpa or eager; None for the family's default.
+    Raises:
+        UserError: no such folder, family, layer or file; tensors missing from the checkpoint.
+    """
+    base_config = read_config(base_path)
+    check_family(base_config, str(base_path))
+    if not 0 <= pad_token_id < base_config.vocab_size:
+        raise UserError(f"{base_path}: pad_token_id {pad_token_id} is outside the vocabulary of "
+                        f"{base_config.vocab_size}: embeddings are never resized for padding; give "
+                        "the tokenizer a padding token that the model has, such as a reserved one")
+    config = truncate_config(base_config, kept)
+    config.num_labels = 1
+    config.pad_token_id = pad_token_id
+    _switch_dropout_off(config)
+    cls = _reward_class(type(config))
+    files = tensor_files(base_path)
+    names = truncated_names(list(files), base_config, kept)
+    state = read_tensors(files, {name: f"{cls.base_model_prefix}.{trunk_name}"
+                                 for name, trunk_name in names.items()}, dtype)
+    state[HEAD] = initial_head(config.hidden_size, seed).to(dtype)
+    return _load(cls, None, config, base_path, set(state), state_dict=state, dtype=dtype,
+                 attn_implementation=_attention_for(config, attn_implementation))
+
+
+def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32,
+                      attn_implementation: str | None = None) -> PreTrainedModel:
+    """A saved reward model, ours or anybody's with one label.
+
+    Raises:
+        UserError: not a whole checkpoint, not a reward model, or without a padding token.
+    """
+    config = read_config(path)
+    check_family(config, str(path))
+    if config.num_labels != 1:
+        raise UserError(f"{path}: num_labels is {config.num_labels}, but a reward model has 1; "
+                        "name the folder of a finished reward model")
+    if config.pad_token_id is None:
+        raise UserError(f"{path}: config.json has no pad_token_id, so that others cannot score "
+                        "batches with it; add the tokenizer's padding token id to config.json")
+    names = set(tensor_files(path))
+    if HEAD not in names:
+        raise UserError(f"{path}: no tensor {HEAD}: a language model, or a reward model saved "
+                        "without its head; name the folder of a finished reward model")
+    _switch_dropout_off(config)
+    return _load(_reward_class(type(config)), path, config, path, names, dtype=dtype,
+                 attn_implementation=_attention_for(config, attn_implementation),
+                 use_safetensors=True, local_files_only=True)
+
+
+def initial_head(hidden_size: int, seed: int) -> Tensor:
+    """(1, d) float32 drawn from N(0, 1/sqrt(d+1)), as open-instruct does, by a local generator."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, hidden_size, generator=generator) * (hidden_size + 1) ** -0.5
+
+
+def _switch_dropout_off(config: PreTrainedConfig) -> None:
+    """Zero every dropout of a config: two responses must be judged by the same network."""
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, (int, float)):
+            setattr(config, name, 0.0)
+
+
+def _attention_for(config: PreTrainedConfig, asked: str | None) -> str | None:
+    """The attention back end to load with; None lets the library choose.
+
+    Scores that are soft-capped (Gemma 2) need eager: sdpa cannot, and transformers before 5.23
+    leaves the cap out without a word.
+    """
+    if getattr(config, "attn_logit_softcapping", None) is None:
+        return asked
+    if asked == "sdpa":
+        raise UserError("attention implementation sdpa: it cannot cap the scores as this "
+                        f"{config.model_type} does; choose eager")
+    return asked or "eager"
+
+
+def _load(cls: type[PreTrainedModel], source: Path | None, config: PreTrainedConfig, where: Path,
+          names: set[str], **options) -> PreTrainedModel:
+    """`from_pretrained`, refusing weights (`names`) that are not exactly those of the config: what
+    is missing the library would invent, and what is left over it would drop."""
+    model, info = cls.from_pretrained(source, config=config, ignore_mismatched_sizes=True,
+                                      output_loading_info=True, **options)
+    wanted = set(model.state_dict())
+    misfits = {"missing": wanted - names, "unknown": names - wanted,
+               "of another shape": {str(key[0]) for key in info["mismatched_keys"]}}
+    for kind, misfit in misfits.items():
+        if misfit:
+            raise UserError(f"{where}: {len(misfit)} tensors {kind}, {min(misfit)} first: the "
+                            "weights do not fit config.json; fetch or train the model again")
+    use_tree_masks(model)
+    return model

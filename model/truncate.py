@@ -1,0 +1,137 @@
+"""Keep listed decoder layers of any supported family: the only file that knows layers.
+
+Three things have to agree in a truncated model: the layers' tensors, each layer's index, and what
+the config says per layer (attention types, windows). All three are derived here from one tuple,
+`kept`: the indices of the base model's layers that stay, ascending. Knows nothing of heads, files
+or attention masks.
+"""
+
+import copy
+import re
+from typing import Literal
+
+from transformers import PreTrainedConfig
+
+from configs.errors import UserError
+
+LAYER_LISTS = {
+    "llama": "layers",
+    "gemma": "layers",
+    "gemma2": "layers",
+    "gemma3_text": "layers",
+    "mistral": "layers",
+    "ministral": "layers",
+    "qwen2": "layers",
+    "qwen3": "layers",
+    "gpt2": "h",
+    "gpt_neo": "h",
+}
+"""`model_type` of every supported family -> the name of the trunk's list of layers."""
+
+NOT_IN_TRUNK = re.compile(
+    r"^(lm_head|score)\."  # other heads
+    r"|\.attn\.(attention\.)?(masked_)?bias$"  # causal masks that old GPT-2 and GPT-Neo files hold
+    r"|rotary_emb\.inv_freq$"  # recomputed from the config
+)
+"""Tensors of published checkpoints that no reward model has."""
+
+
+def check_family(config: PreTrainedConfig, where: str) -> None:
+    """UserError unless `config` is of a supported family. `where` names the checkpoint."""
+    if config.model_type not in LAYER_LISTS:
+        raise UserError(f"{where}: model_type {config.model_type!r} is not supported: expected one "
+                        f"of {', '.join(LAYER_LISTS)}; choose another base model")
+
+
+def kept_layers(total: int, count: int | None,
+                keep: Literal["evenly_spaced", "first"] | tuple[int, ...]) -> tuple[int, ...]:
+    """Indices of the base model's layers that a rung keeps, ascending.
+
+    Args:
+        total: layers of the base model.
+        count: layers to keep; None for all (or, with an explicit list, for its length).
+        keep: evenly_spaced ends each of `count` equal stretches, so that the last layer is always
+            kept: 4 of 16 are 3, 7, 11, 15. first keeps 0 .. count - 1. Or the list itself.
+    Raises:
+        UserError: more layers than there are, none, repeated, unsorted or out of range.
+    """
+    if not isinstance(keep, str):
+        return _checked_list(total, count, tuple(keep))
+    count = total if count is None else count
+    if not 0 < count <= total:
+        raise UserError(f"{count} layers to keep: the base model has {total}, so expected 1 to "
+                        f"{total}; correct `layers` in the experiment's config")
+    if keep == "first":
+        return tuple(range(count))
+    if keep == "evenly_spaced":
+        return tuple((i + 1) * total // count - 1 for i in range(count))
+    raise UserError(f"keep {keep!r}: expected evenly_spaced, first or a list of layers")
+
+
+def _checked_list(total: int, count: int | None, keep: tuple[int, ...]) -> tuple[int, ...]:
+    listed = f"layers to keep {list(keep)}"
+    remedy = "correct `keep` in the experiment's config"
+    if not keep or len(keep) > total:
+        raise UserError(f"{listed}: expected 1 to {total} of the base model's layers; {remedy}")
+    if keep[0] < 0 or max(keep) >= total:
+        raise UserError(f"{listed}: out of range, the base model's layers are 0 to {total - 1}; "
+                        f"{remedy}")
+    if len(set(keep)) != len(keep):
+        raise UserError(f"{listed}: a layer repeats; {remedy}")
+    if list(keep) != sorted(keep):
+        raise UserError(f"{listed}: expected ascending order; {remedy}")
+    if count not in (None, len(keep)):
+        raise UserError(f"{listed}: {len(keep)} layers listed but {count} asked for; {remedy}")
+    return keep
+
+
+def truncate_config(config: PreTrainedConfig, kept: tuple[int, ...]) -> PreTrainedConfig:
+    """A copy of `config` that describes the model made of the `kept` layers alone.
+
+    Raises:
+        UserError: `kept` does not fit the config, or the family computes a layer differently
+            depending on its index, so that moving it would change it.
+    """
+    kept = _checked_list(config.num_hidden_layers, None, kept)
+    if getattr(config, "scale_attn_by_inverse_layer_idx", False) and kept != tuple(range(len(kept))):
+        raise UserError("this GPT-2 scales attention by the layer's index, so its layers cannot be "
+                        "moved: keep the first layers (`keep: first`)")
+    short = copy.deepcopy(config)
+    short.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None) is not None:
+        short.layer_types = [config.layer_types[i] for i in kept]
+    if getattr(config, "max_window_layers", None) is not None:  # Qwen: layers before the windows
+        short.max_window_layers = sum(i < config.max_window_layers for i in kept)
+    if config.model_type == "gpt_neo":
+        short.attention_layers = [config.attention_layers[i] for i in kept]
+        short.attention_types = [[short.attention_layers, 1]]
+    return short
+
+
+def truncated_names(names: list[str], config: PreTrainedConfig,
+                    kept: tuple[int, ...]) -> dict[str, str]:
+    """Which tensors of a checkpoint stay, and what each is called in the truncated trunk.
+
+    Args:
+        names: every tensor of the checkpoint, with or without the prefix (`model.`,
+            `transformer.`) that files of a whole language model have.
+        config: the base model's.
+        kept: layers that stay.
+    Returns:
+        file's name -> name in the trunk (no prefix, layer renumbered). Heads and dropped layers
+        are left out.
+    """
+    new_index = {old: new for new, old in enumerate(kept)}
+    layer = re.compile(rf"^{LAYER_LISTS[config.model_type]}\.(\d+)\.(.+)$")
+    stays = {}
+    for name in names:
+        trunk_name = re.sub(r"^(model|transformer)\.", "", name)
+        if NOT_IN_TRUNK.search(trunk_name):
+            continue
+        match = layer.match(trunk_name)
+        if match is None:
+            stays[name] = trunk_name
+        elif int(match[1]) in new_index:
+            layers = LAYER_LISTS[config.model_type]
+            stays[name] = f"{layers}.{new_index[int(match[1])]}.{match[2]}"
+    return stays

@@ -1,0 +1,115 @@
+"""Reading checkpoints: which tensors a folder holds, some of them, and what identifies it.
+
+Safetensors only. Knows nothing of layers or heads.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+
+from configs.errors import UserError
+
+WHOLE_FILE_BYTES = 1 << 30
+EDGE_BYTES = 1 << 20
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """The folder's config; UserError where it has none that is readable.
+
+    The Auto class and the check matter: a family's own class makes up a default model for a folder
+    without config.json.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json, so not a Hugging Face checkpoint; "
+                        "`python model/download.py --model NAME` fetches a base model")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json: not readable as a model's config ({error}); "
+                        "fetch or train the model again") from error
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the safetensors file that holds it, in the index's or the file's order.
+
+    Raises:
+        UserError: no safetensors, a shard missing, or a file cut short.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{index}: not readable as an index of shards; fetch it again") from error
+        files = sorted({folder / shard for shard in shards.values()})
+    else:
+        files = [folder / "model.safetensors"]
+    held = {name: file for file in files for name in _names_in(file)}
+    absent = sorted(set(shards) - set(held)) if index.is_file() else []
+    if absent:
+        raise UserError(f"{index}: lists {absent[0]}, which no shard holds; fetch the model again")
+    return held
+
+
+def _names_in(file: Path) -> list[str]:
+    if not file.is_file():
+        old = sorted(path.name for path in file.parent.glob("*.bin"))
+        hint = (f"found {old[0]}, but weights are read from safetensors only: convert it with "
+                "`save_pretrained` of transformers" if old else
+                "fetch or train the model again")
+        raise UserError(f"{file}: no such file; {hint}")
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return list(tensors.keys())
+    except SafetensorError as error:
+        raise UserError(f"{file}: not a whole safetensors file ({error}); fetch or train the "
+                        "model again") from error
+
+
+def read_tensors(files: dict[str, Path], names: dict[str, str],
+                 dtype: torch.dtype) -> dict[str, Tensor]:
+    """Some of a checkpoint's tensors on CPU, renamed; the others are not read.
+
+    Args:
+        files: from `tensor_files`.
+        names: name in the file -> name in the result.
+    """
+    read = {}
+    for file in sorted({files[name] for name in names}):
+        with safe_open(file, framework="pt") as tensors:
+            for name, new_name in names.items():
+                if files[name] == file:
+                    read[new_name] = tensors.get_tensor(name).to(dtype)
+    return read
+
+
+def base_fingerprint(folder: Path) -> str:
+    """16 hex digits of a checkpoint's config and weights: the same wherever the folder lies.
+
+    A file above 1 GiB enters by its size, its safetensors header (names, shapes, offsets) and the
+    first and last MiB of its data instead of whole, which would take minutes.
+    """
+    if not (folder / "config.json").is_file():
+        read_config(folder)
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in sorted(set(tensor_files(folder).values())):
+        digest.update(_file_digest(file))
+    return digest.hexdigest()[:16]
+
+
+def _file_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= WHOLE_FILE_BYTES:
+            return hashlib.file_digest(stream, "sha256").digest()
+        header = stream.read(8)
+        digest = hashlib.sha256(header + stream.read(int.from_bytes(header, "little")))
+        digest.update(stream.read(EDGE_BYTES))
+        stream.seek(-EDGE_BYTES, 2)
+        digest.update(stream.read(EDGE_BYTES) + size.to_bytes(8, "little"))
+    return digest.digest()

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The whole experiment on the bundled demo, on a bare machine: minutes on two CPU cores, no download.
+# A second call does no work.
+set -euo pipefail
+source "$(dirname "$0")/src/shell.sh"
+ensure_venv
+
+"${python}" data/demo.py                              # raw pairs, generated from a seed
+"${python}" data/preprocess.py --experiment demo      # train_1, train_2, val, test
+./train_teacher_model.sh demo                         # teachers, human labels of train_1
+./train_student_model.sh demo                         # ceilings, human labels of train_2
+./weak_to_strong.sh demo                              # students, weak labels of train_2
+"${python}" eval.py --model demo                      # accuracy, PGR, figures, report

@@ -1,0 +1,110 @@
+"""Scores of weak, student and ceiling -> gain, gap and PGR with intervals.
+
+Gain = student - weak and gap = ceiling - weak come first; PGR = gain / gap only where the gap is
+there: its interval lies above 0 and the gap itself reaches the floor. Nothing is clipped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.errors import UserError
+from src.bootstrap import Interval, interval, nested_replicates, resampled_means
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Correctness of one teacher, its student and the student's ceiling: (S seeds, n pairs) each,
+    the same seeds and test pairs in the same order in all three."""
+
+    weak: np.ndarray
+    student: np.ndarray
+    ceiling: np.ndarray
+
+    def __post_init__(self):
+        shapes = [np.shape(part) for part in (self.weak, self.student, self.ceiling)]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+            raise UserError(f"weak, student and ceiling have the shapes {shapes}: expected the "
+                            "same seeds x pairs in all, score them on the same test pairs")
+
+
+@dataclass(frozen=True)
+class GapRecovered:
+    """One row of PGR: accuracies are means over seeds, pairs and, for an aggregate, cells."""
+
+    weak: float
+    student: float
+    ceiling: float
+    gain: Interval
+    gap: Interval
+    pgr: Interval | None
+    """None where the gap does not carry a ratio."""
+
+    @property
+    def status(self) -> str:
+        return "undefined" if self.pgr is None else "ok"
+
+
+def gaps_recovered(groups: Sequence[Sequence[Cell]], prompt_ids: np.ndarray, *, floor: float,
+                   level: float = 0.95, samples: int = 10_000, seed: int = 0) -> list[GapRecovered]:
+    """Gain, gap and PGR of each group of cells, all on the same resampled prompts.
+
+    A group is one (teacher, student) cell, or several for an aggregate: PGR is then the ratio of
+    their summed gains to their summed gaps. Cells of a group have the same seeds.
+
+    Args:
+        prompt_ids: (n,), the prompt of each pair.
+        floor: the smallest gap in accuracy that PGR is reported for.
+    Raises:
+        UserError: cells of different shapes, or of other pairs than `prompt_ids`.
+    """
+    parts = [_group_parts(group, len(prompt_ids)) for group in groups]  # (3, S, n) each
+    if not parts:
+        return []
+    differences = [np.stack([student - weak, ceiling - weak], axis=1)
+                   for weak, student, ceiling in parts]  # (S, 2, n) each
+    prompt_replicates = resampled_means(np.concatenate([d.mean(axis=0) for d in differences]),
+                                        prompt_ids, samples=samples, seed=seed)
+    return [_recovered(part, nested_replicates(difference, prompt_replicates[:, 2 * i:2 * i + 2],
+                                               prompt_ids, seed=seed), floor, level)
+            for i, (part, difference) in enumerate(zip(parts, differences, strict=True))]
+
+
+def _group_parts(group: Sequence[Cell], pairs: int) -> np.ndarray:
+    """Weak, student and ceiling correctness (3, S, n), averaged over the cells of a group."""
+    shapes = {cell.weak.shape for cell in group}
+    if len(shapes) != 1 or next(iter(shapes))[1] != pairs:
+        raise UserError(f"an aggregate of cells with seeds x pairs {sorted(shapes)} over {pairs} "
+                        "test pairs: expected one shape, give every cell the same seeds and pairs")
+    return np.mean([(cell.weak, cell.student, cell.ceiling) for cell in group], axis=0)
+
+
+def _recovered(parts: np.ndarray, replicates: np.ndarray, floor: float,
+               level: float) -> GapRecovered:
+    """`parts` (3, S, n) with the `replicates` (samples, 2) of its gain and gap, as one result."""
+    weak, student, ceiling = (float(x) for x in parts.mean(axis=(1, 2)))
+    gain = interval(student - weak, replicates[:, 0], level)
+    gap = interval(ceiling - weak, replicates[:, 1], level)
+    defined = gap.low > 0 and round(gap.estimate, 12) >= floor
+    pgr = _ratio_interval(gain.estimate, gap.estimate, replicates, level) if defined else None
+    return GapRecovered(weak, student, ceiling, gain, gap, pgr)
+
+
+def _ratio_interval(gain: float, gap: float, replicates: np.ndarray, level: float) -> Interval:
+    """Fieller's interval [4], with replicates in place of normal quantiles.
+
+    It holds the ratios rho for which gain - rho gap is compatible with 0: those where the share
+    F(rho) of replicates with gain* < rho gap* lies in [alpha/2, 1 - alpha/2]. Where every gap* is
+    above 0 this is the percentile interval of gain*/gap*; a replicate with gap* < 0 counts on the
+    other side of its ratio. It is bounded exactly where the gap's own interval excludes 0.
+
+    [4] Fieller 1954, Some problems in interval estimation, JRSS B 16(2).
+    """
+    gains, gaps = replicates[replicates[:, 1] != 0].T
+    ratios = gains / gaps
+    order = np.argsort(ratios)
+    below = np.mean(gaps < 0) + np.cumsum(np.sign(gaps[order])) / len(gaps)
+    inside = np.flatnonzero((below >= (1 - level) / 2) & (below <= (1 + level) / 2))
+    low, high = ratios[order[inside[0]]], ratios[order[inside[-1]]]
+    return Interval(gain / gap, float(low), float(high))

@@ -1,0 +1,160 @@
+"""Run folders: where a run lives, when it counts as finished, and how nothing half-written is read.
+
+    runs/<experiment>/<stage>/<name>-<hash8>/    DONE is written last and names every other file's size
+
+A folder without a DONE that fits it is unfinished work: it may hold checkpoints to resume from, and
+is never trusted for anything else.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.errors import UserError
+
+DONE = "DONE"
+WEIGHTS = "model.safetensors"
+RESUME = "resume"
+"""Folder of the trainer's own checkpoints, removed when the run is done."""
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` if the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """The file's value, or None where there is no file or not a whole one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return None
+
+
+def write_table(path: Path, table: pd.DataFrame, inputs: dict[str, str]) -> None:
+    """A parquet file that carries in itself the hashes of what it was made from."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    metadata = {**(arrow.schema.metadata or {}), b"inputs": json.dumps(inputs).encode()}
+    with atomic_path(path) as partial:
+        pq.write_table(arrow.replace_schema_metadata(metadata), partial)
+
+
+def read_table(path: Path, inputs: dict[str, str]) -> pd.DataFrame | None:
+    """The table if it is whole and was made from `inputs`, otherwise None: make it again."""
+    try:
+        arrow = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        return None
+    made_from = json.loads((arrow.schema.metadata or {}).get(b"inputs", b"null"))
+    return arrow.to_pandas() if made_from == inputs else None
+
+
+def mark_done(folder: Path, identity: str) -> None:
+    """Write DONE over the sizes of the files in `folder` itself. Call it last."""
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())
+             if p.is_file() and not p.name.startswith(".") and p.name != DONE}
+    write_json(folder / DONE, {"identity": identity, "files": sizes})
+
+
+def is_done(folder: Path, identity: str) -> bool:
+    """Whether `folder` holds the whole finished run `identity`: DONE fits, every file has its size."""
+    done = read_json(folder / DONE)
+    if not isinstance(done, dict) or done.get("identity") != identity:
+        return False
+    files = done.get("files", {})
+    return WEIGHTS in files and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in files.items())
+
+
+def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:
+    """The finished run `identity` under any experiment: two grids share what they have in common."""
+    candidates = sorted(runs_dir.glob(f"*/{stage}/*-{identity[:8]}"))
+    return next((folder for folder in candidates if is_done(folder, identity)), None)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a stopped run left behind, except the checkpoints it can resume from."""
+    if folder.is_dir():
+        for item in folder.iterdir():
+            if item.is_dir() and item.name != RESUME:
+                shutil.rmtree(item)
+            elif item.is_file():
+                item.unlink()
+
+
+@contextmanager
+def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
+    """Hold the run folder for this process; wait, and say so, while another launch holds it.
+
+    The kernel drops the lock when its holder dies, so a killed launch never blocks the next one.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    with path.open("a+") as file:
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    tell(f"{folder.name}: another launch is at work on it, waiting")
+                    told = True
+                time.sleep(0.5)
+        yield
+
+
+def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
+    """The newest checkpoint under `folder`/resume that is whole, or None.
+
+    The trainer's own choice is the highest number, whole or not, and it resumes silently wrong when
+    the optimiser or a rank's random state is missing. Whole means: trainer_state.json (written
+    last) parses, the optimiser is there (or DeepSpeed's shards, and `latest`), and there is a random
+    state for each of exactly `world_size` ranks.
+    """
+    def is_whole(checkpoint: Path) -> bool:
+        state = read_json(checkpoint / "trainer_state.json")
+        shards = [p for p in checkpoint.glob("global_step*") if any(p.iterdir())]
+        optimizer = (checkpoint / "optimizer.pt").is_file() or (
+            bool(shards) and (checkpoint / "latest").is_file())
+        ranks = len(list(checkpoint.glob("rng_state*.pth")))
+        return state is not None and optimizer and ranks == world_size
+
+    found = [p for p in (folder / RESUME).glob("checkpoint-*") if p.name[11:].isdigit()]
+    whole = [p for p in sorted(found, key=lambda p: int(p.name[11:])) if is_whole(p)]
+    return whole[-1] if whole else None
+
+
+def require_finished(runs_dir: Path, stage: str, identity: str, name: str, remedy: str) -> Path:
+    """The folder of a run that must be done by now; UserError naming it and `remedy` otherwise."""
+    folder = find_finished(runs_dir, stage, identity)
+    if folder is None:
+        raise UserError(f"{stage} run {name}-{identity[:8]} is not finished: {remedy}")
+    return folder

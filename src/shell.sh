@@ -1,0 +1,54 @@
+# Shared by the scripts at the top: the virtual environment, the hardware, one launch of src.train.
+# Sourced, never run.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
+export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"  # gloo prints one per collective
+export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
+
+if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; else python=python3; fi
+
+# A .venv with requirements.txt in it, made once and again when that file changes.
+ensure_venv() {
+  local wanted
+  wanted="$(cksum < requirements.txt)"
+  if [[ ! -f .venv/.requirements || "$(cat .venv/.requirements)" != "${wanted}" ]]; then
+    echo "installing requirements.txt into .venv (a few minutes, once)"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+      { echo "error: $(python3 --version) found, Python 3.11 or newer is needed" >&2; exit 2; }
+    python3 -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+    echo "${wanted}" > .venv/.requirements
+  fi
+  python=.venv/bin/python
+}
+
+# launch_stage STAGE [EXPERIMENT] [options of src.train]
+launch_stage() {
+  local stage="$1" experiment=llama_3_2_1b hardware="${HARDWARE:-auto}" gpus
+  shift
+  if [[ $# -gt 0 && "$1" != -* ]]; then experiment="$1"; shift; fi
+  local words=(-m src.train --experiment "${experiment}" --stage "${stage}" "$@")
+
+  case " $* " in
+    *" --dry-run "* | *" --help "* | *" -h "*) exec "${python}" "${words[@]}" ;;
+  esac
+  gpus="$("${python}" -c 'import torch; print(torch.cuda.device_count())')"
+  if [[ "${hardware}" == auto ]]; then
+    case "${gpus}" in 0) hardware=cpu ;; 1) hardware=gpu ;; *) hardware=multi_gpu ;; esac
+  fi
+  if [[ ! -f "configs/hardware/${hardware}.yaml" ]]; then
+    echo "error: HARDWARE=${hardware}: expected auto, cpu, gpu, multi_gpu, zero2 or zero3" >&2
+    exit 2
+  fi
+  local processes=1
+  case "${hardware}" in multi_gpu | zero2 | zero3) processes="${NPROC:-${gpus}}" ;; esac
+  if [[ ! "${processes}" =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: HARDWARE=${hardware} needs a GPU, or NPROC=2 to try it out on the CPU" >&2
+    exit 2
+  fi
+  if [[ "${gpus}" == 0 ]]; then export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) / processes > 0 ? $(nproc) / processes : 1))}"; fi
+  echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es)"
+  exec "${python}" -m accelerate.commands.launch --config_file "configs/hardware/${hardware}.yaml" \
+    --num_processes "${processes}" --main_process_port "${MASTER_PORT:-0}" "${words[@]}"
+}

@@ -1,0 +1,177 @@
+"""Experiment -> the runs of each stage, each once, with the identity that its folder is known by.
+
+    teachers   on train_1, human labels      ceilings   on train_2, human labels
+    students   on train_2, the weak labels of every teacher that is not bigger
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from data.tokenised import TokenisedSplit, open_split, read_manifest
+
+from configs.errors import UserError
+from configs.schema import (
+    DataConfig,
+    ExperimentConfig,
+    LadderConfig,
+    MethodConfig,
+    ModelConfig,
+    RunConfig,
+    load_config,
+)
+from data.formatting import load_tokenizer, tokenizer_key
+from model.reward_model import count_parameters
+from model.truncate import kept_layers
+from model.weights import base_fingerprint, read_config
+from src.trainer import optimiser_steps
+
+STAGES = ("teachers", "ceilings", "students")
+GROUND_TRUTH = "ground_truth"
+SPLIT_OF_STAGE = {"teachers": "train_1", "ceilings": "train_2", "students": "train_2"}
+
+
+class BaseModel:
+    """A base checkpoint on disk, with what the sweep needs to know of it, each read once."""
+
+    def __init__(self, key: str):
+        self.key = key
+        """What experiments call it: the name of its config, or the config's path."""
+        self.config = load_config(ModelConfig, key)
+        if not (self.path / "config.json").is_file():
+            raise UserError(f"base model {self.config.name} is not at {self.path}: run `python "
+                            f"model/download.py --model {self.config.name}` first (the experiment "
+                            "`demo` needs no download)")
+        self.layers = read_config(self.path).num_hidden_layers
+
+    @property
+    def path(self) -> Path:
+        return self.config.path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return base_fingerprint(self.path)
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.path, self.config.chat_template)
+
+    @cached_property
+    def tokenizer_key(self) -> str:
+        return tokenizer_key(self.tokenizer)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One size of teacher or student."""
+
+    name: str
+    base: BaseModel
+    kept: tuple[int, ...]
+    parameters: int
+    """Without embeddings: what a forward costs, and what makes a student bigger than a teacher."""
+
+
+class Sweep:
+    """The runs of an experiment over its seeds, or over `seeds` if given.
+
+    Raises:
+        UserError: a base model or the prepared data is missing, or they do not fit each other.
+    """
+
+    def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = ()):
+        self.experiment = experiment
+        self.seeds = seeds or experiment.seeds
+        self.data = load_config(DataConfig, experiment.data)
+        self.processed = data_dir / self.data.name
+        self.data_hash = read_manifest(self.processed)["data_hash"]
+        self._bases: dict[str, BaseModel] = {}
+        self._splits: dict[tuple[str, str], TokenisedSplit] = {}
+        self.teachers = self._rungs(experiment.teachers)
+        self.students = self._rungs(experiment.students)
+
+    def base(self, key: str) -> BaseModel:
+        """The base model that the experiment calls `key`."""
+        if key not in self._bases:
+            self._bases[key] = BaseModel(key)
+        return self._bases[key]
+
+    def split(self, model: str, split: str) -> TokenisedSplit:
+        """A split's pairs under the tokenizer of base model `model`, opened once."""
+        key = (self.base(model).tokenizer_key, split)
+        if key not in self._splits:
+            self._splits[key] = open_split(self.processed, *key)
+        return self._splits[key]
+
+    def runs(self, stage: str) -> list[RunConfig]:
+        """The runs of one of STAGES, in the order that they are trained."""
+        if stage == "students":
+            return [self._student_run(student, teacher, method, seed)
+                    for seed in self.seeds
+                    for teacher in self.teachers
+                    for student in self.students if student.parameters >= teacher.parameters
+                    for method in self.experiment.methods]
+        rungs = self.teachers if stage == "teachers" else self.students
+        return [self._truth_run(stage, rung, seed) for seed in self.seeds for rung in rungs]
+
+    def teacher_of(self, student: RunConfig) -> RunConfig:
+        """The teacher run whose weak labels `student` learns from."""
+        return next(run for run in self.runs("teachers") if run.identity == student.labels)
+
+    def rung(self, run: RunConfig) -> Rung:
+        """The rung that `run` trains."""
+        return next(rung for rung in (*self.teachers, *self.students) if rung.name == run.name)
+
+    def work(self, run: RunConfig) -> tuple[int, float]:
+        """(tokens, floating-point operations) of training `run`: 6 per parameter and token."""
+        pairs = self.split(run.model, run.split)
+        tokens = int(pairs.lengths().sum() * run.train.epochs)
+        return tokens, 6.0 * tokens * self.rung(run).parameters
+
+    def steps(self, run: RunConfig) -> int:
+        return optimiser_steps(run, len(self.split(run.model, run.split)))
+
+    def _rungs(self, ladders: Iterable[LadderConfig]) -> list[Rung]:
+        rungs = []
+        for ladder in ladders:
+            base = self.base(ladder.model)
+            for count in ladder.layers or (None,):
+                kept = kept_layers(base.layers, count, ladder.keep)
+                parameters = count_parameters(read_config(base.path), kept)[1]
+                rungs.append(Rung(rung_name(base, ladder, kept), base, kept, parameters))
+        names = [rung.name for rung in rungs]
+        if len(set(names)) != len(names):
+            raise UserError(f"experiments/{self.experiment.name}: rungs {', '.join(names)} repeat")
+        return rungs
+
+    def _run(self, rung: Rung, **facts) -> RunConfig:
+        train = self.experiment.train
+        if train.learning_rate is None:
+            train = dataclasses.replace(train, learning_rate=rung.base.config.learning_rate)
+        if facts["role"] != "student":  # nothing weak to stop on
+            train = dataclasses.replace(train, early_stopping_evals=0)
+        return RunConfig(
+            experiment=self.experiment.name, name=rung.name, model=rung.base.key,
+            base=rung.base.fingerprint, kept=rung.kept, data=self.data.name,
+            data_hash=self.data_hash, tokenizer=rung.base.tokenizer_key, train=train, **facts)
+
+    def _truth_run(self, stage: str, rung: Rung, seed: int) -> RunConfig:
+        return self._run(rung, role=stage[:-1], split=SPLIT_OF_STAGE[stage], labels=GROUND_TRUTH,
+                         teacher="", method=MethodConfig(GROUND_TRUTH, loss="hard_bt"), seed=seed)
+
+    def _student_run(self, student: Rung, teacher: Rung, method: MethodConfig,
+                     seed: int) -> RunConfig:
+        taught_by = self._truth_run("teachers", teacher, seed)
+        return self._run(student, role="student", split="train_2", labels=taught_by.identity,
+                         teacher=teacher.name, method=method, seed=seed)
+
+
+def rung_name(base: BaseModel, ladder: LadderConfig, kept: tuple[int, ...]) -> str:
+    """`demo-L4` evenly spaced, `demo-F4` first, `demo-K1_5` listed; all layers are always L."""
+    if len(kept) == base.layers or ladder.keep == "evenly_spaced":
+        return f"{base.config.name}-L{len(kept)}"
+    if ladder.keep == "first":
+        return f"{base.config.name}-F{len(kept)}"
+    return f"{base.config.name}-K{'_'.join(map(str, kept))}"

@@ -1,0 +1,121 @@
+"""Train the runs of one stage, all in one launch.
+
+    accelerate launch --config_file configs/hardware/cpu.yaml -m src.train \\
+        --experiment demo --stage teachers
+
+The three shell scripts are this command, one per stage. Finished runs are skipped; a run that fails is
+reported at the end, the others go on, and the exit code is 1.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np  # noqa: E402
+import transformers  # noqa: E402
+
+from configs.errors import UserError, run_command  # noqa: E402
+from configs.schema import REPO_ROOT, ExperimentConfig, RunConfig, load_config  # noqa: E402
+from src import distributed, runs  # noqa: E402
+from src.dry_run import describe  # noqa: E402
+from src.sweep import STAGES, Sweep  # noqa: E402
+from src.train_run import train_run  # noqa: E402
+from src.weak_labels import weak_labels_of  # noqa: E402
+
+SCRIPTS = {"teachers": "train_teacher_model.sh", "ceilings": "train_student_model.sh",
+           "students": "weak_to_strong.sh"}
+
+
+def say(text: str) -> None:
+    if distributed.is_main():
+        print(text, flush=True)
+
+
+def labels_for(run: RunConfig, sweep: Sweep,
+               runs_dir: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """P(chosen > rejected) of the run's split, and of val where the run stops early.
+
+    Human labels are all 1. A student's are its teacher's, under the teacher's own tokenizer.
+    """
+    if run.role != "student":
+        return np.ones(len(sweep.split(run.model, run.split))), None
+    teacher = sweep.teacher_of(run)
+    script = SCRIPTS["teachers"]
+    folder = runs.require_finished(runs_dir, "teachers", teacher.identity, teacher.display_name,
+                                   f"run ./{script} {run.experiment} first")
+
+    def weak_labels(split: str) -> np.ndarray:
+        return weak_labels_of(folder, teacher.identity, sweep.split(teacher.model, split), split,
+                              sweep.experiment.runtime)
+
+    return weak_labels(run.split), weak_labels("val") if run.train.early_stopping_evals else None
+
+
+def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
+    """Bring `run` to DONE; whether there was anything to do."""
+    folder = runs_dir / run.experiment / run.stage / run.folder_name
+    with runs.lock(folder, say) if distributed.is_main() else open(os.devnull):
+        done = runs.find_finished(runs_dir, run.stage, run.identity)
+        if distributed.broadcast(done) is not None:
+            return False
+        train_run(run, sweep, *labels_for(run, sweep, runs_dir), folder)
+    return True
+
+
+def train_stage(sweep: Sweep, stage: str, runs_dir: Path) -> list[str]:
+    """Every run of the stage; the reasons of those that failed."""
+    failed = []
+    todo = sweep.runs(stage)
+    for number, run in enumerate(todo, 1):
+        title = f"[{number}/{len(todo)}] {run.display_name}"
+        try:
+            trained = finish(run, sweep, runs_dir)
+        except OSError:
+            raise  # a full or broken disk would fail every other run too
+        except Exception as error:  # noqa: BLE001 - one run's failure must not cost the others
+            if not isinstance(error, UserError | FloatingPointError):
+                traceback.print_exc()
+            failed.append(f"{run.display_name}: {' '.join(str(error).split()) or type(error).__name__}")
+            say(f"{title}: FAILED, {failed[-1]}")
+        else:
+            say(f"{title}: {'done' if trained else 'already done'}")
+    return failed
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--experiment", required=True,
+                        help="name of a file in configs/experiments, or the path of a YAML file")
+    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[],
+                        help="instead of the experiment's seeds")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="list the runs, which are done, their tokens and time; train nothing")
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    transformers.logging.set_verbosity_error()
+    distributed.join()
+    sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
+    if args.dry_run:
+        say(describe(sweep, args.stage, args.runs_dir))
+        return 0
+    failed = train_stage(sweep, args.stage, args.runs_dir)
+    for reason in failed:
+        if distributed.is_main():
+            print(f"failed: {reason}", file=sys.stderr)
+    distributed.leave()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_command(main)

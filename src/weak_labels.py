@@ -1,0 +1,63 @@
+"""Teacher's scores -> the weak labels that students learn from, written once per teacher and split.
+
+    <teacher's run folder>/weak_labels/<split>.parquet      pair_id, weak_label
+
+weak_label = P(chosen > rejected) = sigmoid(reward_chosen - reward_rejected), in [0, 1].
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from data.tokenised import TokenisedSplit
+
+from configs.errors import UserError
+from configs.schema import RuntimeConfig
+from src import distributed
+from src.runs import read_table, write_table
+from src.scoring import scores_of
+
+WEAK_SPLITS = ("train_2", "val")
+"""What a teacher labels. It was trained on train_1, and test is for nobody's training."""
+
+
+def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
+                   runtime: RuntimeConfig) -> np.ndarray:
+    """The labels (n,) that the teacher in `folder` gives the pairs of `split`, in their order."""
+    if split_name not in WEAK_SPLITS:
+        raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
+    path = folder / "weak_labels" / f"{split_name}.parquet"
+    inputs = {"teacher": identity, "data": split.data_hash, "split": split_name}
+    table = distributed.broadcast(read_table(path, inputs) if distributed.is_main() else None)
+    if table is None:
+        scores = scores_of(folder, identity, split, split_name, runtime)
+        margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
+        table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
+        if distributed.is_main():
+            write_table(path, table, inputs)
+    return join(table, split.pair_ids, f"{path}")
+
+
+def sigmoid(margin: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-margin)) without overflow."""
+    return np.exp(-np.logaddexp(0.0, -margin))
+
+
+def join(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:
+    """The `weak_label` of each of `pair_ids`, in their order; one-to-one or a UserError."""
+    if table.pair_id.duplicated().any():
+        raise UserError(f"{where}: pair_id {table.pair_id[table.pair_id.duplicated()].iloc[0]} is "
+                        "labelled twice: delete the file, it is written again")
+    labels = table.set_index("pair_id").weak_label
+    missing = ~np.isin(pair_ids, labels.index.to_numpy())
+    if missing.any() or len(labels) != len(pair_ids):
+        example = f", for example {pair_ids[missing][0]}" if missing.any() else ""
+        raise UserError(
+            f"{where}: {len(labels)} weak labels for {len(pair_ids)} pairs, {int(missing.sum())} "
+            f"pairs without one{example}: these are labels of another split or of other data; "
+            "prepare the data once for all models and delete the file, it is written again")
+    values = labels.loc[pair_ids].to_numpy(np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise UserError(f"{where}: weak labels must lie in [0, 1], found {values.min()} to "
+                        f"{values.max()}: delete the file, it is written again")
+    return values
