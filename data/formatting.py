@@ -1,10 +1,9 @@
 """Tokenizers and chat templates: the only file that knows either.
 
-A pair becomes token ids on one path: chat template to text, text to ids with no special token added,
-so that no BOS is doubled or lost. Knows nothing of files of pairs or of batches.
+A pair becomes token ids on one path: chat template to text, text to ids with no special token
+added, so that no BOS is doubled or lost. Knows nothing of files of pairs or of batches.
 """
 
-import datetime
 import hashlib
 import json
 from collections.abc import Sequence
@@ -25,8 +24,9 @@ PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|PAD_T
 """Tokens to pad with, best first, where the tokenizer's own will not do."""
 NEVER_PRODUCED = "\u00ff"
 """Byte 0xFF in a byte-level vocabulary: no UTF-8 text contains that byte."""
-FIXED_DATE = datetime.date(2024, 7, 26)
-"""Llama 3's own choice where no date is known."""
+FIXED_DATE = "{%- macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+"""In front of a template that writes today's date (Llama 3.2): ids must not depend on the day, and
+scores not on the day they are asked for. The date is that template's own where it knows none."""
 PROBE = ({"role": "user", "content": "Which one?"},)
 PROBE_TEXT = "The quick brown fox, 1234: \u00fcber na\u00efve\n\n  x=y"
 
@@ -63,6 +63,8 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
         raise UserError(f"{folder}: the tokenizer has no chat template: name one of configs/"
                         f"templates ({known}) as chat_template in the model's config, or with "
                         "--chat_template")
+    if "strftime_now" in tokenizer.chat_template and FIXED_DATE not in tokenizer.chat_template:
+        tokenizer.chat_template = FIXED_DATE + tokenizer.chat_template
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "left"
     _set_pad_token(tokenizer, folder)
@@ -134,15 +136,9 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
             generation: bool = False) -> str:
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False,
-                                             add_generation_prompt=generation,
-                                             strftime_now=_fixed_date)
+                                             add_generation_prompt=generation)
     except jinja2.TemplateError as error:
         raise TemplateRefusal(str(error)) from error
-
-
-def _fixed_date(format: str) -> str:
-    """What templates that write today's date get: ids must not depend on the day (Llama 3.2)."""
-    return FIXED_DATE.strftime(format)
 
 
 def _common_length(head: TokenIds, chosen: TokenIds, rejected: TokenIds) -> int:

@@ -54,7 +54,7 @@ def read_file(path: Path) -> Iterator[RawRow]:
 
 
 def read_saved_folder(folder: Path, split: str) -> Iterator[RawRow]:
-    """The rows of a folder that `datasets` wrote with save_to_disk; `split` where it holds several."""
+    """The rows of a folder written by datasets' save_to_disk; `split` where it holds several."""
     return arrow_rows(load_saved_folder(folder, split).data.to_batches(max_chunksize=1_000))
 
 

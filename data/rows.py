@@ -117,7 +117,8 @@ _FORMS: dict[str, Callable[[Mapping[str, Any], Mapping[str, str]], Parts]] = {
     "scored_answers": _scored_answers}
 
 
-def _common_prefix(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], str, str]:
+def _common_prefix(chosen: list[Message],
+                   rejected: list[Message]) -> tuple[list[Message], str, str]:
     """Prompt, chosen answer, rejected answer of two conversations that differ in the last turn."""
     if not chosen or not rejected:
         raise BadRow("empty side")

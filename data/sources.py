@@ -4,6 +4,7 @@ Finds the data (hub id, file, or save_to_disk folder), detects its form, and tur
 one at a time. Knows nothing of splits or tokens.
 """
 
+import errno
 import itertools
 import os
 import re
@@ -29,6 +30,7 @@ from data.rows import COLUMNS, BadRow, detect_form, row_to_pair
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 ROWS_TO_DETECT = 100
+COLUMNS_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,12 @@ class Source:
 
     def _hub_data(self):
         import datasets
-        import httpx
 
         try:
             return datasets.load_dataset(self.name, self.hub_config or None, split=self.hub_split)
-        except (OSError, ValueError, RuntimeError, httpx.HTTPError,
-                datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise UserError(
                 f"cannot read {self.name!r}: it is neither a file or folder here nor could it be "
                 f"fetched from the hub (config {self.hub_config or 'default'!r}, split "
@@ -116,7 +118,9 @@ def find_form(source: Source, config: DataConfig) -> str:
     votes = Counter(form for row in rows if (form := detect_form(row, config.keys)))
     if votes:
         return votes.most_common(1)[0][0]
-    columns = sorted({str(key) for row in rows for key in row})
+    columns = list(dict.fromkeys(str(key) for row in rows for key in row))
+    if len(columns) > COLUMNS_NAMED:
+        columns[COLUMNS_NAMED:] = [f"... ({len(columns)} in all)"]
     raise UserError(
         f"{source.name}: no known form: found columns {', '.join(columns) or 'none'}; expected "
         "chosen + rejected (message lists, or Human / Assistant transcripts), prompt + chosen + "

@@ -69,8 +69,8 @@ def assign_splits(index: PairIndex, config: DataConfig) -> Assignment:
     order = prompt_hashes(index.prompt, f"split:{config.seed}")
     split = np.full(len(order), -1, np.int8)
     reason = np.full(len(order), -1, np.int8)
-    in_fraction = prompt_hashes(index.prompt, f"fraction:{config.seed}") <= config.fraction * 2.0**64
-    reason[~in_fraction] = REASONS.index(FRACTION)
+    draw = prompt_hashes(index.prompt, f"fraction:{config.seed}") / 2.0**64
+    reason[draw > config.fraction] = REASONS.index(FRACTION)
     mark_duplicates(index, reason)
     if (index.group == "").all():
         _split_one(order, config, split, reason)

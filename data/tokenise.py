@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from configs.errors import UserError
 from data.formatting import (
     TemplateRefusal,
     TokenIds,
@@ -31,8 +33,8 @@ from data.manifest import atomic_path
 from data.records import content_hash
 from data.tokenised import SCHEMA, read_part
 
-PARTS_PER_WORKER = 4
-"""A worker starts in seconds: fewer parts than this for each are faster without."""
+PARTS_PER_WORKER = 2
+"""Fewer parts than this for each worker are as fast without."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,10 @@ _worker: dict = {}
 
 
 def _start_worker(tokenizer_path: str, chat_template: str, parent: int | None = None) -> None:
+    if parent is not None:  # one thread each, and none inherited from before the fork
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _worker["tokenizer"] = load_tokenizer(tokenizer_path, chat_template)
     if parent is not None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -120,13 +123,17 @@ def _run(jobs: list[Job], tokenizer_path: str, chat_template: str,
             write_part(job)
             yield
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker,
+    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker,
                              (tokenizer_path, chat_template, os.getpid())) as pool:
         futures = [pool.submit(write_part, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 future.result()
                 yield
+        except BrokenProcessPool as error:
+            raise UserError("a tokenising process was killed, perhaps for lack of memory: run the "
+                            f"same command with --num_proc {max(workers // 2, 1)}; finished parts "
+                            "are kept") from error
         finally:
             pool.shutdown(cancel_futures=True)
 

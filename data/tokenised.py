@@ -3,8 +3,8 @@
     split = open_split(Path("data/processed/demo"), tokenizer_key(tokenizer), "train_1")
     split[0]  # {"pair_id", "prompt_id", "prompt_ids", "chosen_ids", "rejected_ids"}
 
-The ids lie in tokens/<key>/<split>/part-*.arrow, written by `data.tokenise`. Pairs that are too long
-under any tokenizer of the data set are left out for every tokenizer. Knows no texts.
+The ids lie in tokens/<key>/<split>/part-*.arrow, written by `data.tokenise`. Pairs that are too
+long under any tokenizer of the data set are left out for every tokenizer. Knows no texts.
 """
 
 from collections.abc import Sequence

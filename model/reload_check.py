@@ -4,15 +4,14 @@ The folder is read by transformers alone, one response a row, padded on the righ
 else would use it. Knows nothing of how it was trained.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForSequenceClassification
-from transformers.integrations import deepspeed
 
 from model.reward_model import load_reward_model
+from model.weights import whole_weights
 
 
 class ReloadError(RuntimeError):
@@ -39,8 +38,8 @@ def check_reload(folder: Path, sequences: Sequence[Sequence[int]], expected: Seq
     wanted = torch.tensor(expected, dtype=torch.float32)
     gap = ((rewards - wanted).abs() / wanted.abs().clamp(min=1)).max().item()
     if not gap <= tolerance:  # also where it is NaN
-        raise ReloadError(f"{folder}: rewards after reloading differ by {gap:.3g} from those of the "
-                          f"trained model (tolerance {tolerance:.3g}): the save is not trusted")
+        raise ReloadError(f"{folder}: rewards after reloading differ by {gap:.3g} from the trained "
+                          f"model's (tolerance {tolerance:.3g}): the save is not trusted")
 
 
 def plain_rewards(folder: Path, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -57,16 +56,3 @@ def plain_rewards(folder: Path, sequences: Sequence[Sequence[int]]) -> torch.Ten
         mask = [[1] * (length - pad) + [0] * pad for pad in pads]
         return model(input_ids=torch.tensor(rows), attention_mask=torch.tensor(mask),
                      use_cache=False).logits[:, 0]
-
-
-@contextmanager
-def whole_weights() -> Iterator[None]:
-    """Inside, `from_pretrained` loads whole tensors into this process even under ZeRO-3, where it
-    would otherwise partition them and wait for the other ranks."""
-    config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        if config is not None:
-            deepspeed.set_hf_deepspeed_config(config)

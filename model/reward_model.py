@@ -20,7 +20,7 @@ from transformers import (
 from configs.errors import UserError
 from model.tree_attention import attention_masks, use_tree_masks
 from model.truncate import check_family, truncate_config, truncated_names
-from model.weights import read_config, read_tensors, tensor_files
+from model.weights import read_config, read_tensors, tensor_files, whole_weights
 
 HEAD = "score.weight"
 
@@ -107,13 +107,14 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
     state = read_tensors(files, {name: f"{cls.base_model_prefix}.{trunk_name}"
                                  for name, trunk_name in names.items()}, dtype)
     state[HEAD] = initial_head(config.hidden_size, seed).to(dtype)
-    return _load(cls, None, config, base_path, set(state), state_dict=state, dtype=dtype,
-                 attn_implementation=_attention_for(config, attn_implementation))
+    return _load(cls, config, state, base_path, dtype, attn_implementation)
 
 
 def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32,
                       attn_implementation: str | None = None) -> PreTrainedModel:
-    """A saved reward model, ours or anybody's with one label.
+    """A saved reward model to score with, ours or anybody's with one label.
+
+    It is whole in every process that calls this, under ZeRO-3 too: nothing here is collective.
 
     Raises:
         UserError: not a whole checkpoint, not a reward model, or without a padding token.
@@ -126,14 +127,14 @@ def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32,
     if config.pad_token_id is None:
         raise UserError(f"{path}: config.json has no pad_token_id, so that others cannot score "
                         "batches with it; add the tokenizer's padding token id to config.json")
-    names = set(tensor_files(path))
-    if HEAD not in names:
+    files = tensor_files(path)
+    if HEAD not in files:
         raise UserError(f"{path}: no tensor {HEAD}: a language model, or a reward model saved "
                         "without its head; name the folder of a finished reward model")
     _switch_dropout_off(config)
-    return _load(_reward_class(type(config)), path, config, path, names, dtype=dtype,
-                 attn_implementation=_attention_for(config, attn_implementation),
-                 use_safetensors=True, local_files_only=True)
+    state = read_tensors(files, {name: name for name in files}, dtype)
+    with whole_weights():
+        return _load(_reward_class(type(config)), config, state, path, dtype, attn_implementation)
 
 
 def initial_head(hidden_size: int, seed: int) -> Tensor:
@@ -152,8 +153,8 @@ def _switch_dropout_off(config: PreTrainedConfig) -> None:
 def _attention_for(config: PreTrainedConfig, asked: str | None) -> str | None:
     """The attention back end to load with; None lets the library choose.
 
-    Scores that are soft-capped (Gemma 2) need eager: sdpa cannot, and transformers before 5.23
-    leaves the cap out without a word.
+    Scores that are soft-capped (Gemma 2) need eager: sdpa cannot, and transformers 5.17 leaves the
+    cap out without a word.
     """
     if getattr(config, "attn_logit_softcapping", None) is None:
         return asked
@@ -163,13 +164,14 @@ def _attention_for(config: PreTrainedConfig, asked: str | None) -> str | None:
     return asked or "eager"
 
 
-def _load(cls: type[PreTrainedModel], source: Path | None, config: PreTrainedConfig, where: Path,
-          names: set[str], **options) -> PreTrainedModel:
-    """`from_pretrained`, refusing weights (`names`) that are not exactly those of the config: what
-    is missing the library would invent, and what is left over it would drop."""
-    model, info = cls.from_pretrained(source, config=config, ignore_mismatched_sizes=True,
-                                      output_loading_info=True, **options)
-    wanted = set(model.state_dict())
+def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str, Tensor],
+          where: Path, dtype: torch.dtype, attn_implementation: str | None) -> PreTrainedModel:
+    """A model with exactly the weights `state`: the library would invent what is missing and drop
+    what is left over. The family's class is called, for the Auto class takes no state."""
+    model, info = cls.from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
+        attn_implementation=_attention_for(config, attn_implementation), output_loading_info=True)
+    wanted, names = set(model.state_dict()), set(state)
     misfits = {"missing": wanted - names, "unknown": names - wanted,
                "of another shape": {str(key[0]) for key in info["mismatched_keys"]}}
     for kind, misfit in misfits.items():

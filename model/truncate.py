@@ -36,11 +36,17 @@ NOT_IN_TRUNK = re.compile(
 """Tensors of published checkpoints that no reward model has."""
 
 
-def check_family(config: PreTrainedConfig, where: str) -> None:
-    """UserError unless `config` is of a supported family. `where` names the checkpoint."""
+def check_family(config: PreTrainedConfig, where: str, family: str = "") -> None:
+    """UserError unless `config` is of a supported family, and of `family` where that is given.
+
+    `where` names the checkpoint.
+    """
     if config.model_type not in LAYER_LISTS:
         raise UserError(f"{where}: model_type {config.model_type!r} is not supported: expected one "
                         f"of {', '.join(LAYER_LISTS)}; choose another base model")
+    if family and config.model_type != family:
+        raise UserError(f"{where}: model_type {config.model_type!r}, but its config says family "
+                        f"{family!r}; correct `family` or `checkpoint` in configs/models")
 
 
 def kept_layers(total: int, count: int | None,
@@ -93,7 +99,8 @@ def truncate_config(config: PreTrainedConfig, kept: tuple[int, ...]) -> PreTrain
             depending on its index, so that moving it would change it.
     """
     kept = _checked_list(config.num_hidden_layers, None, kept)
-    if getattr(config, "scale_attn_by_inverse_layer_idx", False) and kept != tuple(range(len(kept))):
+    moved = kept != tuple(range(len(kept)))
+    if moved and getattr(config, "scale_attn_by_inverse_layer_idx", False):
         raise UserError("this GPT-2 scales attention by the layer's index, so its layers cannot be "
                         "moved: keep the first layers (`keep: first`)")
     short = copy.deepcopy(config)

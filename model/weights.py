@@ -5,12 +5,15 @@ Safetensors only. Knows nothing of layers or heads.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.integrations import deepspeed
 
 from configs.errors import UserError
 
@@ -45,7 +48,8 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         except (ValueError, KeyError) as error:
-            raise UserError(f"{index}: not readable as an index of shards; fetch it again") from error
+            raise UserError(f"{index}: not readable as an index of shards; fetch the model "
+                            "again") from error
         files = sorted({folder / shard for shard in shards.values()})
     else:
         files = [folder / "model.safetensors"]
@@ -84,7 +88,8 @@ def read_tensors(files: dict[str, Path], names: dict[str, str],
         with safe_open(file, framework="pt") as tensors:
             for name, new_name in names.items():
                 if files[name] == file:
-                    read[new_name] = tensors.get_tensor(name).to(dtype)
+                    # a copy: where the file's map is not aligned, kernels round otherwise
+                    read[new_name] = tensors.get_tensor(name).to(dtype, copy=True)
     return read
 
 
@@ -113,3 +118,17 @@ def _file_digest(file: Path) -> bytes:
         stream.seek(-EDGE_BYTES, 2)
         digest.update(stream.read(EDGE_BYTES) + size.to_bytes(8, "little"))
     return digest.digest()
+
+
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """Inside, `from_pretrained` loads whole tensors into this process even under ZeRO-3, where it
+    would otherwise partition them and wait for the other ranks."""
+    reference = deepspeed._hf_deepspeed_config_weak_ref
+    config = reference() if reference is not None else None
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if config is not None:
+            deepspeed.set_hf_deepspeed_config(config)

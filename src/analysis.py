@@ -67,7 +67,8 @@ def pgr_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -
                      strict=True))
     seeds = defaultdict(list)  # (teacher, student, method) -> seeds with all three runs
     for run in runs:
-        peers = {("teacher", run.teacher, "", "", run.seed), ("ceiling", run.name, "", "", run.seed)}
+        peers = {("teacher", run.teacher, "", "", run.seed),
+                 ("ceiling", run.name, "", "", run.seed)}
         if run.role == "student" and peers <= right.keys():
             seeds[run.teacher, run.name, run.method].append(run.seed)
 

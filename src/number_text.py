@@ -1,4 +1,4 @@
-"""How numbers are written, the same in every table, figure and sentence.
+"""How numbers and baselines are written, the same in every table, figure and sentence.
 
 A missing number is `-`; a PGR that may not be formed is `undefined`; neither is ever 0.
 """
@@ -7,6 +7,7 @@ import math
 
 MISSING = "-"
 UNDEFINED = "undefined"
+BASELINE_NAMES = {"length_only": "length only", "tfidf": "TF-IDF"}
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:

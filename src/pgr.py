@@ -4,13 +4,19 @@ Gain = student - weak and gap = ceiling - weak come first; PGR = gain / gap only
 there: its interval lies above 0 and the gap itself reaches the floor. Nothing is clipped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from configs.errors import UserError
-from src.bootstrap import Interval, interval, nested_replicates, resampled_means
+from src.bootstrap import (
+    Interval,
+    NestedReplicates,
+    interval,
+    nested_replicates,
+    resampled_means,
+)
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,9 @@ def gaps_recovered(groups: Sequence[Sequence[Cell]], prompt_ids: np.ndarray, *, 
         return []
     differences = [np.stack([student - weak, ceiling - weak], axis=1)
                    for weak, student, ceiling in parts]  # (S, 2, n) each
-    prompt_replicates = resampled_means(np.concatenate([d.mean(axis=0) for d in differences]),
-                                        prompt_ids, samples=samples, seed=seed)
-    return [_recovered(part, nested_replicates(difference, prompt_replicates[:, 2 * i:2 * i + 2],
+    over_prompts = resampled_means(np.concatenate([d.mean(axis=0) for d in differences]),
+                                   prompt_ids, samples=samples, seed=seed)  # (samples, 2 groups)
+    return [_recovered(part, nested_replicates(difference, over_prompts[:, 2 * i:2 * i + 2],
                                                prompt_ids, seed=seed), floor, level)
             for i, (part, difference) in enumerate(zip(parts, differences, strict=True))]
 
@@ -80,31 +86,42 @@ def _group_parts(group: Sequence[Cell], pairs: int) -> np.ndarray:
     return np.mean([(cell.weak, cell.student, cell.ceiling) for cell in group], axis=0)
 
 
-def _recovered(parts: np.ndarray, replicates: np.ndarray, floor: float,
+def _recovered(parts: np.ndarray, replicates: NestedReplicates, floor: float,
                level: float) -> GapRecovered:
-    """`parts` (3, S, n) with the `replicates` (samples, 2) of its gain and gap, as one result."""
+    """`parts` (3, S, n) with the replicates of its gain and gap, as one result."""
     weak, student, ceiling = (float(x) for x in parts.mean(axis=(1, 2)))
-    gain = interval(student - weak, replicates[:, 0], level)
-    gap = interval(ceiling - weak, replicates[:, 1], level)
+    gain = interval(student - weak, replicates.along((1, 0)), level)
+    gap = interval(ceiling - weak, replicates.along((0, 1)), level)
     defined = gap.low > 0 and round(gap.estimate, 12) >= floor
     pgr = _ratio_interval(gain.estimate, gap.estimate, replicates, level) if defined else None
     return GapRecovered(weak, student, ceiling, gain, gap, pgr)
 
 
-def _ratio_interval(gain: float, gap: float, replicates: np.ndarray, level: float) -> Interval:
+def _ratio_interval(gain: float, gap: float, replicates: NestedReplicates,
+                    level: float) -> Interval:
     """Fieller's interval [4], with replicates in place of normal quantiles.
 
-    It holds the ratios rho for which gain - rho gap is compatible with 0: those where the share
-    F(rho) of replicates with gain* < rho gap* lies in [alpha/2, 1 - alpha/2]. Where every gap* is
-    above 0 this is the percentile interval of gain*/gap*; a replicate with gap* < 0 counts on the
-    other side of its ratio. It is bounded exactly where the gap's own interval excludes 0.
+    It holds the ratios rho for which gain - rho gap is compatible with 0: those where the share of
+    its replicates below 0 lies between the two quantiles. It is bounded exactly where the gap's own
+    interval excludes 0, which the caller has checked.
 
     [4] Fieller 1954, Some problems in interval estimation, JRSS B 16(2).
     """
-    gains, gaps = replicates[replicates[:, 1] != 0].T
-    ratios = gains / gaps
-    order = np.argsort(ratios)
-    below = np.mean(gaps < 0) + np.cumsum(np.sign(gaps[order])) / len(gaps)
-    inside = np.flatnonzero((below >= (1 - level) / 2) & (below <= (1 + level) / 2))
-    low, high = ratios[order[inside[0]]], ratios[order[inside[-1]]]
-    return Interval(gain / gap, float(low), float(high))
+    def compatible(ratio: float) -> bool:
+        share = np.mean(replicates.along((1, -ratio)) < 0)
+        return (1 - level) / 2 < share < (1 + level) / 2
+
+    estimate = gain / gap
+    return Interval(estimate, _edge(compatible, estimate, -1), _edge(compatible, estimate, 1))
+
+
+def _edge(compatible: Callable[[float], bool], inside: float, side: int) -> float:
+    """The last compatible value on one side of `inside`, by doubling and bisection."""
+    step = 1.0
+    while compatible(inside + side * step):
+        step *= 2
+    kept = 0.0
+    for _ in range(30):
+        middle = (kept + step) / 2
+        kept, step = (middle, step) if compatible(inside + side * middle) else (kept, middle)
+    return inside + side * kept

@@ -5,7 +5,6 @@ same tables give the same bytes.
 """
 
 import io
-import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from data.manifest import atomic_path
 from src.number_text import count
 from src.tables import Results
 
@@ -166,7 +166,7 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
 
 def panel_title(axes: Axes, name: str, below: str, colour: str) -> None:
     """A panel's name in bold and a plain line under it, both over the panel."""
-    axes.set_title(f"{name}\n", pad=3)
+    axes.set_title(name, pad=15)
     axes.annotate(below, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=7.5,
                   color=colour)
 
@@ -179,11 +179,9 @@ def depth_colours(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
 
 def save(figure: Figure, folder: Path, name: str, title: str, caption: str) -> Drawn:
     """Write `folder/name.png` at 160 dpi, atomically, and return it with its SVG."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    partial = path.with_suffix(".png.tmp")
-    figure.savefig(partial, format="png", dpi=160)
-    os.replace(partial, path)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=160)
     svg = io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return Drawn(path, svg.getvalue(), title, caption)

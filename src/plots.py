@@ -22,7 +22,7 @@ def draw_figures(results: Results) -> dict[str, Drawn]:
     wanted = {"accuracy_by_depth": (accuracy_by_depth, models),
               "pgr_heatmap": (pgr_heatmap, results.cells),
               "learning_curves": (learning_curves, results.curves),
-              "calibration": (calibration, results.calibration)}
+              "calibration": (calibration, results.calibration.query("role != 'baseline'"))}
     drawn = {}
     with matplotlib.rc_context(STYLE):
         for name, (draw, rows) in wanted.items():

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from src.number_text import number
+from src.number_text import BASELINE_NAMES, number
 from src.plot_style import (
     CEILING,
     INK,
@@ -19,11 +19,9 @@ from src.plot_style import (
 )
 from src.tables import Results, Rungs, mean_over_seeds
 
-BASELINE_NAMES = {"length_only": "length only", "tfidf": "TF-IDF"}
-
 
 def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
-    """Draw teacher, students and ceilings against the student's rung; return title and caption."""
+    """Draw teachers, students and ceilings by rung; return figure, title and caption."""
     models = mean_over_seeds(results.accuracy)
     rungs = Rungs.of(results.accuracy)
     taught = rungs.sort(models[models.role == "student"].teacher)
@@ -33,18 +31,21 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
             f"over {results.resampled}: a student's bar that clears the line is a gain")
     shown = rungs.sort(models[models.role.isin(["student", "ceiling"])].name) if taught else list(
         rungs.names)
-    turned = not rungs.base and max(map(len, shown)) * len(shown) > 34
-    width = max(2.5, 0.42 * len(shown))
+    turned = not rungs.base and max(len(rungs.ticks[name]) for name in shown) * len(shown) > 34
+    room = 0.22 + 0.058 * max(map(len, ["length only 0.123", *(f"{method} 0.123" for method in
+                                                               models.method)]))
+    width = max(2.3, 0.42 * len(shown))
+    columns = 3 if width < 2.8 else 2
     figure, panels = panel_grid(
-        max(len(taught), 1), 3 if width < 3 else 2, (width, 2.35),
-        (1.6, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
-        Margins(left=0.62, right=1.3, top=0.32, bottom=0.95 if turned else 0.55))
+        max(len(taught), 1), columns, (width, 2.35),
+        (room + 0.28, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
+        Margins(left=0.62, right=room, top=0.32, bottom=0.95 if turned else 0.55))
     limits = _y_limits(models, results.cells)
     for axes, teacher in zip(panels, taught or [""], strict=True):
         axes.set_ylim(limits)
         _panel(axes, results, models, rungs, teacher)
         _name_ticks(axes, rungs, shown, turned)
-    for axes in panels[::3 if width < 3 else 2]:
+    for axes in panels[::columns]:
         axes.set_ylabel(f"accuracy on {results.meta['split']}")
     caption = ("Accuracy of teachers, of students trained on their labels, and of ceilings "
                f"trained on ground truth, means over seeds. {bars}; dotted lines are baselines.")
@@ -105,7 +106,7 @@ def _teachers(axes: Axes, teachers: pd.DataFrame, rungs: Rungs,
                       markersize=4, color=TEACHER, linewidth=1.5)
         return [(row.accuracy, f"teachers {number(row.accuracy)}", TEACHER)
                 for row in teachers.tail(1).itertuples()]
-    axes.set_title(f"teacher: {rungs.tick(teacher)}{' layers' if rungs.base else ''}",
+    axes.set_title(f"teacher: {rungs.title(teacher)}",
                    color=TEACHER)
     rows = teachers[teachers.name == teacher]
     for row in rows.itertuples():
@@ -127,7 +128,7 @@ def _name_ticks(axes: Axes, rungs: Rungs, shown: list[str], turned: bool) -> Non
     places = [rungs.place(name) for name in shown]
     margin = 0.07 * (places[-1] - places[0]) or 0.5
     axes.set_xlim(places[0] - margin, places[-1] + margin)
-    axes.set_xticks(places, [rungs.tick(name) for name in shown],
+    axes.set_xticks(places, [rungs.ticks[name] for name in shown],
                     **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
                        if turned else {}))
     axes.set_xlabel(rungs.axis_label, color=INK)

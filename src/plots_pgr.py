@@ -26,16 +26,16 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
     teachers, students = rungs.sort(cells.teacher), rungs.sort(cells.student)
     methods = list(dict.fromkeys(cells.method))
     title = f"{results.meta['experiment']}: performance gap recovered (PGR), teacher to student"
-    longest = max(len(rungs.tick(name)) for name in students)
+    longest = max(len(rungs.ticks[name]) for name in students)
     size = max(CELL[0], 0.2 + 0.073 * longest) * len(students), CELL[1] * len(teachers)
-    left = 0.62 + 0.075 * max(len(rungs.tick(name)) for name in teachers)
+    left = 0.62 + 0.075 * max(len(rungs.ticks[name]) for name in teachers)
     notes = (f"[ ]: {results.percent} interval over {results.resampled}. Undefined: the gap's "
              f"interval holds 0, or the gap is below {results.meta.get('pgr_floor', 0.03):g}. "
              "Blank: no run.")
     beyond = _beyond(cells)
     if beyond:
         notes += f" Beyond the colour scale, marked > or <: {beyond}."
-    columns = max(1, int((13.5 - left) // (size[0] + left)))
+    columns = max(1, int((11.6 - left) // (size[0] + left)))
     figure, panels = panel_grid(len(methods), columns, size, (left + 0.1, 1.0), title, notes,
                                 results,
                                 Margins(left, 1.05, 0.5, max(0.55, BAR + 0.1 - size[1])))
@@ -49,8 +49,7 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
     _colour_bar(figure, panels[min(columns, len(panels)) - 1], colours)
     caption = ("PGR = (student - teacher) / (ceiling - teacher), with its interval. White is "
                "nothing recovered, blue the whole gap, red a student below its teacher. Hatched "
-               "cells are undefined: their gap, in brackets its interval, is too small to divide "
-               "by.")
+               "cells are undefined: their gap is too small to divide by.")
     return figure, title, caption + (f" Beyond the colour scale: {beyond}." if beyond else "")
 
 
@@ -64,8 +63,8 @@ def _frame(axes: Axes, rungs: Rungs, teachers: list[str], students: list[str],
            first: bool) -> None:
     axes.set_xlim(-0.5, len(students) - 0.5)
     axes.set_ylim(len(teachers) - 0.5, -0.5)
-    axes.set_xticks(range(len(students)), [rungs.tick(name) for name in students])
-    axes.set_yticks(range(len(teachers)), [rungs.tick(name) for name in teachers])
+    axes.set_xticks(range(len(students)), [rungs.ticks[name] for name in students])
+    axes.set_yticks(range(len(teachers)), [rungs.ticks[name] for name in teachers])
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)

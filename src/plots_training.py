@@ -37,7 +37,7 @@ def learning_curves(results: Results) -> tuple[Figure, str, str]:
     notes = ("Strong: mean over seeds and a twentieth of the training; faint: each seed as logged, "
              "one point in a thousand outside the panel. Students' losses are against weak "
              "labels: heights compare within a panel only.")
-    figure, panels = panel_grid(len(groups), min(4, max(2, len(groups))), (2.55, 1.75),
+    figure, panels = panel_grid(len(groups), min(4, max(2, len(groups))), (2.25, 1.6),
                                 (0.5, 0.9), title, notes, results,
                                 Margins(0.62, 0.25, 0.88, 0.5))
     colours = depth_colours(rungs.sort(curves.name))
@@ -67,7 +67,7 @@ def _panels(table: pd.DataFrame, rungs: Rungs) -> Iterator[tuple[str, str, pd.Da
     for method in dict.fromkeys(students.method):
         for teacher in rungs.sort(students[students.method == method].teacher):
             yield (f"students, {method}",
-                   f"teacher: {rungs.tick(teacher)}{' layers' if rungs.base else ''}",
+                   f"teacher: {rungs.title(teacher)}",
                    students[(students.method == method) & (students.teacher == teacher)])
 
 
@@ -93,7 +93,7 @@ def _rung_legend(figure: Figure, first: Axes, colours: dict[str, tuple[float, ..
     """Colour keys in a row, `above` inches over the first panel."""
     box = first.get_position()
     lines = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours.values()]
-    figure.legend(lines, [rungs.tick(name) for name in colours], ncols=min(len(lines), 10),
+    figure.legend(lines, [rungs.ticks[name] for name in colours], ncols=min(len(lines), 10),
                   title=rungs.axis_label, alignment="left", loc="lower left", borderaxespad=0,
                   borderpad=0, title_fontsize=8, handlelength=1.2, columnspacing=1.2,
                   bbox_to_anchor=(box.x0, box.y1 + above / figure.get_figheight()))
@@ -102,7 +102,7 @@ def _rung_legend(figure: Figure, first: Axes, colours: dict[str, tuple[float, ..
 def calibration(results: Results) -> tuple[Figure, str, str]:
     """Accuracy against confidence, a panel per role and method, with the pairs in each bin."""
     table, rungs = results.calibration, Rungs.of(results.accuracy)
-    table = table[table.n > 0]
+    table = table[table.role != "baseline"]
     groups = [(f"{role}s, {method}" if method else f"{role}s", rows)
               for (role, method), rows in table.groupby(["role", "method"], sort=False)]
     title = f"{results.meta['experiment']}: calibration"

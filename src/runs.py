@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,23 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
+from configs.schema import REPO_ROOT
+from data.manifest import atomic_path
 
 DONE = "DONE"
 WEIGHTS = "model.safetensors"
 RESUME = "resume"
 """Folder of the trainer's own checkpoints, removed when the run is done."""
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -158,3 +149,14 @@ def require_finished(runs_dir: Path, stage: str, identity: str, name: str, remed
     if folder is None:
         raise UserError(f"{stage} run {name}-{identity[:8]} is not finished: {remedy}")
     return folder
+
+
+def commit() -> str:
+    """The repository's commit, with `+` where the files differ from it; `unknown` outside git."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

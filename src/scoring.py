@@ -68,10 +68,10 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
               runtime: RuntimeConfig) -> pd.DataFrame:
     """`pair_id, reward_chosen, reward_rejected` of a finished run, scored at most once.
 
-    A file made from other weights, other data or another tokenizer, or cut short, is made again.
+    A file made from other weights, other data, or cut short, is made again.
     """
     path = folder / "scores" / f"{split_name}.parquet"
-    inputs = {"run": identity, "data": split.data_hash, "tokenizer": split.key, "split": split_name}
+    inputs = {"run": identity, "data": split.data_hash, "split": split_name}
     table = distributed.broadcast(read_table(path, inputs) if distributed.is_main() else None)
     if table is None:
         rewards = score(load_reward_model(folder), split, runtime,

@@ -49,6 +49,10 @@ launch_stage() {
   fi
   if [[ "${gpus}" == 0 ]]; then export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) / processes > 0 ? $(nproc) / processes : 1))}"; fi
   echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es)"
-  exec "${python}" -m accelerate.commands.launch --config_file "configs/hardware/${hardware}.yaml" \
+  STATUS_FILE="$(mktemp)"
+  export STATUS_FILE
+  trap 'rm -f "${STATUS_FILE}"' EXIT
+  "${python}" -m accelerate.commands.launch --config_file "configs/hardware/${hardware}.yaml" \
     --num_processes "${processes}" --main_process_port "${MASTER_PORT:-0}" "${words[@]}"
+  return "$(cat "${STATUS_FILE}")"
 }

@@ -23,7 +23,7 @@ from configs.schema import (
     load_config,
 )
 from data.formatting import load_tokenizer, tokenizer_key
-from model.reward_model import count_parameters
+from model.size import count_parameters
 from model.truncate import kept_layers
 from model.weights import base_fingerprint, read_config
 from src.trainer import optimiser_steps

@@ -122,6 +122,13 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """A table made in memory as `read_table` would give it back: missing text is empty."""
+    kinds = {column: _kind(column) for column in table}
+    texts = [column for column, kind in kinds.items() if kind is str]
+    return table.fillna(dict.fromkeys(texts, "")).astype(kinds)
+
+
 def _kind(column: str) -> type:
     return str if column in TEXT_COLUMNS else float
 
@@ -154,17 +161,23 @@ class Rungs:
     base: str
     """The one base model they are cut from; empty where they are different models."""
     layers: dict[str, float]
+    ticks: dict[str, str]
+    """A rung's name on an axis that carries `axis_label`."""
 
     @classmethod
     def of(cls, accuracy: pd.DataFrame) -> "Rungs":
         """Order by layers where all rungs are cuts of one model, else as the table has them."""
         models = accuracy[accuracy.role != "baseline"]
         layers = dict(zip(models.name, models.layers, strict=True))
-        bases = {re.sub(r"-L\d+$", "", name) for name in layers}
-        counts = list(layers.values())
-        if len(bases) == 1 and len(set(counts)) == len(counts) and not pd.isna(counts).any():
-            return cls(tuple(sorted(layers, key=layers.get)), bases.pop(), layers)
-        return cls(tuple(layers), "", layers)
+        for teacher in set(models.teacher) - {"", *layers}:  # its own run is not there
+            layers[teacher] = float("nan")
+        bases = {name: re.sub(r"-([LF]\d+|K[\d_]+)$", "", name) for name in layers}
+        different, counts = set(bases.values()), list(layers.values())
+        if len(different) == 1 and len(set(counts)) == len(counts) and not pd.isna(counts).any():
+            names = tuple(sorted(layers, key=layers.get))
+            return cls(names, different.pop(), layers, {n: f"{layers[n]:g}" for n in names})
+        whole = len(different) == len(bases)
+        return cls(tuple(layers), "", layers, bases if whole else {name: name for name in layers})
 
     @property
     def axis_label(self) -> str:
@@ -174,9 +187,13 @@ class Rungs:
         """Where a rung stands on the x axis: its layers, or its number in the order."""
         return self.layers[name] if self.base else float(self.names.index(name))
 
-    def tick(self, name: str) -> str:
-        """A rung's name on an axis that carries `axis_label`."""
-        return f"{self.layers[name]:g}" if self.base else name
+    def title(self, name: str) -> str:
+        """A rung's name on its own, `4 layers` or `gpt2_medium`."""
+        return f"{self.ticks[name]} layers" if self.base else self.ticks[name]
+
+    def short(self, name: str) -> str:
+        """A rung's name where the base model need not be said, `L4` or `gpt2_medium-L24`."""
+        return name.removeprefix(f"{self.base}-") if self.base else name
 
     def sort(self, names: Sequence[str]) -> list[str]:
         """The given rungs, once each, weakest first."""

@@ -5,7 +5,7 @@ The folder gets its weights, then its proof (the saved model scores as the train
 
 import json
 import resource
-import subprocess
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +14,16 @@ import numpy as np
 import torch
 import yaml
 
-from configs.schema import REPO_ROOT, RunConfig
+from configs.schema import RunConfig
 from model.reload_check import check_reload
-from model.reward_model import build_reward_model, write_model_card
+from model.reward_model import build_reward_model
 from src import distributed
 from src.batching import PairDataset, collate_rows
+from src.model_card import write_model_card
 from src.runs import (
     RESUME,
     clear_unfinished,
+    commit,
     mark_done,
     newest_checkpoint,
     write_json,
@@ -72,7 +74,7 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
         check_reload(folder, sequences, rewards, TOLERANCE[precision])
         _write_facts(run, sweep, trainer, folder, seconds, precision)
         mark_done(folder, run.identity)
-        _remove_tree(folder / RESUME)
+        shutil.rmtree(folder / RESUME, ignore_errors=True)
     distributed.barrier()
 
 
@@ -108,10 +110,7 @@ def _write_facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer, folder: Pat
         "hardware": hardware(trainer, precision),
         "commit": commit(),
     })
-    write_model_card(folder, {
-        "base model": run.model, "layers kept": ", ".join(map(str, run.kept)), "role": run.role,
-        "data": f"{run.data}, {run.split}", "labels": run.teacher or "human", "seed": str(run.seed),
-        "method": run.method.name, "experiment": run.experiment})
+    write_model_card(folder, run)
 
 
 def hardware(trainer: PairTrainer, precision: str) -> dict[str, object]:
@@ -132,20 +131,3 @@ def peak_memory_mib() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-
-
-def commit() -> str:
-    """The repository's commit, with `+` where the files differ from it; `unknown` outside git."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True,
-                              check=True).stdout.strip()
-    try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _remove_tree(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)

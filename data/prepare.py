@@ -1,0 +1,168 @@
+"""Raw data -> a prepared folder, doing only what is missing.
+
+    pairs/ -> tokens/<key>/ for each tokenizer -> one judgement of length -> manifest.json
+
+The judgement covers all tokenizers of the folder, those of earlier calls too, so that every model
+is trained and scored on the same pairs.
+"""
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.errors import UserError
+from configs.schema import DataConfig
+from data.build import build_pairs
+from data.formatting import load_tokenizer, tokenizer_key
+from data.lengths import judge
+from data.manifest import (
+    FORMAT,
+    MANIFEST,
+    config_differences,
+    over_length_ids,
+    read_manifest,
+    split_names,
+)
+from data.pair_files import drop_pairs
+from data.sources import open_source
+from data.tokenise import tokenise_split
+
+NO_PAIRS = {"count": 0, "pair_ids": []}
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """A tokenizer to prepare for."""
+
+    name: str
+    """What a person calls it."""
+    path: str
+    """Folder with its files."""
+    chat_template: str = ""
+    """File in configs/templates, or "" for the tokenizer's own."""
+
+
+def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec],
+            num_proc: int = 1, overwrite: bool = False) -> tuple[dict[str, Any], bool]:
+    """Bring `output_dir` up to date for a config and some tokenizers.
+
+    Returns:
+        The manifest, and whether there was anything to do.
+    Raises:
+        UserError: bad source, config or tokenizer; or the folder holds something else than what is
+            asked for and `overwrite` is not set.
+    """
+    keys = {tokenizer_key(load_tokenizer(spec.path, spec.chat_template)): spec
+            for spec in tokenizers}  # refuse a bad tokenizer before any work
+    manifest = None if overwrite else _load_whole(config, output_dir)
+    built = manifest is None
+    if manifest is None:
+        _clear(output_dir)
+        report = build_pairs(config, output_dir)
+        manifest = {"format": FORMAT, "name": config.name, "config": dataclasses.asdict(config),
+                    **dataclasses.asdict(report), "splits": {}, "over_length": dict(NO_PAIRS),
+                    "refused": dict(NO_PAIRS), "max_length": config.max_length,
+                    "truncation": config.truncation, "tokenizers": {}}
+        judge(config, output_dir, manifest)
+    wanted = {key: spec for key, spec in keys.items() if not _has_tokens(output_dir, manifest, key)}
+    if wanted:
+        _add_tokens(config, output_dir, manifest, wanted, num_proc)
+    drop_pairs(output_dir / "pairs", over_length_ids(manifest))
+    return manifest, built or bool(wanted)
+
+
+def _load_whole(config: DataConfig, output_dir: Path) -> dict[str, Any] | None:
+    """The manifest where the folder holds exactly what `config` asks for; None where it holds
+    nothing or unfinished work; UserError where it holds something else."""
+    if not (output_dir / MANIFEST).exists():
+        strangers = [p.name for p in output_dir.iterdir() if p.name not in (
+            "pairs", "tokens", ".work")] if output_dir.is_dir() else []
+        if strangers or output_dir.is_file():
+            raise UserError(f"{output_dir}: holds something else ({', '.join(strangers[:3])}): "
+                            "give an empty or new folder as --output_dir")
+        return None
+    try:
+        manifest = read_manifest(output_dir)
+    except UserError:  # cut short: made again, never trusted
+        return None
+    changed = config_differences(manifest, config) + _source_differences(manifest, config)
+    if changed:
+        raise UserError(f"{output_dir}: was prepared with {'; '.join(changed)}: give another "
+                        "--output_dir, or --overwrite True to replace it")
+    return manifest if _pairs_are_whole(output_dir, manifest) else None
+
+
+def _source_differences(manifest: dict[str, Any], config: DataConfig) -> list[str]:
+    """Files whose bytes are not those that were prepared; a file that has gone is no difference."""
+    if sorted(manifest["config"]["files"]) != sorted(config.files):
+        return [f"files for {sorted(manifest['config']['files'])}, not {sorted(config.files)}"]
+    asked = list(config.files.values()) or [config.path]
+    prepared = list(manifest["config"]["files"].values()) or [manifest["config"]["path"]]
+    recorded = {entry["path"]: entry["sha256"] for entry in manifest["source"]}
+    if config.files:
+        prepared = [manifest["config"]["files"][name] for name in config.files]
+    changed = []
+    for path, before in zip(asked, prepared, strict=True):
+        try:
+            source = open_source(path, config)
+        except UserError:
+            if path != before:
+                raise
+            continue
+        same = path == before if source.path is None else source.sha256() == recorded[before]
+        if not same:
+            changed.append(f"another content of {before}, not that of {path}")
+    return changed
+
+
+def _pairs_are_whole(output_dir: Path, manifest: dict[str, Any]) -> bool:
+    unwanted = over_length_ids(manifest)
+    for name, entry in manifest["splits"].items():
+        try:
+            ids = pq.read_table(output_dir / "pairs" / f"{name}.parquet", columns=["pair_id"])
+        except (OSError, pa.ArrowException):
+            return False
+        if len(set(ids["pair_id"].to_pylist()) - unwanted) != entry["pairs"]:
+            return False
+    return True
+
+
+def _has_tokens(output_dir: Path, manifest: dict[str, Any], key: str) -> bool:
+    parts = manifest["tokenizers"].get(key, {}).get("parts")
+    return parts is not None and all(
+        (path := output_dir / "tokens" / key / split / name).is_file()
+        and path.stat().st_size == size for split, files in parts.items() for name, size in files)
+
+
+def _clear(output_dir: Path) -> None:
+    """Remove an earlier result, its manifest first: without one the rest counts as unfinished."""
+    (output_dir / MANIFEST).unlink(missing_ok=True)
+    for name in ("tokens", "pairs", ".work"):
+        shutil.rmtree(output_dir / name, ignore_errors=True)
+
+
+def _add_tokens(config: DataConfig, output_dir: Path, manifest: dict[str, Any],
+                wanted: dict[str, TokenizerSpec], num_proc: int) -> None:
+    left_length = config.max_length if config.truncation == "left" else None
+    for key, spec in wanted.items():
+        parts = {}
+        for split in split_names(manifest):
+            files = tokenise_split(output_dir / "pairs" / f"{split}.parquet",
+                                   output_dir / "tokens" / key / split, spec.path,
+                                   spec.chat_template, left_length, num_proc)
+            parts[split] = [[path.name, path.stat().st_size] for path in files]
+        manifest["tokenizers"][key] = {"name": spec.name, "chat_template": spec.chat_template,
+                                       "parts": parts}
+    try:
+        judge(config, output_dir, manifest)
+    except UserError:
+        for key in wanted:
+            shutil.rmtree(output_dir / "tokens" / key, ignore_errors=True)
+        if not any((output_dir / "tokens").iterdir()):
+            (output_dir / "tokens").rmdir()
+        raise

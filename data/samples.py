@@ -1,0 +1,78 @@
+"""What a prepared data set looks like, printed for a person: counts, drops, lengths, samples."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data.formatting import load_tokenizer, tokenizer_key
+from data.lengths import length_quantiles
+from data.manifest import split_names
+from data.prepare import TokenizerSpec
+from data.tokenised import open_split
+
+SAMPLES = 2
+SHOWN_CHARS = 300
+ROWS_NAMED = 5
+
+
+def print_summary(output_dir: Path, manifest: dict[str, Any]) -> None:
+    """Splits, what was dropped and why, and the folder."""
+    rows = sum(entry["rows"] for entry in manifest["source"])
+    print(f"{manifest['name']}: {rows} rows of form {manifest['form']} -> {output_dir}")
+    for name in split_names(manifest):
+        entry = manifest["splits"][name]
+        print(f"  {name:8} {entry['pairs']:>8} pairs  {entry['prompts']:>8} prompts")
+    for reason, entry in sorted(manifest["dropped"].items()):
+        named = ", ".join(entry["rows"][:ROWS_NAMED])
+        more = ", ..." if entry["count"] > ROWS_NAMED else ""
+        print(f"  dropped  {entry['count']:>8} {reason} ({named}{more})")
+    for reason, count in manifest["unused"].items():
+        if count:
+            print(f"  unused   {count:>8} {reason}")
+    for what, key in (("longer than max_length under some tokenizer", "over_length"),
+                      ("refused by a chat template", "refused")):
+        if manifest[key]["count"]:
+            print(f"  dropped  {manifest[key]['count']:>8} {what}")
+    total = sum(entry["pairs"] for entry in manifest["splits"].values())
+    if manifest["over_length"]["count"] > 0.05 * (total + manifest["over_length"]["count"]):
+        print(f"  note: more than 5% of the pairs exceed max_length {manifest['max_length']}")
+
+
+def print_samples(output_dir: Path, manifest: dict[str, Any],
+                  tokenizers: list[TokenizerSpec]) -> None:
+    """Length quantiles and decoded pairs under each tokenizer; texts where there is none."""
+    for spec in tokenizers:
+        tokenizer = load_tokenizer(spec.path, spec.chat_template)
+        key = tokenizer_key(tokenizer)
+        print(f"\n{spec.name} (key {key}, pad {tokenizer.pad_token!r})")
+        print("  tokens of prompt + longer answer at quantile   .05    .50    .95   1.00")
+        for name in split_names(manifest):
+            split = open_split(output_dir, key, name)
+            quantiles = "".join(f"{value:>7}" for value in length_quantiles(split.lengths()))
+            print(f"  {name:45}{quantiles}")
+        split = open_split(output_dir, key, split_names(manifest)[0])
+        for row in split.rows(range(min(SAMPLES, len(split)))):
+            print(f"  pair {row['pair_id']}")
+            for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
+                text = tokenizer.decode(row[column])
+                print(f"    {column[:-4]:9}{_short(text)}")
+    if not tokenizers:
+        _print_texts(output_dir / "pairs" / f"{split_names(manifest)[0]}.parquet")
+
+
+def _print_texts(path: Path) -> None:
+    with pq.ParquetFile(path) as file:
+        rows = next(file.iter_batches(batch_size=SAMPLES)).to_pylist()
+    for row in rows:
+        turns = " | ".join(f"{m['role']}: {m['content']}" for m in json.loads(row["prompt"]))
+        print(f"  pair {row['pair_id']} ({row['source']})")
+        for name, text in (("prompt", turns), ("chosen", row["chosen"]),
+                           ("rejected", row["rejected"])):
+            print(f"    {name:9}{_short(text)}")
+
+
+def _short(text: str) -> str:
+    shown = text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} ... ({len(text)} chars)"
+    return repr(shown)

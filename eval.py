@@ -1,0 +1,90 @@
+"""Stage 4: accuracy and PGR of an experiment, or the accuracy of any one reward model.
+
+    python eval.py --model demo                    # every finished run of the experiment
+    python eval.py --model runs/demo/students/...  # one model; PGR when its peers are found
+    python eval.py --model FOLDER --data FILE      # any reward model on a file of pairs
+    python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
+
+An experiment's tables, figures and report go to results/<experiment>/. This is the only command that
+reads the test split.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import transformers  # noqa: E402
+
+from configs.errors import UserError, run_command  # noqa: E402
+from configs.schema import CONFIG_ROOT, REPO_ROOT, ExperimentConfig, load_config  # noqa: E402
+from data.records import SPLITS  # noqa: E402
+from src import evaluation  # noqa: E402
+from src.one_model import evaluate_one  # noqa: E402
+from src.report import console_table  # noqa: E402
+from src.sweep import Sweep  # noqa: E402
+from src.tables import read_results  # noqa: E402
+
+
+def evaluate_experiment(args: argparse.Namespace) -> None:
+    """Score, tabulate, draw, report; nothing is done twice."""
+    sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
+    folder = args.results_dir / sweep.experiment.name
+    if args.split != "test":
+        folder = folder / args.split
+    found, missing = evaluation.finished_runs(sweep, args.runs_dir)
+    inputs = evaluation.inputs_hash(found, missing, sweep, args.split)
+    if evaluation.is_current(folder, inputs):
+        print(f"nothing to do: {folder} is up to date")
+    else:
+        pairs, answers = evaluation.eval_pairs(sweep, args.split)
+        scored = evaluation.score_runs(found, sweep, args.split)
+        scored += evaluation.baselines(sweep, pairs, answers)
+        evaluation.write_results(folder, scored, pairs, sweep, missing, inputs)
+    results = read_results(folder)
+    print(console_table(results.pgr, results.accuracy))
+    if missing:
+        print(f"\n{len(missing)} runs are not finished and in no table: {', '.join(missing)}")
+    print("\nfigures: " + "\n         ".join(map(str, sorted((folder / "figures").glob("*.png")))))
+    print(f"tables:  {folder}/*.csv\nreport:  {folder / 'report.html'}")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True,
+                        help="an experiment (name or YAML file), or the folder of a reward model")
+    parser.add_argument("--data", type=Path, help="one model only: a file of preference pairs")
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[],
+                        help="instead of the experiment's seeds")
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
+    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    transformers.logging.set_verbosity_error()
+    experiment = Path(args.model).suffix in (".yaml", ".yml") or (
+        CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
+    if experiment:
+        if args.data is not None:
+            raise UserError(f"--data {args.data} goes with one reward model, not with an experiment:"
+                            " name the folder of a model")
+        evaluate_experiment(args)
+    elif Path(args.model).is_dir():
+        print(evaluate_one(Path(args.model), args.data, args.split, args.runs_dir, args.data_dir))
+    else:
+        known = sorted(path.stem for path in (CONFIG_ROOT / "experiments").glob("*.yaml"))
+        raise UserError(f"--model {args.model}: neither a folder nor an experiment; experiments are "
+                        f"{', '.join(known)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,148 @@
+"""An experiment's finished runs, scored on one split -> the files of `results/<experiment>/`."""
+
+import datetime
+import json
+import shutil
+import sys
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from configs.errors import UserError
+from configs.schema import RunConfig
+from data.manifest import atomic_path
+from data.pair_files import read_pairs
+from data.records import content_hash
+from src import analysis
+from src.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
+from src.report import write_report
+from src.run_scores import EvalPairs, RunScores
+from src.runs import commit, find_finished, read_json, write_json
+from src.scoring import scores_of
+from src.sweep import STAGES, Sweep
+from src.tables import contamination_mark
+
+RESULTS_FORMAT = 1
+PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
+
+
+def finished_runs(sweep: Sweep, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
+    """The experiment's runs that are done, with their folders, and the names of those that are not.
+
+    Raises:
+        UserError: none is done.
+    """
+    found, missing = [], []
+    for stage in STAGES:
+        for run in sweep.runs(stage):
+            folder = find_finished(runs_dir, stage, run.identity)
+            if folder is None:
+                missing.append(run.display_name)
+            else:
+                found.append((run, folder))
+    if not found:
+        name = sweep.experiment.name
+        raise UserError(f"no run of {name} is finished: ./train_teacher_model.sh {name}, "
+                        f"./train_student_model.sh {name} and ./weak_to_strong.sh {name} train them")
+    return found, missing
+
+
+def eval_pairs(sweep: Sweep, split: str) -> tuple[EvalPairs, Answers]:
+    """The pairs of `split` as every tokenizer of the experiment has them, and their answers."""
+    tokenised = sweep.split(sweep.students[0].base.key, split)
+    table = read_pairs(sweep.processed, split, ["pair_id", "chosen", "rejected"]).to_pandas()
+    table = table.set_index("pair_id").loc[tokenised.pair_ids]
+    pairs = EvalPairs(
+        experiment=sweep.experiment.name, data=sweep.data.name, split=split,
+        pair_ids=tokenised.pair_ids, prompt_ids=tokenised.prompt_ids,
+        length_chosen=table.chosen.str.len().to_numpy(),
+        length_rejected=table.rejected.str.len().to_numpy())
+    return pairs, Answers(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
+
+
+def score_runs(found: list[tuple[RunConfig, Path]], sweep: Sweep, split: str) -> list[RunScores]:
+    """Margins of every finished run on `split`; runs that were scored before are only read."""
+    scored = []
+    for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
+        table = scores_of(folder, run.identity, sweep.split(run.model, split), split,
+                          sweep.experiment.runtime)
+        scored.append(run_scores(run, folder, table))
+    return scored
+
+
+def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
+    """A run's score table as the analysis takes it, with its learning curve."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    student = run.role == "student"
+    return RunScores(
+        role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
+        method=run.method.name if student else "", seed=run.seed,
+        pair_ids=table.pair_id.to_numpy(str),
+        margins=(table.reward_chosen - table.reward_rejected).to_numpy(np.float64),
+        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
+
+
+def baselines(sweep: Sweep, pairs: EvalPairs, answers: Answers) -> list[RunScores]:
+    """What needs no model: the shorter answer wins, and a regression on words, from train_1."""
+    _, train = eval_pairs(sweep, "train_1")
+    margins = {LENGTH_ONLY: length_margins(pairs.length_chosen, pairs.length_rejected),
+               TFIDF: tfidf_margins(train, answers)}
+    return [RunScores("baseline", name, None, "", "", None, pairs.pair_ids, values)
+            for name, values in margins.items()]
+
+
+def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: Sweep,
+                split: str) -> str:
+    """What the results are a function of."""
+    return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing),
+                         asdict(sweep.experiment.eval), [run.identity for run, _ in found]])
+
+
+def is_current(folder: Path, inputs: str) -> bool:
+    """Whether `folder` already holds the whole results for these inputs; meta.json is written
+    before the report, so the report must be there as well."""
+    meta = read_json(folder / "meta.json")
+    return bool(meta) and meta.get("inputs") == inputs and (folder / "report.html").is_file()
+
+
+def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep: Sweep,
+                  missing: list[str], inputs: str) -> Path:
+    """Tables, figures and report into `folder`; returns the path of report.html."""
+    config = sweep.experiment.eval
+    if folder.is_dir():  # nothing of an earlier evaluation may stand beside this one
+        (folder / "report.html").unlink(missing_ok=True)
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+    models = [run for run in scored if run.role != "baseline"]
+    tables = {
+        "scores": analysis.scores_table(scored, pairs),
+        "accuracy": analysis.accuracy_table(scored, pairs, config),
+        "pgr": analysis.pgr_table(models, pairs, config),
+        "companions": analysis.companions_table(models, pairs),
+        "calibration": analysis.calibration_table(models, pairs),
+        "curves": analysis.curves_table(models, pairs),
+    }
+    for name, table in tables.items():
+        with atomic_path(folder / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+    write_json(folder / "meta.json", _meta(pairs, sweep, missing, inputs))
+    return write_report(folder)
+
+
+def _meta(pairs: EvalPairs, sweep: Sweep, missing: list[str], inputs: str) -> dict[str, object]:
+    notes = [f"not finished, so not in any table: {', '.join(missing)}"] if missing else []
+    contaminated = pairs.split != "test"
+    if contaminated:
+        notes.append(contamination_mark(pairs.split))
+    return {
+        "experiment": pairs.experiment, "data": pairs.data, "split": pairs.split,
+        "n_pairs": len(pairs.pair_ids), "n_prompts": len(set(pairs.prompt_ids)),
+        "seeds": list(sweep.seeds), "level": sweep.experiment.eval.level,
+        "pgr_floor": sweep.experiment.eval.pgr_floor, "contaminated": contaminated,
+        "notes": notes, "date": datetime.date.today().isoformat(), "commit": commit(),
+        "versions": {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
+        "inputs": inputs,
+    }
