@@ -71,6 +71,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     experiment = Path(args.model).suffix in (".yaml", ".yml") or (
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if experiment:

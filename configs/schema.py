@@ -66,7 +66,8 @@ class DataConfig:
     path: str = ""
     """Hub id, file or folder that is split here. `${RAW_DIR}` is the environment's, or data/raw."""
     files: dict[str, str] = field(default_factory=dict)
-    """Split name -> path, for sources that come split; instead of `path`. May leave out val."""
+    """Split name -> path, for sources that come split; instead of `path`. May leave out val, which
+    is then taken from train_2. A file named `train` is halved into train_1 and train_2."""
     hub_config: str = ""
     hub_split: str = "train"
     form: Literal["auto", "messages", "prompt_answers", "scored_answers", "transcript"] = "auto"
@@ -81,7 +82,7 @@ class DataConfig:
     seed: int = 0
     """Enters the hash that assigns prompts to splits."""
     test_pairs: int = 10_000
-    """Size of test; a quarter of the source where that is fewer."""
+    """Size of test; where the source has too few, a quarter of it or what train_pairs leaves."""
     val_pairs: int = 1_000
     """Size of val; a twentieth of the source where that is fewer; 0 for none."""
     train_pairs: int | None = None

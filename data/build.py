@@ -5,6 +5,7 @@ one batch only. Knows no tokens.
 """
 
 import shutil
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,12 +55,12 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
     work.mkdir(parents=True)
     try:
         report = BuildReport()
-        index, rows = _spill(config, work / "spill.arrow", report)
+        index = _spill(config, work / "spill.arrow", report)
+        spilled = datasets.Dataset.from_file(str(work / "spill.arrow")).with_format("arrow")
         assignment = assign_splits(index, config)
-        _account(assignment, rows, report)
+        _account(assignment, spilled.data["source"], report)
         _check_filled(assignment, config)
         (work / "pairs").mkdir()
-        spilled = datasets.Dataset.from_file(str(work / "spill.arrow"))
         for code, name in enumerate(SPLITS):
             picked = np.flatnonzero(assignment.split == code)
             picked = picked[np.lexsort((index.pair[picked], assignment.order[picked]))]
@@ -74,14 +75,10 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
             output_dir.rmdir()
 
 
-def _spill(config: DataConfig, path: Path, report: BuildReport) -> tuple[PairIndex, list[str]]:
-    """Write every usable pair to one Arrow stream; keep ids in memory.
-
-    Returns:
-        The index of the n pairs, and their n row names.
-    """
-    columns: dict[str, list] = {"pair": [], "prompt": [], "chosen_first": [], "group": []}
-    rows: list[str] = []
+def _spill(config: DataConfig, path: Path, report: BuildReport) -> PairIndex:
+    """Write every usable pair to one Arrow stream; return the ids of all."""
+    pair_ids, prompt_ids, chosen_first = array("Q"), array("Q"), array("b")
+    group_sizes: dict[str, int] = {}
     files = config.files or {"": config.path}
     forms = []
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
@@ -93,19 +90,18 @@ def _spill(config: DataConfig, path: Path, report: BuildReport) -> tuple[PairInd
             forms.append(find_form(source, config))
             pairs = _usable_pairs(source, forms[-1], config, name, report)
             for batch in _batched(pairs):
-                for pair in batch:
-                    columns["pair"].append(id_to_int(pair.pair_id))
-                    columns["prompt"].append(id_to_int(pair.prompt_id))
-                    columns["chosen_first"].append(pair.chosen < pair.rejected)
-                    columns["group"].append(group)
-                    rows.append(pair.source)
-                writer.write_batch(_record_batch(batch))
+                record_batch = _record_batch(batch)
+                pair_ids.extend(map(id_to_int, record_batch["pair_id"].to_pylist()))
+                prompt_ids.extend(map(id_to_int, record_batch["prompt_id"].to_pylist()))
+                chosen_first.extend(pair.chosen < pair.rejected for pair in batch)
+                writer.write_batch(record_batch)
+            group_sizes[group] = len(pair_ids) - sum(group_sizes.values())
     report.form = ", ".join(dict.fromkeys(forms))
-    if not rows:
+    if not pair_ids:
         raise UserError(f"data/{config.name}: no usable pair in {', '.join(files.values())}")
-    index = PairIndex(np.array(columns["pair"], np.uint64), np.array(columns["prompt"], np.uint64),
-                      np.array(columns["chosen_first"], bool), np.array(columns["group"]))
-    return index, rows
+    return PairIndex(np.array(pair_ids, np.uint64), np.array(prompt_ids, np.uint64),
+                     np.array(chosen_first, bool),
+                     np.repeat(list(group_sizes), list(group_sizes.values())))
 
 
 def _usable_pairs(source: Source, form: str, config: DataConfig, path: str,
@@ -150,21 +146,21 @@ def _record_batch(pairs: list[Pair]) -> pa.RecordBatch:
 
 
 def _write_split(spilled: datasets.Dataset, picked: np.ndarray, path: Path) -> None:
-    spilled = spilled.with_format("arrow")
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for start in tqdm(range(0, len(picked), BATCH), desc=f"write {path.stem}", delay=2):
             table = spilled[picked[start:start + BATCH].tolist()]
             writer.write_table(table.cast(SCHEMA).combine_chunks(), row_group_size=BATCH)
 
 
-def _account(assignment: Assignment, rows: list[str], report: BuildReport) -> None:
+def _account(assignment: Assignment, rows: pa.ChunkedArray, report: BuildReport) -> None:
+    """Enter into the report every pair that has no split; `rows` are the names of all rows."""
     for code, reason in enumerate(REASONS):
         found = np.flatnonzero(assignment.reason == code)
         if reason in UNUSED:
             report.unused[reason] = len(found)
             continue
-        for i in found:
-            report.drop(reason, rows[i])
+        for row in rows.take(pa.array(found)).to_pylist():
+            report.drop(reason, row)
 
 
 def _check_filled(assignment: Assignment, config: DataConfig) -> None:

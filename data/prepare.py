@@ -57,8 +57,9 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         UserError: bad source, config or tokenizer; or the folder holds something else than what is
             asked for and `overwrite` is not set.
     """
-    keys = {tokenizer_key(load_tokenizer(spec.path, spec.chat_template)): spec
-            for spec in tokenizers}  # refuse a bad tokenizer before any work
+    keys = {_checked_key(config, spec): spec for spec in tokenizers}
+    for partial in output_dir.rglob(".*.partial"):  # of a call that was killed
+        partial.unlink(missing_ok=True)
     manifest = None if overwrite else _load_whole(config, output_dir)
     built = manifest is None
     if manifest is None:
@@ -74,6 +75,16 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         _add_tokens(config, output_dir, manifest, wanted, num_proc)
     drop_pairs(output_dir / "pairs", over_length_ids(manifest))
     return manifest, built or bool(wanted)
+
+
+def _checked_key(config: DataConfig, spec: TokenizerSpec) -> str:
+    """The tokenizer's key; UserError, before any work, where it cannot serve this config."""
+    tokenizer = load_tokenizer(spec.path, spec.chat_template)
+    if config.max_length > tokenizer.model_max_length:
+        raise UserError(f"data/{config.name}: max_length {config.max_length} is more than the "
+                        f"{tokenizer.model_max_length} tokens that {spec.name} takes: give "
+                        f"--max_length {tokenizer.model_max_length}")
+    return tokenizer_key(tokenizer)
 
 
 def _load_whole(config: DataConfig, output_dir: Path) -> dict[str, Any] | None:

@@ -112,8 +112,10 @@ def mark_duplicates(index: PairIndex, reason: np.ndarray) -> None:
 def _split_one(order: np.ndarray, config: DataConfig, split: np.ndarray,
                reason: np.ndarray) -> None:
     total = int((reason == -1).sum())
-    _fill(order, "test", min(config.test_pairs, total // 4), split, reason)
-    _fill(order, "val", min(config.val_pairs, total // 20), split, reason)
+    val_pairs = min(config.val_pairs, total // 20)
+    spare = total - val_pairs - 2 * config.train_pairs if config.train_pairs else 0
+    _fill(order, "test", min(config.test_pairs, max(total // 4, spare)), split, reason)
+    _fill(order, "val", val_pairs, split, reason)
     _halve(order, split, reason)
 
 

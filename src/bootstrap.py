@@ -79,9 +79,9 @@ class NestedReplicates:
     All of E taken out is unbiased before the cut at 0, but where var(b) is near var(e)/P then too
     often nothing is added: at S = 3 coverage falls to 90.7% for a nominal 95. Nothing taken out
     gives up to 99.6%. With the factor S/(S + 2) coverage lies in 93.1-97.6% at S = 3 and 94.1-97.2%
-    at S = 5, whatever the three variances are (by integration over B, E known); at S = 2, where t
-    has no variance, in 90-99%. `tests/test_pgr.py` simulates it. One seed tells nothing about
-    seeds: its replicates are those over prompts.
+    at S = 5, whatever the three variances are (figures by numerical integration over B, the other
+    variances known); at S = 2, where t has no variance, in 90-99%. `tests/test_pgr.py` simulates
+    it on correctness. One seed tells nothing about seeds: its replicates are those over prompts.
 
     [1] McCullagh 2000, Resampling and exchangeable arrays, Bernoulli 6(2).
     [2] Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2).

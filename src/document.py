@@ -74,7 +74,8 @@ def _block_md(block: Block) -> str:
             return "\n".join(f"- {_md(item)}" if isinstance(item, str) else
                              f"- [{_md(item[0])}]({item[0]}): {_md(item[1])}" for item in items)
         case Table(caption, columns, rows, words):
-            rule = ["---"] * words + ["---:"] * (len(columns) - words)
+            rule = ["---" if index < words or name == "note" else "---:"
+                    for index, name in enumerate(columns)]
             lines = [columns, rule, *rows]
             table = "\n".join(f"| {' | '.join(_md(cell) for cell in line)} |" for line in lines)
             return f"{_md(caption)}\n\n{table}" if caption else table

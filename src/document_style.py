@@ -26,7 +26,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .87rem; marg
 table { border-collapse: collapse; font-size: .86rem; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 .caption { color: var(--quiet); font-size: .9rem; margin: 1.2rem 0 .4rem; }
-th, td { padding: .3rem .75rem; text-align: left; white-space: nowrap;
+th, td { padding: .3rem .55rem; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { padding-left: .3rem; }
 th { color: var(--quiet); font-weight: 600; border-bottom: 2px solid var(--line); }

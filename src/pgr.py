@@ -99,13 +99,12 @@ def _recovered(parts: np.ndarray, replicates: NestedReplicates, floor: float,
 
 def _ratio_interval(gain: float, gap: float, replicates: NestedReplicates,
                     level: float) -> Interval:
-    """Fieller's interval [4], with replicates in place of normal quantiles.
+    """Fieller's interval with replicates in place of normal quantiles.
 
     It holds the ratios rho for which gain - rho gap is compatible with 0: those where the share of
     its replicates below 0 lies between the two quantiles. It is bounded exactly where the gap's own
-    interval excludes 0, which the caller has checked.
-
-    [4] Fieller 1954, Some problems in interval estimation, JRSS B 16(2).
+    interval excludes 0, which the caller has checked. (Fieller 1954, Some problems in interval
+    estimation, JRSS B 16(2).)
     """
     def compatible(ratio: float) -> bool:
         share = np.mean(replicates.along((1, -ratio)) < 0)

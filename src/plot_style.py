@@ -153,12 +153,13 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     """
     figure = axes.figure
     inches = axes.get_position().height * figure.get_figheight()
+    aside = 0.13 / (axes.get_position().width * figure.get_figwidth())
     bottom, top = axes.get_ylim()
     targets = [(y - bottom) / (top - bottom) * inches for y, _, _ in labels]
     for (y, text, colour), place in zip(labels, spread(targets, 0.135, 0.02, inches - 0.02),
                                         strict=True):
         axes.annotate(text, xy=(1, (y - bottom) / (top - bottom)), xycoords="axes fraction",
-                      xytext=(1.055, place / inches), textcoords="axes fraction", fontsize=7.5,
+                      xytext=(1 + aside, place / inches), textcoords="axes fraction", fontsize=7.5,
                       color=colour, va="center", annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5,
                                   "alpha": 0.6, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)})

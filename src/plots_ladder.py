@@ -38,7 +38,7 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     columns = 3 if width < 2.8 else 2
     figure, panels = panel_grid(
         max(len(taught), 1), columns, (width, 2.35),
-        (room + 0.28, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
+        (room + 0.4, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
         Margins(left=0.62, right=room, top=0.32, bottom=0.95 if turned else 0.55))
     limits = _y_limits(models, results.cells)
     for axes, teacher in zip(panels, taught or [""], strict=True):
@@ -48,7 +48,8 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     for axes in panels[::columns]:
         axes.set_ylabel(f"accuracy on {results.meta['split']}")
     caption = ("Accuracy of teachers, of students trained on their labels, and of ceilings "
-               f"trained on ground truth, means over seeds. {bars}; dotted lines are baselines.")
+               "trained on ground truth, means over seeds. Dotted lines are baselines."
+               + (f" {bars}." if taught else ""))
     return figure, title, caption
 
 

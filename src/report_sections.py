@@ -83,8 +83,8 @@ def _pgr_tables(results: Results, models: pd.DataFrame, rungs: Rungs) -> list[Bl
     notes = students.set_index(["teacher", "name", "method"]).note.to_dict()
     rows = [_pgr_row(row, notes.get((row.teacher, row.student, row.method), ""), rungs)
             for table in (results.totals, cells) for row in table.itertuples()]
-    columns = ["teacher", "student", "method", "gain", "gap", "PGR", "note", "weak",
-               "student acc.", "ceiling", "n", "seeds"]
+    columns = ["teacher", "student", "method", "gain", "gap", "PGR", "weak", "student acc.",
+               "ceiling", "n", "seeds", "note"]
     caption = (f"Gain and gap in accuracy, with {results.percent} intervals over "
                f"{results.resampled}; first, all cells of a method together.{_named(rungs)}")
     return [_without_empty(Table(caption, columns, rows, words=3), "note")]
@@ -93,8 +93,8 @@ def _pgr_tables(results: Results, models: pd.DataFrame, rungs: Rungs) -> list[Bl
 def _pgr_row(row: object, note: str, rungs: Rungs) -> list[str]:
     return [rungs.short(row.teacher), rungs.short(row.student), row.method,
             estimate(row, "gain", signed=True), estimate(row, "gap", signed=True), pgr_text(row),
-            note, number(row.weak), number(row.student_accuracy), number(row.ceiling),
-            count(row.n), row.seeds or MISSING]
+            number(row.weak), number(row.student_accuracy), number(row.ceiling), count(row.n),
+            row.seeds or MISSING, note]
 
 
 def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:

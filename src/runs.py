@@ -100,6 +100,10 @@ def clear_unfinished(folder: Path) -> None:
                 item.unlink()
 
 
+def quiet(text: str) -> None:
+    """Say nothing: for locks that are only held for moments."""
+
+
 @contextmanager
 def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
     """Hold the run folder for this process; wait, and say so, while another launch holds it.

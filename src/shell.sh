@@ -41,18 +41,36 @@ launch_stage() {
     echo "error: HARDWARE=${hardware}: expected auto, cpu, gpu, multi_gpu, zero2 or zero3" >&2
     exit 2
   fi
-  local processes=1
+  local processes=1 workers=1
   case "${hardware}" in multi_gpu | zero2 | zero3) processes="${NPROC:-${gpus}}" ;; esac
   if [[ ! "${processes}" =~ ^[1-9][0-9]*$ ]]; then
     echo "error: HARDWARE=${hardware} needs a GPU, or NPROC=2 to try it out on the CPU" >&2
     exit 2
   fi
-  if [[ "${gpus}" == 0 ]]; then export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) / processes > 0 ? $(nproc) / processes : 1))}"; fi
-  echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es)"
-  STATUS_FILE="$(mktemp)"
-  export STATUS_FILE
-  trap 'rm -f "${STATUS_FILE}"' EXIT
-  "${python}" -m accelerate.commands.launch --config_file "configs/hardware/${hardware}.yaml" \
-    --num_processes "${processes}" --main_process_port "${MASTER_PORT:-0}" "${words[@]}"
-  return "$(cat "${STATUS_FILE}")"
+  if [[ "${gpus}" == 0 ]]; then
+    # Small models on one thread each, several at once: two threads on one small model are slower
+    # than one, and far slower where something else wants a core.
+    export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    if [[ "${hardware}" == cpu ]]; then workers="${WORKERS:-$(getconf _NPROCESSORS_ONLN)}"; fi
+  fi
+  echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es), ${workers} run(s) at a time"
+
+  local statuses worker code=0 launches=()
+  statuses="$(mktemp -d)"
+  trap 'kill $(jobs -p) 2>/dev/null; rm -rf "'"${statuses}"'"' EXIT
+  for ((worker = 0; worker < workers; worker++)); do
+    STATUS_FILE="${statuses}/${worker}" "${python}" -m accelerate.commands.launch \
+      --config_file "configs/hardware/${hardware}.yaml" --num_processes "${processes}" \
+      --main_process_port "${MASTER_PORT:-0}" "${words[@]}" --worker "${worker}/${workers}" &
+    launches+=("$!")
+  done
+  for worker in "${!launches[@]}"; do
+    wait "${launches[worker]}" || code=1  # killed, or broken before it could say why
+    if [[ -s "${statuses}/${worker}" ]]; then
+      local told
+      told="$(cat "${statuses}/${worker}")"
+      if ((told > code)); then code="${told}"; fi
+    fi
+  done
+  return "${code}"
 }

@@ -23,8 +23,8 @@ from configs.schema import (
     load_config,
 )
 from data.formatting import load_tokenizer, tokenizer_key
-from model.size import count_parameters
-from model.truncate import kept_layers
+from model.size import check_length, count_parameters
+from model.truncate import check_family, kept_layers
 from model.weights import base_fingerprint, read_config
 from src.trainer import optimiser_steps
 
@@ -44,7 +44,9 @@ class BaseModel:
             raise UserError(f"base model {self.config.name} is not at {self.path}: run `python "
                             f"model/download.py --model {self.config.name}` first (the experiment "
                             "`demo` needs no download)")
-        self.layers = read_config(self.path).num_hidden_layers
+        self.hf_config = read_config(self.path)
+        check_family(self.hf_config, str(self.path), self.config.family)
+        self.layers = self.hf_config.num_hidden_layers
 
     @property
     def path(self) -> Path:
@@ -137,9 +139,10 @@ class Sweep:
         rungs = []
         for ladder in ladders:
             base = self.base(ladder.model)
+            check_length(base.hf_config, self.data.max_length, f"experiments/{self.experiment.name}")
             for count in ladder.layers or (None,):
                 kept = kept_layers(base.layers, count, ladder.keep)
-                parameters = count_parameters(read_config(base.path), kept)[1]
+                parameters = count_parameters(base.hf_config, kept)[1]
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept, parameters))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):

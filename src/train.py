@@ -10,7 +10,9 @@ reported at the end, the others go on, and the exit code is 1.
 import argparse
 import os
 import sys
+import time
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -22,7 +24,7 @@ import transformers  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import REPO_ROOT, ExperimentConfig, RunConfig, load_config  # noqa: E402
 from src import distributed, runs  # noqa: E402
-from src.dry_run import describe  # noqa: E402
+from src.dry_run import describe, duration  # noqa: E402
 from src.sweep import STAGES, Sweep  # noqa: E402
 from src.train_run import train_run  # noqa: E402
 from src.weak_labels import weak_labels_of  # noqa: E402
@@ -59,7 +61,7 @@ def labels_for(run: RunConfig, sweep: Sweep,
 def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do."""
     folder = runs_dir / run.experiment / run.stage / run.folder_name
-    with runs.lock(folder, say) if distributed.is_main() else open(os.devnull):
+    with runs.lock(folder, say) if distributed.is_main() else nullcontext():
         done = runs.find_finished(runs_dir, run.stage, run.identity)
         if distributed.broadcast(done) is not None:
             return False
@@ -67,14 +69,16 @@ def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
     return True
 
 
-def train_stage(sweep: Sweep, stage: str, runs_dir: Path) -> list[str]:
-    """Every run of the stage; the reasons of those that failed."""
-    failed = []
-    todo = sweep.runs(stage)
-    for number, run in enumerate(todo, 1):
+def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int, workers: int) -> list[str]:
+    """This worker's share of the stage's runs; the reasons of those that failed."""
+    failed, trained = [], 0
+    todo = list(enumerate(sweep.runs(stage), 1))
+    share = todo[worker::workers]
+    for number, run in share:
         title = f"[{number}/{len(todo)}] {run.display_name}"
+        started = time.monotonic()
         try:
-            trained = finish(run, sweep, runs_dir)
+            new = finish(run, sweep, runs_dir)
         except OSError:
             raise  # a full or broken disk would fail every other run too
         except Exception as error:  # noqa: BLE001 - one run's failure must not cost the others
@@ -83,7 +87,12 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path) -> list[str]:
             failed.append(f"{run.display_name}: {' '.join(str(error).split()) or type(error).__name__}")
             say(f"{title}: FAILED, {failed[-1]}")
         else:
-            say(f"{title}: {'done' if trained else 'already done'}")
+            trained += new
+            if new:
+                say(f"{title}: done in {duration(time.monotonic() - started)}")
+    before = len(share) - trained - len(failed)
+    say(f"{stage}, worker {worker + 1} of {workers}: {trained} trained, {before} done before"
+        + (f", {len(failed)} failed" if failed else "" if trained else ": nothing to do"))
     return failed
 
 
@@ -96,6 +105,8 @@ def parse_args() -> argparse.Namespace:
                         help="instead of the experiment's seeds")
     parser.add_argument("--dry-run", action="store_true",
                         help="list the runs, which are done, their tokens and time; train nothing")
+    parser.add_argument("--worker", default="0/1", metavar="I/N",
+                        help="take every N-th run, from the I-th on; the scripts set it on CPUs")
     parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
     parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
     return parser.parse_args()
@@ -104,12 +115,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()  # of loading and saving, two for every run
     distributed.join()
     sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
     if args.dry_run:
         say(describe(sweep, args.stage, args.runs_dir))
         return 0
-    failed = train_stage(sweep, args.stage, args.runs_dir)
+    failed = train_stage(sweep, args.stage, args.runs_dir, *map(int, args.worker.split("/")))
     for reason in failed:
         if distributed.is_main():
             print(f"failed: {reason}", file=sys.stderr)

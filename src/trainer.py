@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 
 from configs.errors import UserError
 from configs.schema import MethodConfig, RunConfig, RuntimeConfig
@@ -150,7 +156,7 @@ def build_trainer(run: RunConfig, model_init: Callable[[], PreTrainedModel], arg
     callbacks = []
     if run.train.early_stopping_evals:
         callbacks.append(EarlyStoppingCallback(run.train.early_stopping_evals))
-    return PairTrainer(
+    trainer = PairTrainer(
         model=model_init(),
         args=args,
         train_dataset=train_data,
@@ -160,3 +166,5 @@ def build_trainer(run: RunConfig, model_init: Callable[[], PreTrainedModel], arg
         method=run.method,
         center_coef=run.train.center_coef,
     )
+    trainer.remove_callback(PrinterCallback)  # a sweep says one line a run; the log has the rest
+    return trainer

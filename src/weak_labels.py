@@ -5,6 +5,7 @@
 weak_label = P(chosen > rejected) = sigmoid(reward_chosen - reward_rejected), in [0, 1].
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from data.tokenised import TokenisedSplit
 from configs.errors import UserError
 from configs.schema import RuntimeConfig
 from src import distributed
-from src.runs import read_table, write_table
+from src.runs import lock, quiet, read_table, write_table
 from src.scoring import scores_of
 
 WEAK_SPLITS = ("train_2", "val")
@@ -28,13 +29,14 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
         raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
     path = folder / "weak_labels" / f"{split_name}.parquet"
     inputs = {"teacher": identity, "data": split.data_hash, "split": split_name}
-    table = distributed.broadcast(read_table(path, inputs) if distributed.is_main() else None)
-    if table is None:
-        scores = scores_of(folder, identity, split, split_name, runtime)
-        margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
-        table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
-        if distributed.is_main():
-            write_table(path, table, inputs)
+    with lock(path, quiet) if distributed.is_main() else nullcontext():
+        table = distributed.broadcast(read_table(path, inputs) if distributed.is_main() else None)
+        if table is None:
+            scores = scores_of(folder, identity, split, split_name, runtime)
+            margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
+            table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
+            if distributed.is_main():
+                write_table(path, table, inputs)
     return join(table, split.pair_ids, f"{path}")
 
 

@@ -45,7 +45,7 @@ NO_MAIN_EFFECT = (0.02, 0.02, 0.02, 0.02)
 @pytest.mark.parametrize("seeds, seed_sd, prompts, gap, pgr, shared", [
     (1, 0.0, 300, 0.15, 0.0, (0.2, 0.3, 0.1, 0.15)),
     (3, 0.0, 300, 0.15, 0.5, (0.2, 0.3, 0.1, 0.15)),
-    (3, 0.005, 500, 0.1, 0.3, NO_MAIN_EFFECT),
+    (3, 0.01, 300, 0.2, 0.3, NO_MAIN_EFFECT),
     (3, 0.01, 300, 0.2, 1.0, (0.2, 0.3, 0.1, 0.15)),
     (3, 0.02, 300, 0.3, 0.3, (0.2, 0.3, 0.1, 0.15)),
     (5, 0.01, 300, 0.2, 0.0, (0.2, 0.3, 0.1, 0.15)),
@@ -53,7 +53,7 @@ NO_MAIN_EFFECT = (0.02, 0.02, 0.02, 0.02)
 ])
 def test_nominal_95_intervals_cover_92_to_98(seeds, seed_sd, prompts, gap, pgr, shared):
     rng = np.random.default_rng(seeds)
-    trials, batches, weak = 600, 6, 0.6
+    trials, batches, weak = 1000, 10, 0.6
     covered = []
     for batch in range(batches):
         groups = [[simulate(rng, (weak, weak + pgr * gap, weak + gap), seeds, prompts, seed_sd,

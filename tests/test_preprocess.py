@@ -225,6 +225,7 @@ def bad_calls(tmp_path):
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("precious")
     no_template = save(gpt2_like(), tmp_path / "gpt2")
+    short = save(llama_like(model_max_length=1024), tmp_path / "short")
     train = ["--train_path", good]
     return {
         "no data": ([], "nothing to prepare"),
@@ -247,6 +248,7 @@ def bad_calls(tmp_path):
         "too few": (["--train_path", few], "too few"),
         "foreign folder": ([*train, "--output_dir", foreign], "holds something else"),
         "no template": ([*train, "--tokenizer_name", no_template], "no chat template"),
+        "short context": ([*train, "--tokenizer_name", short], "--max_length 1024"),
         "no tokenizer": ([*train, "--tokenizer_name", tmp_path / "none"], "no tokenizer"),
     }
 
@@ -290,6 +292,18 @@ def test_half_written_manifest_and_missing_pairs_are_made_again(call, tmp_path):
     assert call(*where)[0] == 0
     assert manifest.read_bytes() == whole
     assert len(pairs_of(tmp_path / "out")) == 4
+
+
+def test_what_a_killed_call_left_behind_is_no_obstacle(call, tmp_path):
+    raw = write_jsonl(tmp_path / "raw.jsonl", text_rows(80))
+    where = ["--train_path", raw, "--output_dir", tmp_path / "out"]
+    assert call(*where)[0] == 0
+    names = sorted(p.relative_to(tmp_path) for p in (tmp_path / "out").rglob("*"))
+    (tmp_path / "out" / "manifest.json").rename(tmp_path / "out" / ".manifest.json.17.partial")
+    (tmp_path / "out" / "pairs" / ".test.parquet.17.partial").write_text("half")
+    (tmp_path / "out" / ".work" / "pairs").mkdir(parents=True)
+    assert call(*where)[0] == 0
+    assert sorted(p.relative_to(tmp_path) for p in (tmp_path / "out").rglob("*")) == names
 
 
 def test_full_disk_is_a_user_error_and_the_rest_can_be_done_later(call, tmp_path, monkeypatch):

@@ -1,0 +1,150 @@
+"""Any one reward model on held-out pairs: its accuracy, and its PGR where its peers are at hand.
+
+A student's run folder names its teacher by identity, and its ceiling is the same run on human labels:
+both are looked up among the finished runs.
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import UserError
+from configs.schema import (
+    DataConfig,
+    EvalConfig,
+    MethodConfig,
+    RunConfig,
+    RuntimeConfig,
+    from_dict,
+    read_yaml,
+)
+from data.formatting import load_tokenizer, tokenizer_key
+from data.prepare import TokenizerSpec, prepare
+from data.records import left_is_chosen
+from data.tokenised import TokenisedSplit, open_split
+from model.reward_model import load_reward_model
+from src import metrics
+from src.pgr import Cell, gaps_recovered
+from src.runs import DONE, find_finished, is_done
+from src.scoring import score
+from src.sweep import GROUND_TRUTH
+from src.tables import contamination_mark
+
+
+def evaluate_one(folder: Path, data: Path | None, split: str, runs_dir: Path,
+                 data_dir: Path) -> str:
+    """Lines to print about the reward model in `folder`.
+
+    Args:
+        data: a file of pairs; None for `split` of the data that the run in `folder` was made with.
+    Raises:
+        UserError: no reward model; a run that is not finished; no data to score it on.
+    """
+    run = read_run(folder)
+    models = {"model": folder, **(find_peers(run, runs_dir) if run else {})}
+    with tempfile.TemporaryDirectory() as work:
+        splits = {role: _pairs_for(path, run, data, split, data_dir, Path(work) / role)
+                  for role, path in models.items()}
+    ids = splits["model"].pair_ids
+    margins = {role: margins_of(path, splits[role]) for role, path in models.items()}
+    where = str(data) if data else f"{run.data}, {split}"
+    lines = [f"{folder}: {len(ids):,} pairs of {where}"]
+    if data is None and split != "test":
+        lines.insert(0, f"! {contamination_mark(split)}")
+    lines += _accuracy_lines(margins["model"], splits["model"])
+    if {"teacher", "ceiling"} <= set(margins):
+        lines += _pgr_lines(margins, splits)
+    elif run is not None and run.role == "student":
+        lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
+                     f"{runs_dir}")
+    return "\n".join(lines)
+
+
+def read_run(folder: Path) -> RunConfig | None:
+    """The run that made `folder`; None for a checkpoint from elsewhere."""
+    if not (folder / "config.yaml").is_file():
+        return None
+    run = from_dict(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+    if not is_done(folder, run.identity):
+        raise UserError(f"{folder}: the run is not finished, or its files are not those that {DONE} "
+                        "names: run its script again")
+    return run
+
+
+def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
+    """Folders of a student's teacher and ceiling, as far as they are finished."""
+    if run.role != "student":
+        return {}
+    ceiling = dataclasses.replace(
+        run, role="ceiling", labels=GROUND_TRUTH, teacher="",
+        method=MethodConfig(GROUND_TRUTH, loss="hard_bt"),
+        train=dataclasses.replace(run.train, early_stopping_evals=0))
+    folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),
+               "ceiling": find_finished(runs_dir, "ceilings", ceiling.identity)}
+    return {role: folder for role, folder in folders.items() if folder is not None}
+
+
+def _pairs_for(folder: Path, run: RunConfig | None, data: Path | None, split: str, data_dir: Path,
+               work: Path) -> TokenisedSplit:
+    """The pairs under the tokenizer of the model in `folder`."""
+    key = tokenizer_key(load_tokenizer(folder))
+    if data is not None:
+        config = DataConfig(name=data.stem, files={"test": str(data.resolve())}, val_pairs=0)
+        prepare(config, work, [TokenizerSpec(folder.name, str(folder))])
+        return open_split(work, key, "test")
+    if run is None:
+        raise UserError(f"{folder}: made elsewhere, so its test pairs are not known: give a file of "
+                        "pairs with --data FILE")
+    pairs = open_split(data_dir / run.data, key, split)
+    if pairs.data_hash != run.data_hash:
+        raise UserError(f"{data_dir / run.data} was prepared anew since {folder.name} was trained: "
+                        "its test pairs may be this model's training pairs; train it again")
+    return pairs
+
+
+def margins_of(folder: Path, pairs: TokenisedSplit) -> np.ndarray:
+    """(n,) reward_chosen - reward_rejected."""
+    rewards = score(load_reward_model(folder), pairs, RuntimeConfig(), folder.name)
+    return (rewards[:, 0] - rewards[:, 1]).astype(np.float64)
+
+
+def _accuracy_lines(margins: np.ndarray, pairs: TokenisedSplit) -> list[str]:
+    level = EvalConfig().level
+    accuracy = metrics.accuracies(margins[None], pairs.prompt_ids, level=level)[0]
+    left = np.array([left_is_chosen(pair) for pair in pairs.pair_ids])
+    lengths = pairs.lengths()
+    shorter = metrics.correctness(lengths[:, 2] - lengths[:, 1]).mean()
+    return [
+        f"accuracy {accuracy.estimate:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}] ({level:.0%}, "
+        f"prompts resampled), ties {metrics.ties(margins)}",
+        f"AUROC {metrics.auroc(margins, left):.4f}, log-loss {metrics.log_loss(margins):.4f}, "
+        f"Brier {metrics.brier(margins):.4f}",
+        f"baseline, the answer with fewer tokens wins: {shorter:.4f}",
+    ]
+
+
+def _pgr_lines(margins: dict[str, np.ndarray], splits: dict[str, TokenisedSplit]) -> list[str]:
+    """Gain, gap and PGR of one seed, joined on pair_id."""
+    ids = splits["model"].pair_ids
+    right = {}
+    for role, values in margins.items():
+        order = {pair: i for i, pair in enumerate(splits[role].pair_ids)}
+        if set(order) != set(ids):
+            raise UserError(f"the {role} was scored on other pairs than the student: a length limit "
+                            "under one tokenizer dropped some; prepare the data for both at once")
+        right[role] = metrics.correctness(values[[order[pair] for pair in ids]])[None]
+    config = EvalConfig()
+    row = gaps_recovered(
+        [[Cell(weak=right["teacher"], student=right["model"], ceiling=right["ceiling"])]],
+        splits["model"].prompt_ids, floor=config.pgr_floor, level=config.level,
+        samples=config.bootstrap_samples)[0]
+
+    def points(name: str) -> str:
+        part = getattr(row, name)
+        return f"{part.estimate:+.4f} [{part.low:+.4f}, {part.high:+.4f}]"
+
+    return [f"teacher {right['teacher'].mean():.4f}, ceiling {right['ceiling'].mean():.4f}",
+            f"gain {points('gain')}, gap {points('gap')}, one seed",
+            f"PGR {points('pgr')}" if row.pgr else "PGR undefined: the gap is not clearly above 0"]
