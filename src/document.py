@@ -139,6 +139,8 @@ def _table_html(table: Table) -> str:
         kind = "" if index < table.words else "number"
         if table.columns[index] == "note":
             kind = "note"
+        elif text.startswith("! "):
+            kind += " flagged"
         elif text == UNDEFINED:
             kind += " undefined"
         return f'<{tag} class="{kind}">{_inline(text)}</{tag}>'.replace(' class=""', "")

@@ -81,20 +81,23 @@ def _pgr_tables(results: Results, models: pd.DataFrame, rungs: Rungs) -> list[Bl
         return [Text("There is no row of teacher, student and ceiling.")]
     students = models[models.role == "student"]
     notes = students.set_index(["teacher", "name", "method"]).note.to_dict()
-    rows = [_pgr_row(row, notes.get((row.teacher, row.student, row.method), ""), rungs)
+    rows = [_pgr_row(row, notes.get((row.teacher, row.student, row.method)), rungs)
             for table in (results.totals, cells) for row in table.itertuples()]
-    columns = ["teacher", "student", "method", "gain", "gap", "PGR", "weak", "student acc.",
-               "ceiling", "n", "seeds", "note"]
+    columns = ["teacher", "student", "method", "gain", "gap", "PGR", "weak", "acc.", "ceiling",
+               "n", "seeds"]
     caption = (f"Gain and gap in accuracy, with {results.percent} intervals over "
-               f"{results.resampled}; first, all cells of a method together.{_named(rungs)}")
-    return [_without_empty(Table(caption, columns, rows, words=3), "note")]
+               f"{results.resampled}; first, all cells of a method together. Weak, acc. and "
+               "ceiling are the accuracies of teacher, student and ceiling."
+               + (" !: the student is not above a baseline." if any(notes.values()) else "")
+               + _named(rungs))
+    return [Table(caption, columns, rows, words=3)]
 
 
-def _pgr_row(row: object, note: str, rungs: Rungs) -> list[str]:
+def _pgr_row(row: object, note: str | None, rungs: Rungs) -> list[str]:
     return [rungs.short(row.teacher), rungs.short(row.student), row.method,
             estimate(row, "gain", signed=True), estimate(row, "gap", signed=True), pgr_text(row),
-            number(row.weak), number(row.student_accuracy), number(row.ceiling), count(row.n),
-            row.seeds or MISSING, note]
+            number(row.weak), ("! " if note else "") + number(row.student_accuracy),
+            number(row.ceiling), count(row.n), row.seeds or MISSING]
 
 
 def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:
@@ -109,21 +112,12 @@ def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:
                "A tie counts half. A dash is a number that does not exist." + _named(rungs))
     columns = ["role", "model", "teacher", "method", "accuracy", "note", "AUROC", "log-loss",
                "Brier", "ties", "layers", "n", "seeds"]
-    return _without_empty(Table(caption, columns, rows, words=4), "note")
+    return Table(caption, columns, rows, words=4)
 
 
 def _named(rungs: Rungs) -> str:
     """What the short names of a table stand for, where they are shortened."""
     return f" Names are rungs of {rungs.base}." if rungs.base else ""
-
-
-def _without_empty(table: Table, column: str) -> Table:
-    """Leave a column out where it says nothing."""
-    at = table.columns.index(column)
-    if any(row[at] for row in table.rows):
-        return table
-    return Table(table.caption, [*table.columns[:at], *table.columns[at + 1:]],
-                 [[*row[:at], *row[at + 1:]] for row in table.rows], table.words)
 
 
 def _companions(results: Results, rungs: Rungs) -> list[Block]:

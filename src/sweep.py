@@ -88,8 +88,13 @@ class Sweep:
         self.seeds = seeds or experiment.seeds
         self.data = load_config(DataConfig, experiment.data)
         self.processed = data_dir / self.data.name
-        self.data_hash = read_manifest(self.processed)["data_hash"]
         self._bases: dict[str, BaseModel] = {}
+        for name in experiment.model_names:  # what is hardest to come by is asked for first
+            self.base(name)
+        if not self.processed.is_dir():
+            raise UserError(f"{self.processed}: no prepared data: run `python data/preprocess.py "
+                            f"--experiment {experiment.name}` first")
+        self.data_hash = read_manifest(self.processed)["data_hash"]
         self._splits: dict[tuple[str, str], TokenisedSplit] = {}
         self.teachers = self._rungs(experiment.teachers)
         self.students = self._rungs(experiment.students)

@@ -21,7 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np  # noqa: E402
 import transformers  # noqa: E402
 
-from configs.errors import UserError, run_command  # noqa: E402
+from configs.errors import EXIT_USER_ERROR, UserError, run_command  # noqa: E402
 from configs.schema import REPO_ROOT, ExperimentConfig, RunConfig, load_config  # noqa: E402
 from src import distributed, runs  # noqa: E402
 from src.dry_run import describe, duration  # noqa: E402
@@ -117,11 +117,18 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving, two for every run
     distributed.join()
-    sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
+    worker, workers = map(int, args.worker.split("/"))
+    try:
+        sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir,
+                      tuple(args.seeds))
+    except UserError:
+        if worker == 0:
+            raise
+        return EXIT_USER_ERROR  # the first worker says why
     if args.dry_run:
         say(describe(sweep, args.stage, args.runs_dir))
         return 0
-    failed = train_stage(sweep, args.stage, args.runs_dir, *map(int, args.worker.split("/")))
+    failed = train_stage(sweep, args.stage, args.runs_dir, worker, workers)
     for reason in failed:
         if distributed.is_main():
             print(f"failed: {reason}", file=sys.stderr)

@@ -143,6 +143,8 @@ def test_report_warns_beside_models_below_a_baseline(pages: dict[str, str]):
     assert "models are not above a baseline" in pages["md"]
     row = next(line for line in pages["md"].splitlines() if line.startswith("| teacher | L2 |"))
     assert "has learnt nothing beyond length and words" in row
+    assert "| ! 0.5" in next(line for line in pages["md"].splitlines()
+                             if line.startswith("| L2 | L2 | soft |"))
 
 
 def pgr_rows(*rows: tuple[str, str, float | None]) -> pd.DataFrame:
@@ -158,8 +160,8 @@ def pgr_rows(*rows: tuple[str, str, float | None]) -> pd.DataFrame:
 def test_the_answer_is_the_aggregate_with_its_undefined_cells():
     text = answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", None), ("all", "all", 0.25)), "demo")
     assert text == ("Weakly supervised demo students recovered, of the gap between teacher and "
-                    "ceiling, 0.25 [0.15, 0.35] with soft (gain +0.020 [+0.010, +0.030], gap "
-                    "+0.080 [+0.060, +0.100]; undefined for 1 of 2 cells).")
+                    "ceiling, 0.25 [0.15, 0.35] with soft (gain +0.020 [0.010, 0.030], gap "
+                    "+0.080 [0.060, 0.100]; undefined for 1 of 2 cells).")
 
 
 def test_the_answer_of_one_cell_is_that_cell():
@@ -168,7 +170,7 @@ def test_the_answer_of_one_cell_is_that_cell():
 
 def test_the_answer_says_undefined_and_never_zero():
     text = answer(pgr_rows(("L2", "L4", None), ("L2", "L2", None), ("all", "all", None)), "demo")
-    assert "an undefined share with soft (gap +0.080 [+0.060, +0.100]; " in text
+    assert "an undefined share with soft (gap +0.080 [0.060, 0.100]; " in text
     assert "undefined for 2 of 2 cells" in text and "0.00 " not in text
 
 

@@ -1,0 +1,134 @@
+"""A whole experiment in a folder: a tiny random Llama, pairs in preference_700K's form, configs by path.
+
+Nothing of it is in the repository's configs; every command finds it by the paths of its YAML files.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from configs.schema import REPO_ROOT
+from tests.families import save_base
+from tests.tiny_data import llama_like, messages_row, save, write_jsonl
+
+ENVIRONMENT = {
+    **os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning",
+    "PYTHONPATH": str(REPO_ROOT)}
+"""For commands in processes of their own."""
+
+WORDS = "river stone lamp seven bridge quiet orange window paper north salt engine".split()
+
+
+def preference_rows(count: int, seed: int = 0) -> list[dict]:
+    """Rows in preference_700K's form: the chosen answer repeats the question's words, the other
+    one does not, and both are of random length."""
+    draw = random.Random(seed)
+    rows = []
+    for number in range(count):
+        asked = draw.sample(WORDS, 2)
+        good = asked + draw.choices(WORDS, k=draw.randrange(3))
+        bad = draw.choices([word for word in WORDS if word not in asked], k=1 + draw.randrange(4))
+        rows.append(messages_row(f"{number}: {' '.join(asked)}?", " ".join(good), " ".join(bad)))
+    return rows
+
+
+@dataclass(frozen=True)
+class TinyExperiment:
+    """The folder `root` with its model, raw pairs, configs, and what the commands make of them."""
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        return self.root / "base"
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "raw.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """The experiment's YAML file."""
+        return self.root / "tiny.yaml"
+
+    @property
+    def processed(self) -> Path:
+        return self.root / "processed" / "pairs"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results" / "tiny"
+
+    @property
+    def folders(self) -> list[str]:
+        """Options that every command takes, so that nothing is written outside `root`."""
+        return ["--runs_dir", str(self.runs_dir), "--data_dir", str(self.root / "processed")]
+
+    @property
+    def preprocess(self) -> list[str]:
+        """Arguments of data/preprocess.py."""
+        return ["--data", str(self.root / "pairs.yaml"), "--output_dir", str(self.processed),
+                "--tokenizer_name", str(self.model), "--num_proc", "1"]
+
+    def train(self, stage: str) -> list[str]:
+        """Arguments of src.train."""
+        return ["--experiment", str(self.config), "--stage", stage, *self.folders]
+
+    def evaluate(self) -> list[str]:
+        """Arguments of eval.py."""
+        return ["--model", str(self.config), *self.folders,
+                "--results_dir", str(self.root / "results")]
+
+    def finished(self, stage: str) -> list[Path]:
+        """Run folders of a stage that have a DONE."""
+        return sorted(done.parent for done in (self.runs_dir / "tiny" / stage).glob("*/DONE"))
+
+    def write_config(self, **changes) -> None:
+        """The experiment's YAML file; a change of a mapping changes only the keys it names."""
+        values = {
+            "data": str(self.root / "pairs.yaml"),
+            "teachers": [{"model": str(self.root / "llama.yaml"), "layers": [1, 2]}],
+            "students": [{"model": str(self.root / "llama.yaml"), "layers": [2, 4]}],
+            "methods": [{"name": "soft", "loss": "soft_bt"}],
+            "train": {"epochs": 1, "batch_pairs": 16, "learning_rate": 1e-3},
+            "runtime": {"micro_batch_pairs": 16, "save_steps": 4, "logging_steps": 1,
+                        "report_to": "none"},
+            "eval": {"bootstrap_samples": 200}}
+        for name, value in changes.items():
+            values[name] = {**values[name], **value} if isinstance(value, dict) else value
+        self.config.write_text(yaml.safe_dump(values))
+
+
+def make_experiment(root: Path, rows: int = 200, train_pairs: int | None = None,
+                    test_pairs: int = 40, **changes) -> TinyExperiment:
+    """A new experiment in `root`; `changes` are of its YAML file, see write_config."""
+    tiny = TinyExperiment(root)
+    save_base(tiny.model, "llama", vocab_size=260, hidden_size=32, num_hidden_layers=4,
+              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512)
+    save(llama_like(pad_token="<|end|>"), tiny.model)  # pads with its end of turn, as many do
+    write_jsonl(tiny.raw, preference_rows(rows))
+    (root / "llama.yaml").write_text(f"checkpoint: {tiny.model}\nfamily: llama\n")
+    (root / "pairs.yaml").write_text(yaml.safe_dump({
+        "path": str(tiny.raw), "form": "messages", "max_length": 256, "test_pairs": test_pairs,
+        "val_pairs": 16, "train_pairs": train_pairs,
+        "keys": {"score_chosen": "chosen_score", "score_rejected": "rejected_score"}}))
+    tiny.write_config(**changes)
+    return tiny
+
+
+def command(*words: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the repository from its root; `python` is the tests' own."""
+    if words[0] == "python":
+        words = (sys.executable, *words[1:])
+    return subprocess.run(words, cwd=REPO_ROOT, env={**ENVIRONMENT, **env}, text=True,
+                          capture_output=True, timeout=timeout)
