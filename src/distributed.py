@@ -31,10 +31,19 @@ def join(timeout_hours: float = 6) -> None:
     same data and still exit 0; so an announced world that does not come up is an error here.
     """
     if world_size() > 1 and not dist.is_initialized():
+        _without_compiler()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         dist.init_process_group(backend, timeout=timedelta(hours=timeout_hours))
+
+
+def _without_compiler() -> None:
+    """Keep DeepSpeed on CPUs to gloo: it would compile a shared-memory collective for a minute."""
+    if uses_deepspeed() and not torch.cuda.is_available():
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def barrier() -> None:

@@ -39,8 +39,8 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text. `words` counts the left-aligned columns; those after it hold numbers, except a
-    column `note`, which holds warnings."""
+    """Rows of text. `words` counts the left-aligned columns; those after it hold numbers. A cell
+    that begins with `! ` is a warning."""
 
     caption: str
     columns: Sequence[str]
@@ -74,8 +74,7 @@ def _block_md(block: Block) -> str:
             return "\n".join(f"- {_md(item)}" if isinstance(item, str) else
                              f"- [{_md(item[0])}]({item[0]}): {_md(item[1])}" for item in items)
         case Table(caption, columns, rows, words):
-            rule = ["---" if index < words or name == "note" else "---:"
-                    for index, name in enumerate(columns)]
+            rule = ["---"] * words + ["---:"] * (len(columns) - words)
             lines = [columns, rule, *rows]
             table = "\n".join(f"| {' | '.join(_md(cell) for cell in line)} |" for line in lines)
             return f"{_md(caption)}\n\n{table}" if caption else table
@@ -137,13 +136,12 @@ def _item_html(item: str | tuple[str, str]) -> str:
 def _table_html(table: Table) -> str:
     def cell(tag: str, index: int, text: str) -> str:
         kind = "" if index < table.words else "number"
-        if table.columns[index] == "note":
-            kind = "note"
-        elif text.startswith("! "):
-            kind += " flagged"
+        if text.startswith("! "):
+            kind = f"{kind} flagged".strip()
         elif text == UNDEFINED:
-            kind += " undefined"
-        return f'<{tag} class="{kind}">{_inline(text)}</{tag}>'.replace(' class=""', "")
+            kind = f"{kind} undefined".strip()
+        return f'<{tag} class="{kind}">{_inline(text)}</{tag}>' if kind else (
+            f"<{tag}>{_inline(text)}</{tag}>")
 
     def line(tag: str, cells: Sequence[str]) -> str:
         total = ' class="total"' if cells[0] == ALL else ""

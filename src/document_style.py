@@ -34,7 +34,7 @@ th { color: var(--quiet); font-weight: 600; border-bottom: 2px solid var(--line)
 .interval { white-space: nowrap; }
 td .interval, .undefined { color: var(--quiet); }
 .undefined { font-style: italic; }
-td.note, .flagged { color: var(--warn); }
+.flagged { color: var(--warn); }
 .total td { font-weight: 600; }
 tbody tr:hover { background: var(--soft); }
 figure { margin: 1.2rem 0 1.8rem; }

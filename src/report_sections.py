@@ -104,15 +104,16 @@ def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:
     rows = []
     for row in models.rename(columns={"name": "model"}).itertuples():
         name = BASELINE_NAMES.get(row.model, rungs.short(row.model))
+        against = MISSING if row.role == "baseline" else f"! {row.note}" if row.note else "above"
         rows.append([row.role, name, rungs.short(row.teacher) or MISSING, row.method or MISSING,
-                     f"{number(row.accuracy)} {interval(row.low, row.high)}".strip(),
-                     row.note, number(row.auroc), number(row.log_loss), number(row.brier),
-                     count(row.ties), number(row.layers, 0), count(row.n), row.seeds or MISSING])
+                     against, f"{number(row.accuracy)} {interval(row.low, row.high)}".strip(),
+                     number(row.auroc), number(row.log_loss), number(row.brier), count(row.ties),
+                     number(row.layers, 0), count(row.n), row.seeds or MISSING])
     caption = ("Means over seeds; in brackets the widest of the seeds' own intervals over prompts. "
                "A tie counts half. A dash is a number that does not exist." + _named(rungs))
-    columns = ["role", "model", "teacher", "method", "accuracy", "note", "AUROC", "log-loss",
-               "Brier", "ties", "layers", "n", "seeds"]
-    return Table(caption, columns, rows, words=4)
+    columns = ["role", "model", "teacher", "method", "baselines", "accuracy", "AUROC",
+               "log-loss", "Brier", "ties", "layers", "n", "seeds"]
+    return Table(caption, columns, rows, words=5)
 
 
 def _named(rungs: Rungs) -> str:

@@ -145,6 +145,7 @@ def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
         disable_tqdm=steps < 200 or not distributed.is_main(),
         use_cpu=not on_gpu and not deepspeed,
         ddp_backend="gloo" if not on_gpu and distributed.world_size() > 1 else None,
+        ddp_find_unused_parameters=False,
         ddp_timeout=6 * 3600,
     )
 

@@ -142,7 +142,7 @@ def test_the_length_column_stands_in_for_a_missing_baseline():
 def test_report_warns_beside_models_below_a_baseline(pages: dict[str, str]):
     assert "models are not above a baseline" in pages["md"]
     row = next(line for line in pages["md"].splitlines() if line.startswith("| teacher | L2 |"))
-    assert "has learnt nothing beyond length and words" in row
+    assert "| ! has learnt nothing beyond length and words |" in row
     assert "| ! 0.5" in next(line for line in pages["md"].splitlines()
                              if line.startswith("| L2 | L2 | soft |"))
 
@@ -210,7 +210,7 @@ def test_console_table_fits_and_shows_every_cell(tmp_path: Path, base: str):
     cells = [line for line in lines if "[" in line and (" soft" in line or " confidence" in line)
              and ("undefined" in line or line.rstrip().endswith("]"))]
     assert len(cells) >= len(results.pgr)
-    assert sum(line.endswith("undefined") for line in lines) == (
+    assert sum(line.endswith("  undefined") for line in lines) == (
         results.cells.status == "undefined").sum()
     assert lines[-1].endswith(".") and not re.search(r"nan|None", "\n".join(lines))
 

@@ -156,3 +156,9 @@ def test_one_training_file_is_halved_beside_a_test_file():
     assigned = assign_splits(pairs, config(path="", files={"test": "x"}, val_pairs=0))
     assert {name: len(members(pairs, assigned, name)) for name in SPLITS} == {
         "train_1": 95, "train_2": 95, "val": 0, "test": 50}
+
+
+def test_a_training_budget_leaves_more_than_a_quarter_to_test():
+    assigned = assign_splits(index(range(1_000)), config(test_pairs=600, train_pairs=150))
+    sizes = [len(members(index(range(1_000)), assigned, name)) for name in SPLITS]
+    assert sizes == [150, 150, 20, 600]
