@@ -34,7 +34,7 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
              "Blank: no run.")
     beyond = _beyond(cells)
     if beyond:
-        notes += f" Beyond the colour scale, marked > or <: {beyond}."
+        notes += f" Beyond the colour scale, marked with a triangle: {beyond}."
     columns = max(1, int((11.6 - left) // (size[0] + left)))
     figure, panels = panel_grid(len(methods), columns, size, (left + 0.1, 1.0), title, notes,
                                 results,
@@ -88,7 +88,7 @@ def _cell(axes: Axes, x: int, y: int, row: object, colours: Colormap) -> None:
     red, green, blue = colour[:3]
     ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
     axes.add_patch(Rectangle(**box, facecolor=colour))
-    mark = "> " if row.pgr > SCALE.vmax else "< " if row.pgr < SCALE.vmin else ""
+    mark = "▲ " if row.pgr > SCALE.vmax else "▼ " if row.pgr < SCALE.vmin else ""
     axes.text(x, y - 0.15, mark + number(row.pgr, 2), ha="center", va="center", fontsize=9.5,
               fontweight="bold", color=ink)
     axes.text(x, y + 0.2, interval(row.pgr_low, row.pgr_high, 2), ha="center", va="center",

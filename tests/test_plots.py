@@ -109,7 +109,7 @@ def test_heat_map_says_which_values_its_colours_cannot_show(results: Results):
     table.loc[table.index[2:4], ["pgr", "pgr_low", "pgr_high", "status"]] = [
         [1.25, 0.9, 1.6, "ok"], [-1.5, -3.0, 0.1, "ok"]]
     text = words(draw("pgr_heatmap", Results(**{**vars(results), "pgr": table})))
-    assert {"> 1.25", "< -1.50", "[0.90, 1.60]"} <= set(text)
+    assert {"▲ 1.25", "▼ -1.50", "[0.90, 1.60]"} <= set(text)
     assert "2 of 18 values" in " ".join(text)
 
 
