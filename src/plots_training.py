@@ -141,11 +141,11 @@ def _pooled(rows: pd.DataFrame) -> pd.DataFrame:
 def _reliability(axes: Axes, rows: pd.DataFrame, colours: dict[str, tuple[float, ...]],
                  rungs: Rungs) -> None:
     everything = _pooled(rows).query("n >= @FEWEST")
-    low = min(0.5, np.floor(everything.accuracy.min() * 20) / 20)
+    low = min(0.5, np.floor(everything.accuracy.min() * 20) / 20) if len(everything) else 0.4
     axes.set_xlim(0.48, 1.02)
     axes.set_ylim(low - 0.14, 1.02)
     axes.plot([0.5, 1], [0.5, 1], color=QUIET, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-    widths = rows.groupby("bin_low").bin_high.first() - everything.index
+    widths = rows.groupby("bin_low").bin_high.first().loc[everything.index] - everything.index
     axes.bar(everything.index, 0.11 * everything.n / everything.n.max(), widths * 0.9,
              bottom=low - 0.14, align="edge", color=FAINT, zorder=1)
     for rung in rungs.sort(rows.name):

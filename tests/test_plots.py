@@ -1,5 +1,6 @@
 """Figures: what they state, what they mark, and that nothing in them overlaps or is cut off."""
 
+import dataclasses
 import io
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -232,3 +233,11 @@ def test_a_folder_without_accuracy_is_a_user_error(tmp_path: Path):
     (folder / "accuracy.csv").unlink()
     with pytest.raises(UserError, match=r"accuracy.csv: no such file: write it again with eval.py"):
         read_results(folder)
+
+
+@pytest.mark.parametrize("bins", [1, None])
+def test_calibration_is_drawn_where_bins_have_too_few_pairs(results: Results, bins: int | None):
+    table = results.calibration.copy()
+    table.loc[table.bin_low.isin(sorted(table.bin_low.unique())[:bins]), "n"] = 1
+    figure, _, _ = calibration(dataclasses.replace(results, calibration=table))
+    assert figure.axes
