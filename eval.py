@@ -5,8 +5,8 @@
     python eval.py --model FOLDER --data FILE      # any reward model on a file of pairs
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
 
-An experiment's tables, figures and report go to results/<experiment>/. This is the only command that
-reads the test split.
+An experiment's tables, figures and report go to results/<experiment>/. This is the only command
+that reads the test split.
 """
 
 import argparse
@@ -76,15 +76,15 @@ def main() -> None:
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if experiment:
         if args.data is not None:
-            raise UserError(f"--data {args.data} goes with one reward model, not with an experiment:"
-                            " name the folder of a model")
+            raise UserError(f"--data {args.data} goes with one reward model, not with an "
+                            "experiment: name the folder of a model")
         evaluate_experiment(args)
     elif Path(args.model).is_dir():
         print(evaluate_one(Path(args.model), args.data, args.split, args.runs_dir, args.data_dir))
     else:
         known = sorted(path.stem for path in (CONFIG_ROOT / "experiments").glob("*.yaml"))
-        raise UserError(f"--model {args.model}: neither a folder nor an experiment; experiments are "
-                        f"{', '.join(known)}")
+        raise UserError(f"--model {args.model}: neither a folder nor an experiment; experiments "
+                        f"are {', '.join(known)}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from configs.schema import RunConfig
 from data.manifest import atomic_path
 from data.pair_files import read_pairs
 from data.records import content_hash
+from model.weights import base_fingerprint
 from src import analysis
 from src.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
 from src.report import write_report
@@ -46,8 +47,8 @@ def finished_runs(sweep: Sweep, runs_dir: Path) -> tuple[list[tuple[RunConfig, P
                 found.append((run, folder))
     if not found:
         name = sweep.experiment.name
-        raise UserError(f"no run of {name} is finished: ./train_teacher_model.sh {name}, "
-                        f"./train_student_model.sh {name} and ./weak_to_strong.sh {name} train them")
+        raise UserError(f"no run of {name} is finished: train them with ./train_teacher_model.sh "
+                        f"{name}, ./train_student_model.sh {name} and ./weak_to_strong.sh {name}")
     return found, missing
 
 
@@ -97,16 +98,18 @@ def baselines(sweep: Sweep, pairs: EvalPairs, answers: Answers) -> list[RunScore
 
 def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: Sweep,
                 split: str) -> str:
-    """What the results are a function of."""
-    return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing),
+    """What the results are a function of. Weights enter by content: the same runs trained again
+    elsewhere may differ in the last bits."""
+    weights = [base_fingerprint(folder) for _, folder in found]
+    return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing), weights,
                          asdict(sweep.experiment.eval), [run.identity for run, _ in found]])
 
 
 def is_current(folder: Path, inputs: str) -> bool:
-    """Whether `folder` already holds the whole results for these inputs; meta.json is written
-    before the report, so the report must be there as well."""
+    """Whether `folder` holds the whole results for these inputs: the report is written last."""
     meta = read_json(folder / "meta.json")
-    return bool(meta) and meta.get("inputs") == inputs and (folder / "report.html").is_file()
+    whole = all((folder / name).is_file() for name in ("scores.csv", "report.html"))
+    return whole and bool(meta) and meta.get("inputs") == inputs
 
 
 def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep: Sweep,

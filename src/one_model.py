@@ -1,7 +1,7 @@
 """Any one reward model on held-out pairs: its accuracy, and its PGR where its peers are at hand.
 
-A student's run folder names its teacher by identity, and its ceiling is the same run on human labels:
-both are looked up among the finished runs.
+A student's run folder names its teacher by identity, and its ceiling is the same run on human
+labels: both are looked up among the finished runs.
 """
 
 import dataclasses
@@ -68,8 +68,8 @@ def read_run(folder: Path) -> RunConfig | None:
         return None
     run = from_dict(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     if not is_done(folder, run.identity):
-        raise UserError(f"{folder}: the run is not finished, or its files are not those that {DONE} "
-                        "names: run its script again")
+        raise UserError(f"{folder}: the run is not finished, or its files are not those that "
+                        f"{DONE} names: run its script again")
     return run
 
 
@@ -95,8 +95,8 @@ def _pairs_for(folder: Path, run: RunConfig | None, data: Path | None, split: st
         prepare(config, work, [TokenizerSpec(folder.name, str(folder))])
         return open_split(work, key, "test")
     if run is None:
-        raise UserError(f"{folder}: made elsewhere, so its test pairs are not known: give a file of "
-                        "pairs with --data FILE")
+        raise UserError(f"{folder}: made elsewhere, so its test pairs are not known: give a file "
+                        "of pairs with --data FILE")
     pairs = open_split(data_dir / run.data, key, split)
     if pairs.data_hash != run.data_hash:
         raise UserError(f"{data_dir / run.data} was prepared anew since {folder.name} was trained: "
@@ -132,8 +132,9 @@ def _pgr_lines(margins: dict[str, np.ndarray], splits: dict[str, TokenisedSplit]
     for role, values in margins.items():
         order = {pair: i for i, pair in enumerate(splits[role].pair_ids)}
         if set(order) != set(ids):
-            raise UserError(f"the {role} was scored on other pairs than the student: a length limit "
-                            "under one tokenizer dropped some; prepare the data for both at once")
+            raise UserError(f"the {role} was scored on other pairs than the student: a length "
+                            "limit under one tokenizer dropped some; prepare the data for both "
+                            "at once")
         right[role] = metrics.correctness(values[[order[pair] for pair in ids]])[None]
     config = EvalConfig()
     row = gaps_recovered(
