@@ -11,7 +11,7 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(ValueError):
-    """A mistake in config, data or arguments: the value, what was expected, the remedy, in one line."""
+    """A mistake in config, data or arguments; in one line the value, the expectation, the remedy."""
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -4,7 +4,9 @@ A config says what is run, never how fast or where: hardware lives in `configs/h
 keys, wrong types and impossible values are UserErrors that name the file and the key.
 """
 
+import contextlib
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from configs.errors import UserError
 from data.records import content_hash
 
 RUN_FORMAT = 1
-"""Raise it when code changes what a run's folder holds or means: older folders are then not reused."""
+"""Raise it when code changes what a run's folder holds or means: older ones are then not reused."""
 CONFIG_ROOT = Path(__file__).resolve().parent
 REPO_ROOT = CONFIG_ROOT.parent
 T = TypeVar("T")
@@ -27,6 +29,13 @@ def require(condition: bool, message: str) -> None:
     """Raise UserError(message) unless `condition`."""
     if not condition:
         raise UserError(message)
+
+
+def require_name(name: str, where: str) -> None:
+    """Raise UserError unless `name` can be a part of a folder's name."""
+    require(bool(name) and not name.startswith(".") and "/" not in name,
+            f"{where}: name {name!r} becomes part of a folder's name: it needs a first character "
+            "that is no dot, and no slash")
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class ModelConfig:
     """Peak learning rate of a reward model of this size."""
 
     def __post_init__(self):
+        require_name(self.name, "models")
         require(self.learning_rate > 0, f"models/{self.name}: learning_rate {self.learning_rate} "
                 "must be above 0")
 
@@ -142,6 +152,7 @@ class MethodConfig:
     """Confidence loss: share of the training over which aux_coef rises linearly from 0."""
 
     def __post_init__(self):
+        require_name(self.name, "method")
         where = f"method {self.name}"
         require(0 <= self.aux_coef <= 1, f"{where}: aux_coef {self.aux_coef} must lie in [0, 1]")
         require(0 <= self.warmup_frac <= 1,
@@ -225,7 +236,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """Teachers x students x methods x seeds on one data source: `configs/experiments/<name>.yaml`."""
+    """Teachers x students x methods x seeds on one data source: `configs/experiments/*.yaml`."""
 
     name: str
     data: str
@@ -238,6 +249,7 @@ class ExperimentConfig:
     eval: EvalConfig = EvalConfig()
 
     def __post_init__(self):
+        require_name(self.name, "experiments")
         for name in ("teachers", "students", "methods", "seeds"):
             require(bool(getattr(self, name)), f"experiments/{self.name}: {name} is empty")
         names = [method.name for method in self.methods]
@@ -245,6 +257,8 @@ class ExperimentConfig:
                 f"experiments/{self.name}: methods {names} repeat a name")
         require(len(set(self.seeds)) == len(self.seeds),
                 f"experiments/{self.name}: seeds {list(self.seeds)} repeat")
+        require(all(0 <= seed < 2**32 for seed in self.seeds),
+                f"experiments/{self.name}: seeds {list(self.seeds)} must lie in [0, 2^32)")
 
     @property
     def model_names(self) -> list[str]:
@@ -278,9 +292,6 @@ class PretrainConfig:
     intermediate_size: int = 192
     layers: int = 6
     heads: int = 4
-    layer_drop: float = 0.0
-    """Chance that a layer is skipped in a training step (Fan et al. 2019, arXiv 1909.11556), so that
-    a model with fewer of its layers still works."""
     epochs: float = 1.0
     batch_rows: int = 64
     learning_rate: float = 1e-3
@@ -289,6 +300,11 @@ class PretrainConfig:
     def __post_init__(self):
         require(bool(self.documents or self.books or self.pairs),
                 f"pretrain/{self.name}: give some documents, books or pairs to train on")
+        for name in ("max_length", "layers", "heads", "epochs", "batch_rows", "learning_rate"):
+            require(getattr(self, name) > 0, f"pretrain/{self.name}: {name} {getattr(self, name)} "
+                    "must be above 0")
+        require(self.vocab_size >= 256, f"pretrain/{self.name}: vocab_size {self.vocab_size} must "
+                "be at least 256, one for each byte")
         require(self.hidden_size % (2 * self.heads) == 0, f"pretrain/{self.name}: hidden_size "
                 f"{self.hidden_size} must be a multiple of twice its {self.heads} heads")
 
@@ -362,10 +378,22 @@ def load_config(cls: type[T], name: str) -> T:
     return from_dict(cls, {"name": path.stem, **read_yaml(path)}, where=str(path))
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which the library keeps the last in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                problem=f"key {', '.join(twice)} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file's mapping; UserError where it is unreadable or something else."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not readable as YAML: {error}") from error
     require(isinstance(value, dict), f"{path}: expected keys and values, found {value!r}")
@@ -408,13 +436,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return {_convert(args[0], k, where): _convert(args[1], v, f"{where}.{k}")
                 for k, v in value.items()}
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     require(type(value) is hint, f"{where}: expected {getattr(hint, '__name__', hint)}, "
+            f"found {value!r}")
+    require(hint is not float or math.isfinite(value), f"{where}: expected a number, "
             f"found {value!r}")
     return value
 

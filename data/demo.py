@@ -1,11 +1,12 @@
 """The demo's world: people, what is true of them, questions about it, all drawn from one seed.
 
-    python data/demo.py                     # data/raw/demo/pairs.jsonl and text.txt
+    python data/demo.py             # data/raw/demo/pairs.jsonl
+    python data/demo.py --text      # data/raw/demo/text.txt as well, for pre-training
 
-pairs.jsonl holds preference pairs: a true answer (chosen) against a false one. text.txt is what the
-demo's base model was pre-trained on: one document a line, either a question with its true answer, or
-a question with any answer and the verdict `right` or `wrong` after it. So the base model knows what
-is true without having been told to prefer it, as a language model does.
+pairs.jsonl holds preference pairs: a true answer (chosen) against a false one. text.txt is what
+the demo's base model was pre-trained on: one document a line, either a question with its true
+answer, or a question with any answer and the verdict `right` or `wrong` after it. So the base model
+knows what is true without having been told to prefer it, as a language model does.
 
 Standard library only. Knows nothing of splits, tokenizers or models.
 """
@@ -23,25 +24,40 @@ sys.path.insert(0, str(ROOT))
 
 from configs.errors import run_command  # noqa: E402
 
-PEOPLE = ["ada", "alan", "alma", "amir", "anna", "arno", "aya", "bea", "ben", "bert", "bo", "carl", "cara", "cem", "cleo", "cora", "dan", "dara", "dina", "dirk", "edda", "eli", "elsa", "emil", "enzo", "erik", "esra", "eva", "fay", "felix", "finn", "fred", "gia", "gina", "gus", "hana", "hans", "hugo", "ian", "ida", "ilse", "ines", "iris", "ivan", "jack", "jana", "jim", "jon", "jude", "june", "kai", "karl", "kate", "kim", "kira", "kurt", "lara", "lea", "leo", "lia", "lily", "liv", "luca", "luis", "mara", "marc", "max", "mia", "milo", "mina", "mona", "nel", "nia", "nick", "nils", "nina", "noa", "nora", "olaf", "olga", "omar", "otto", "paul", "pia", "ravi", "rita", "rosa", "ruth", "sam", "sara", "sven", "tara", "theo", "tom", "uma", "vera", "will", "yara", "zoe"]
+PEOPLE = (
+    "ada alan alma amir anna arno aya bea ben bert bo carl cara cem cleo cora dan dara dina "
+    "dirk edda eli elsa emil enzo erik esra eva fay felix finn fred gia gina gus hana hans hugo "
+    "ian ida ilse ines iris ivan jack jana jim jon jude june kai karl kate kim kira kurt lara "
+    "lea leo lia lily liv luca luis mara marc max mia milo mina mona nel nia nick nils nina noa "
+    "nora olaf olga omar otto paul pia ravi rita rosa ruth sam sara sven tara theo tom uma vera "
+    "will yara zoe"
+).split()
 RELATIONS = ("boss", "friend")
 ATTRIBUTES = {
-    "where does {} live": "paris rome oslo cairo lima tokyo delhi quito accra dublin prague vienna "
-                          "athens boston sydney lagos",
-    "what is the job of {}": "baker nurse pilot tailor farmer judge painter miner cook clerk dentist "
-                             "plumber sailor singer writer guard",
-    "which pet does {} keep": "cat dog parrot rabbit hamster turtle goat pony lizard snake ferret "
-                              "mouse duck hen fish frog",
-    "what does {} like to eat": "bread rice soup beans cheese apples eggs noodles salad cake honey "
-                                "plums olives corn figs nuts",
-    "which colour does {} wear": "red blue green yellow black white brown pink grey purple orange "
-                                 "silver gold beige violet teal",
-    "which sport does {} play": "tennis chess golf hockey rugby darts polo judo squash cricket boxing "
-                                "rowing diving skiing surfing bowling",
-    "what does {} drink": "tea coffee milk water cider juice cocoa beer wine lemonade cola mead rum "
-                          "sherry tonic broth",
-    "which tree grows near {}": "oak pine elm birch maple willow cedar beech larch poplar ash alder "
-                                "linden spruce yew holly",
+    "where does {} live":
+        "paris rome oslo cairo lima tokyo delhi quito accra dublin prague vienna athens boston "
+        "sydney lagos",
+    "what is the job of {}":
+        "baker nurse pilot tailor farmer judge painter miner cook clerk dentist plumber sailor "
+        "singer writer guard",
+    "which pet does {} keep":
+        "cat dog parrot rabbit hamster turtle goat pony lizard snake ferret mouse duck hen fish "
+        "frog",
+    "what does {} like to eat":
+        "bread rice soup beans cheese apples eggs noodles salad cake honey plums olives corn figs "
+        "nuts",
+    "which colour does {} wear":
+        "red blue green yellow black white brown pink grey purple orange silver gold beige violet "
+        "teal",
+    "which sport does {} play":
+        "tennis chess golf hockey rugby darts polo judo squash cricket boxing rowing diving skiing "
+        "surfing bowling",
+    "what does {} drink":
+        "tea coffee milk water cider juice cocoa beer wine lemonade cola mead rum sherry tonic "
+        "broth",
+    "which tree grows near {}":
+        "oak pine elm birch maple willow cedar beech larch poplar ash alder linden spruce yew "
+        "holly",
 }
 TWO_HOP_ATTRIBUTES = 5
 FALSE_ANSWERS = 4
@@ -103,22 +119,28 @@ def documents(questions: list[Question], seed: int) -> Iterator[str]:
             yield f"{question.text} {rng.choice(question.falsehoods)} . wrong"
 
 
+def write_lines(path: Path, lines: Iterator[str]) -> None:
+    """Write a text file whole or not at all, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        count = sum(bool(file.write(line + "\n")) for line in lines)
+    partial.replace(path)
+    print(f"{path}: {count:,} lines")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--output_dir", type=Path, default=ROOT / "data" / "raw" / "demo")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--text", action="store_true",
+                        help="write what the base model was pre-trained on, too")
     args = parser.parse_args()
     questions = build_world(args.seed)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    for name, lines in (
-        ("pairs.jsonl", map(json.dumps, preference_pairs(questions, args.seed))),
-        ("text.txt", documents(questions, args.seed)),
-    ):
-        partial = args.output_dir / f"{name}.partial"
-        with partial.open("w", encoding="utf-8") as file:
-            count = sum(bool(file.write(line + "\n")) for line in lines)
-        partial.replace(args.output_dir / name)
-        print(f"{args.output_dir / name}: {count:,} lines about {len(questions):,} questions")
+    write_lines(args.output_dir / "pairs.jsonl",
+                map(json.dumps, preference_pairs(questions, args.seed)))
+    if args.text:
+        write_lines(args.output_dir / "text.txt", documents(questions, args.seed))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pre-train a small Llama of our own, so that experiments run where no checkpoint can be fetched.
 
-    python -m model.pretrain --config demo             # configs/pretrain/demo.yaml -> model/demo
-    python -m model.pretrain --config hh_single_turn   # English and unlabelled HH -> model/checkpoints
+    python -m model.pretrain --config demo        # configs/pretrain/demo.yaml -> model/demo
+    python -m model.pretrain --config hh_small    # English and unlabelled HH
 
 Tokenizer and model come out as one plain Hugging Face folder. The training loop is
 transformers.Trainer's; a stopped run goes on from its newest checkpoint.
@@ -14,10 +14,13 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
+import transformers
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -44,9 +47,9 @@ def source_path(path: str) -> Path:
     raw_dir = os.environ.get("RAW_DIR", str(ROOT / "data" / "raw"))
     full = ROOT / path.replace("${RAW_DIR}", raw_dir)
     if not full.is_file():
-        raise UserError(f"{full}: no such file to pre-train on: see `python data/demo.py --help` for "
-                        "the demo's text, `python data/preprocess.py --help` for prepared pairs, or "
-                        "set RAW_DIR to the folder of raw data")
+        raise UserError(f"{full}: no such file to pre-train on: `python data/demo.py --text` makes "
+                        "the demo's, data/preprocess.py makes pairs, RAW_DIR names the folder of "
+                        "raw data")
     return full
 
 
@@ -69,7 +72,7 @@ def documents_of(config: PretrainConfig) -> Iterator[tuple[str, str] | str]:
 
 
 def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words, or of byte pairs, over the config's text, with its chat template."""
+    """A tokenizer of whole words, or of byte pairs, over the config's text; with chat template."""
     special = list(SPECIAL.values())
     if config.tokenizer == "words":
         tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL["unk_token"]))
@@ -95,7 +98,7 @@ def token_rows(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> li
         tokenizer.apply_chat_template(
             [*json.loads(item[0]), {"role": "assistant", "content": item[1]}], tokenize=False)
         for item in documents_of(config))
-    rows = [ids for ids in tokenizer(list(documents), add_special_tokens=False).input_ids]
+    rows = tokenizer(list(documents), add_special_tokens=False).input_ids
     if not config.packed:
         return [ids[: config.max_length] for ids in rows]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed)).tolist()
@@ -132,16 +135,18 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
         eos_token_id=tokenizer.eos_token_id))
 
 
-def drop_layers(model: LlamaForCausalLM, chance: float, seed: int) -> None:
-    """While training, each layer passes its input on unchanged with this chance at each step."""
-    generator = torch.Generator().manual_seed(seed)
+CARD = """\
+# {name}
 
-    def maybe_skip(layer, inputs, output):
-        skip = layer.training and torch.rand((), generator=generator) < chance
-        return inputs[0] if skip else output
+A Llama of {parameters:,} parameters, pre-trained here with transformers {version}:
 
-    for layer in model.model.layers:
-        layer.register_forward_hook(maybe_skip)
+    python -m model.pretrain --config {name}
+
+on {rows:,} rows of {tokens:,} tokens in all, under this config:
+
+```yaml
+{config}```
+"""
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -151,8 +156,6 @@ def pretrain(config: PretrainConfig) -> Path:
     tokenizer = train_tokenizer(config)
     rows = token_rows(config, tokenizer)
     model = build_model(config, tokenizer)
-    if config.layer_drop:
-        drop_layers(model, config.layer_drop, config.seed)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens in the vocabulary, "
           f"{len(rows):,} rows of {sum(map(len, rows)):,} tokens")
     data = [{"input_ids": row, "length": len(row)} for row in rows]
@@ -173,6 +176,10 @@ def pretrain(config: PretrainConfig) -> Path:
     partial = output_dir.with_name(f".{output_dir.name}.partial")
     trainer.save_model(str(partial))
     tokenizer.save_pretrained(partial)
+    (partial / "README.md").write_text(CARD.format(
+        name=config.name, parameters=model.num_parameters(), version=transformers.__version__,
+        rows=len(rows), tokens=sum(map(len, rows)),
+        config=yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)))
     (partial / "training_args.bin").unlink(missing_ok=True)
     shutil.rmtree(output_dir, ignore_errors=True)
     partial.rename(output_dir)

@@ -93,13 +93,13 @@ def test_documents_verdicts_are_right():
 
 def test_the_command_writes_both_files_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "DOCUMENTS", 50)
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--output_dir", str(tmp_path / "new")])
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output_dir", str(tmp_path / "new"), "--text"])
     demo.main()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["pairs.jsonl", "text.txt"]
     rows = [json.loads(line) for line in (tmp_path / "new/pairs.jsonl").open(encoding="utf-8")]
     assert rows == list(demo.preference_pairs(QUESTIONS, 0))
     assert (tmp_path / "new/text.txt").read_text().splitlines() == first_documents(50)
-    assert "1,980 questions" in capsys.readouterr().out
+    assert "7,920 lines" in capsys.readouterr().out
 
 
 def test_a_seed_that_is_no_number_is_refused(monkeypatch, capsys):
