@@ -11,7 +11,7 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(ValueError):
-    """A mistake in config, data or arguments; in one line the value, the expectation, the remedy."""
+    """A mistake in config, data or arguments; in one line the value, expectation, the remedy."""
 
 
 def run_command(main: Callable[[], int | None]) -> None:

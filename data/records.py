@@ -1,4 +1,4 @@
-"""The repository's vocabulary: what a preference pair is, and what its columns and splits are called.
+"""The repository's vocabulary: what a preference pair is, what its columns and splits are called.
 
 Standard library only, so that any file may import it.
 """

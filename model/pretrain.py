@@ -36,6 +36,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
+from data.records import content_hash  # noqa: E402
 
 IGNORED = -100
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -104,6 +105,9 @@ def token_rows(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> li
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed)).tolist()
     joined = [token for i in order for token in rows[i]]
     blocks = range(0, len(joined) - config.max_length + 1, config.max_length)
+    if not blocks:
+        raise UserError(f"pretrain/{config.name}: {len(joined)} tokens of text are not one row of "
+                        f"{config.max_length}: give more text or lower max_length")
     return [joined[start : start + config.max_length] for start in blocks]
 
 
@@ -152,14 +156,14 @@ on {rows:,} rows of {tokens:,} tokens in all, under this config:
 def pretrain(config: PretrainConfig) -> Path:
     """Tokenizer, rows, training, and the finished folder; only a finished model ends up there."""
     output_dir = ROOT / config.output_dir
-    work = ROOT / "runs" / "pretrain" / config.name
+    work = ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(asdict(config), 8)}"
     tokenizer = train_tokenizer(config)
+    after = _mark(config, tokenizer)
     rows = token_rows(config, tokenizer)
     model = build_model(config, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens in the vocabulary, "
           f"{len(rows):,} rows of {sum(map(len, rows)):,} tokens")
     data = [{"input_ids": row, "length": len(row)} for row in rows]
-    after = tokenizer.convert_tokens_to_ids(config.loss_after) if config.loss_after else None
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -168,6 +172,7 @@ def pretrain(config: PretrainConfig) -> Path:
             lr_scheduler_type="cosine", warmup_steps=0.02, weight_decay=0.01, adam_beta2=0.98,
             seed=config.seed, data_seed=config.seed, logging_steps=100, save_steps=1000,
             save_total_limit=2, report_to="none", bf16=torch.cuda.is_available(),
+            dataloader_pin_memory=torch.cuda.is_available(),
             train_sampling_strategy="random" if config.packed else "group_by_length"),
         train_dataset=data,
         data_collator=RowCollator(tokenizer.pad_token_id, after),
@@ -183,7 +188,16 @@ def pretrain(config: PretrainConfig) -> Path:
     (partial / "training_args.bin").unlink(missing_ok=True)
     shutil.rmtree(output_dir, ignore_errors=True)
     partial.rename(output_dir)
+    shutil.rmtree(work)
     return output_dir
+
+
+def _mark(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The id of `loss_after`; None where there is none."""
+    if config.loss_after and config.loss_after not in tokenizer.get_vocab():
+        raise UserError(f"pretrain/{config.name}: loss_after {config.loss_after!r} is no token of "
+                        "the text: name one, or leave it out")
+    return tokenizer.convert_tokens_to_ids(config.loss_after) if config.loss_after else None
 
 
 def main() -> None:

@@ -8,13 +8,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from data.tokenised import TokenisedSplit
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from data.records import left_is_chosen
+from data.tokenised import TokenisedSplit
 
 PADDING = -1
 """Branch of a padding token; 0 is the prompt, 1.. the answers."""
+NO_PAIR = -1
+"""Index of a pair that only fills a rank's batch, where there is one pair too few for all."""
+NO_LABEL = -100.0
+"""Its label, which transformers does not count."""
+EPOCH_STRIDE = 1_000_003
+"""Epochs that a seed has to itself before it meets the next seed's shuffles."""
 
 
 class PairDataset(Dataset):
@@ -48,10 +54,60 @@ class PairDataset(Dataset):
                 "prompt_ids": row["prompt_ids"],
                 "left_ids": row["chosen_ids" if self.left_is_chosen[index] else "rejected_ids"],
                 "right_ids": row["rejected_ids" if self.left_is_chosen[index] else "chosen_ids"],
-                "label": self.labels[index],
+                "label": NO_LABEL if index == NO_PAIR else self.labels[index],
             }
             for index, row in zip(indices, self.split.rows(indices), strict=True)
         ]
+
+
+class MicroBatches(Sampler[list[int]]):
+    """One rank's micro batches of an epoch, such that every optimiser step takes the same pairs
+    whatever the number of ranks and of accumulation steps.
+
+    Seven pairs in steps of four, micro batches of one, two ranks, shuffled to 5 1 6 0 | 3 4 2, the
+    pairs' numbers being their lengths:
+
+        rank 0   [6] [1] | [4] [2]
+        rank 1   [5] [0] | [3] [NO_PAIR]
+
+    Within a step, whose loss is a mean over its pairs, the order is free: longest first, so that a
+    micro batch holds pairs of one length and pads little.
+    accelerate's own sharding would fill the last batch with pairs from the epoch's start, each of
+    them counted twice.
+
+    Args:
+        lengths: (n,), tokens of each pair.
+        seed: of the shuffle, with the epoch; None for the given order.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_pairs: int, micro: int, rank: int, world: int,
+                 seed: int | None):
+        self.lengths, self.pairs = lengths, len(lengths)
+        self.batch_pairs, self.micro = batch_pairs, micro
+        self.rank, self.world, self.seed = rank, world, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the shuffle of this epoch; the Trainer calls it, also where it resumes."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.pairs, self.batch_pairs)
+        together = self.micro * self.world
+        return full * -(-self.batch_pairs // together) + -(-rest // together)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self.pairs))
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(EPOCH_STRIDE * self.seed + self.epoch)
+            order = torch.randperm(self.pairs, generator=generator).tolist()
+        together = self.micro * self.world
+        for begin in range(0, self.pairs, self.batch_pairs):
+            step = sorted(order[begin : begin + self.batch_pairs], key=lambda i: -self.lengths[i])
+            for start in range(0, len(step), together):
+                group = step[start : start + together]
+                mine = group[self.rank :: self.world]
+                yield mine + [NO_PAIR] * (-(-len(group) // self.world) - len(mine))
 
 
 class PairCollator:
@@ -82,7 +138,8 @@ class PairCollator:
 def collate_rows(
     rows: list[tuple[Sequence[int], tuple[Sequence[int], ...]]], pad_token_id: int
 ) -> dict[str, torch.Tensor]:
-    """Rows of (prompt ids, answers' ids) -> input_ids, position_ids, branch (B, T), last_index (B, K).
+    """Rows of (prompt ids, answers' ids) -> input_ids, position_ids, branch (B, T),
+    last_index (B, K).
 
     Right-padded to the longest row. Positions restart after the prompt for every answer. last_index
     is where each answer's last token stands: the reward is read there, by index.

@@ -1,11 +1,17 @@
 """Rank helpers: who this process is, and how processes agree. All work without a process group."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from configs.errors import UserError
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -24,11 +30,13 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def join(timeout_hours: float = 6) -> None:
-    """Start the process group if the launcher announced more than one process.
+@contextmanager
+def group(timeout_hours: float = 6) -> Iterator[None]:
+    """Inside, the launcher's processes are one group: gloo on CPUs, NCCL beside it on GPUs.
 
-    gloo on CPU, NCCL beside it on GPUs. Without this, a launch can run as independent copies on the
-    same data and still exit 0; so an announced world that does not come up is an error here.
+    Without this, a launch can run as independent copies on the same data and still exit 0; so an
+    announced world that does not come up is an error here. After an error other than a UserError,
+    which all processes meet alike, the group stays: `in_group` tells that others may be waiting.
     """
     if world_size() > 1 and not dist.is_initialized():
         _without_compiler()
@@ -36,6 +44,24 @@ def join(timeout_hours: float = 6) -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         dist.init_process_group(backend, timeout=timedelta(hours=timeout_hours))
+    try:
+        yield
+    except UserError:
+        _leave()
+        raise
+    _leave()
+
+
+def in_group() -> bool:
+    """Whether this process is one of several that may be waiting for each other."""
+    return dist.is_initialized()
+
+
+def _leave() -> None:
+    """Close the process group, after everyone has arrived."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _without_compiler() -> None:
@@ -60,6 +86,23 @@ def broadcast(value: Any) -> Any:
     return box[0]
 
 
+def on_main(action: Callable[[], T]) -> T:
+    """Run `action` on the main process alone; its result, or its error, on every process.
+
+    An error on one process only would leave the others waiting for it.
+    """
+    outcome: tuple[Any, Exception | None] = (None, None)
+    if is_main():
+        try:
+            outcome = action(), None
+        except Exception as error:  # noqa: BLE001 - raised again below, on every process
+            outcome = None, error
+    value, error = broadcast(outcome)
+    if error is not None:
+        raise error
+    return value
+
+
 def gather(value: Any) -> list[Any]:
     """Every process's `value`, by rank, on every process."""
     if not dist.is_initialized():
@@ -78,13 +121,14 @@ def any_true(flag: torch.Tensor) -> bool:
     return bool(votes)
 
 
-def leave() -> None:
-    """Close the process group, after everyone has arrived."""
-    if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
-
-
 def uses_deepspeed() -> bool:
     """Whether `accelerate launch` was told to use DeepSpeed."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def launch_facts() -> dict[str, Any]:
+    """What a checkpoint's files depend on: only a launch of the same kind can resume from it."""
+    return {"processes": world_size(),
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "deepspeed": os.path.basename(os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", ""))
+            if uses_deepspeed() else ""}

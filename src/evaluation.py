@@ -102,7 +102,8 @@ def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: 
     elsewhere may differ in the last bits."""
     weights = [base_fingerprint(folder) for _, folder in found]
     return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing), weights,
-                         asdict(sweep.experiment.eval), [run.identity for run, _ in found]])
+                         asdict(sweep.experiment.eval),
+                         [[run.display_name, run.identity] for run, _ in found]])
 
 
 def is_current(folder: Path, inputs: str) -> bool:

@@ -14,8 +14,8 @@ tags: [reward-model, weak-to-strong]
 
 # {title}
 
-A reward model: `AutoModelForSequenceClassification` with one label, a scalar reward read at the last
-token of `prompt | answer` under the chat template beside it. A higher reward is better; only
+A reward model: `AutoModelForSequenceClassification` with one label, a scalar reward read at the
+last token of `prompt | answer` under the chat template beside it. A higher reward is better; only
 differences between answers to one prompt mean anything.
 
 | | |

@@ -21,15 +21,17 @@ from configs.schema import (
     read_yaml,
 )
 from data.formatting import load_tokenizer, tokenizer_key
+from data.manifest import read_manifest
 from data.prepare import TokenizerSpec, prepare
 from data.records import left_is_chosen
 from data.tokenised import TokenisedSplit, open_split
 from model.reward_model import load_reward_model
+from model.weights import read_config
 from src import metrics
 from src.pgr import Cell, gaps_recovered
 from src.runs import DONE, find_finished, is_done
 from src.scoring import score
-from src.sweep import GROUND_TRUTH
+from src.sweep import GROUND_TRUTH, without_stopping
 from src.tables import contamination_mark
 
 
@@ -47,10 +49,11 @@ def evaluate_one(folder: Path, data: Path | None, split: str, runs_dir: Path,
     with tempfile.TemporaryDirectory() as work:
         splits = {role: _pairs_for(path, run, data, split, data_dir, Path(work) / role)
                   for role, path in models.items()}
+        left_out = _left_out(Path(work) / "model") if data is not None else []
     ids = splits["model"].pair_ids
     margins = {role: margins_of(path, splits[role]) for role, path in models.items()}
     where = str(data) if data else f"{run.data}, {split}"
-    lines = [f"{folder}: {len(ids):,} pairs of {where}"]
+    lines = [f"{folder}: {len(ids):,} pairs of {where}", *left_out]
     if data is None and split != "test":
         lines.insert(0, f"! {contamination_mark(split)}")
     lines += _accuracy_lines(margins["model"], splits["model"])
@@ -80,7 +83,7 @@ def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
     ceiling = dataclasses.replace(
         run, role="ceiling", labels=GROUND_TRUTH, teacher="",
         method=MethodConfig(GROUND_TRUTH, loss="hard_bt"),
-        train=dataclasses.replace(run.train, early_stopping_evals=0))
+        train=without_stopping(run.train))
     folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),
                "ceiling": find_finished(runs_dir, "ceilings", ceiling.identity)}
     return {role: folder for role, folder in folders.items() if folder is not None}
@@ -89,9 +92,12 @@ def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
 def _pairs_for(folder: Path, run: RunConfig | None, data: Path | None, split: str, data_dir: Path,
                work: Path) -> TokenisedSplit:
     """The pairs under the tokenizer of the model in `folder`."""
-    key = tokenizer_key(load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    key = tokenizer_key(tokenizer)
     if data is not None:
-        config = DataConfig(name=data.stem, files={"test": str(data.resolve())}, val_pairs=0)
+        most = min(read_config(folder).max_position_embeddings, tokenizer.model_max_length)
+        config = DataConfig(name=data.stem, files={"test": str(data.resolve())}, val_pairs=0,
+                            max_length=most)
         prepare(config, work, [TokenizerSpec(folder.name, str(folder))])
         return open_split(work, key, "test")
     if run is None:
@@ -102,6 +108,16 @@ def _pairs_for(folder: Path, run: RunConfig | None, data: Path | None, split: st
         raise UserError(f"{data_dir / run.data} was prepared anew since {folder.name} was trained: "
                         "its test pairs may be this model's training pairs; train it again")
     return pairs
+
+
+def _left_out(processed: Path) -> list[str]:
+    """What of a file of pairs was not scored, and why; nothing where all was."""
+    manifest = read_manifest(processed)
+    counts = {reason: entry["count"] for reason, entry in manifest["dropped"].items()}
+    counts["too long for the model"] = manifest["over_length"]["count"]
+    counts["refused by the chat template"] = manifest["refused"]["count"]
+    reasons = [f"{count} {reason}" for reason, count in counts.items() if count]
+    return [f"left out: {', '.join(reasons)}"] if reasons else []
 
 
 def margins_of(folder: Path, pairs: TokenisedSplit) -> np.ndarray:

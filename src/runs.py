@@ -1,6 +1,6 @@
 """Run folders: where a run lives, when it counts as finished, and how nothing half-written is read.
 
-    runs/<experiment>/<stage>/<name>-<hash8>/    DONE is written last and names every other file's size
+    runs/<experiment>/<stage>/<name>-<hash8>/    DONE is written last, with every other file's size
 
 A folder without a DONE that fits it is unfinished work: it may hold checkpoints to resume from, and
 is never trusted for anything else.
@@ -8,10 +8,11 @@ is never trusted for anything else.
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,18 +75,18 @@ def mark_done(folder: Path, identity: str) -> None:
 
 
 def is_done(folder: Path, identity: str) -> bool:
-    """Whether `folder` holds the whole finished run `identity`: DONE fits, every file has its size."""
+    """Whether `folder` holds the whole finished run `identity`: DONE fits, all files as long."""
     done = read_json(folder / DONE)
     if not isinstance(done, dict) or done.get("identity") != identity:
         return False
-    files = done.get("files", {})
+    files = done.get("files") or {}
     return WEIGHTS in files and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
         for name, size in files.items())
 
 
 def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:
-    """The finished run `identity` under any experiment: two grids share what they have in common."""
+    """The finished run `identity` under any experiment: grids share what they have in common."""
     candidates = sorted(runs_dir.glob(f"*/{stage}/*-{identity[:8]}"))
     return next((folder for folder in candidates if is_done(folder, identity)), None)
 
@@ -98,6 +99,16 @@ def clear_unfinished(folder: Path) -> None:
                 shutil.rmtree(item)
             elif item.is_file():
                 item.unlink()
+
+
+def require_space(folder: Path) -> None:
+    """Raise OSError if the disk of `folder` is full: torch and safetensors report that as anything
+    but an OSError."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def quiet(text: str) -> None:
@@ -131,16 +142,19 @@ def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
 
     The trainer's own choice is the highest number, whole or not, and it resumes silently wrong when
     the optimiser or a rank's random state is missing. Whole means: trainer_state.json (written
-    last) parses, the optimiser is there (or DeepSpeed's shards, and `latest`), and there is a random
-    state for each of exactly `world_size` ranks.
+    last by the main process) parses; for each of exactly `world_size` ranks there is a random
+    state, and under DeepSpeed a share of the optimiser and `latest`; none of it is cut short.
     """
     def is_whole(checkpoint: Path) -> bool:
-        state = read_json(checkpoint / "trainer_state.json")
-        shards = [p for p in checkpoint.glob("global_step*") if any(p.iterdir())]
-        optimizer = (checkpoint / "optimizer.pt").is_file() or (
-            bool(shards) and (checkpoint / "latest").is_file())
-        ranks = len(list(checkpoint.glob("rng_state*.pth")))
-        return state is not None and optimizer and ranks == world_size
+        optimizers = len(list(checkpoint.glob("global_step*/*optim_states.pt")))
+        if (checkpoint / "optimizer.pt").is_file():
+            sound = optimizers == 0
+        else:
+            sound = optimizers == world_size and (checkpoint / "latest").is_file()
+        files = [*checkpoint.rglob("*.pt"), *checkpoint.glob("*.pth")]
+        return (sound and read_json(checkpoint / "trainer_state.json") is not None
+                and len(list(checkpoint.glob("rng_state*.pth"))) == world_size
+                and all(map(zipfile.is_zipfile, files)))  # torch.save's format, ends in an index
 
     found = [p for p in (folder / RESUME).glob("checkpoint-*") if p.name[11:].isdigit()]
     whole = [p for p in sorted(found, key=lambda p: int(p.name[11:])) if is_whole(p)]
@@ -161,6 +175,7 @@ def commit() -> str:
         return subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True,
                               check=True).stdout.strip()
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        changed = git("status", "--porcelain", "-uno")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

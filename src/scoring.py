@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from data.tokenised import TokenisedSplit
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from configs.schema import RuntimeConfig
+from data.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from src import distributed
 from src.batching import PairCollator, scoring_batches
@@ -72,12 +72,11 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
     """
     path = folder / "scores" / f"{split_name}.parquet"
     inputs = {"run": identity, "data": split.data_hash, "split": split_name}
-    table = distributed.broadcast(read_table(path, inputs) if distributed.is_main() else None)
+    table = distributed.on_main(lambda: read_table(path, inputs))
     if table is None:
         rewards = score(load_reward_model(folder), split, runtime,
                         f"{folder.name} on {split_name}")
         table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
                               "reward_rejected": rewards[:, 1]})
-        if distributed.is_main():
-            write_table(path, table, inputs)
+        distributed.on_main(lambda: write_table(path, table, inputs))
     return table

@@ -57,7 +57,7 @@ launch_stage() {
 
   local statuses worker code=0 launches=()
   statuses="$(mktemp -d)"
-  trap 'kill $(jobs -p) 2>/dev/null; rm -rf "'"${statuses}"'"' EXIT
+  trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "'"${statuses}"'"' EXIT
   for ((worker = 0; worker < workers; worker++)); do
     STATUS_FILE="${statuses}/${worker}" "${python}" -m accelerate.commands.launch \
       --config_file "configs/hardware/${hardware}.yaml" --num_processes "${processes}" \
@@ -65,12 +65,10 @@ launch_stage() {
     launches+=("$!")
   done
   for worker in "${!launches[@]}"; do
-    wait "${launches[worker]}" || code=1  # killed, or broken before it could say why
-    if [[ -s "${statuses}/${worker}" ]]; then
-      local told
-      told="$(cat "${statuses}/${worker}")"
-      if ((told > code)); then code="${told}"; fi
-    fi
+    local told=1  # killed, or broken before it could say why
+    wait "${launches[worker]}" || true
+    if [[ -s "${statuses}/${worker}" ]]; then told="$(cat "${statuses}/${worker}")"; fi
+    if ((told > code)); then code="${told}"; fi
   done
   return "${code}"
 }

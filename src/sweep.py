@@ -5,12 +5,11 @@
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from data.tokenised import TokenisedSplit, open_split, read_manifest
 
 from configs.errors import UserError
 from configs.schema import (
@@ -20,9 +19,11 @@ from configs.schema import (
     MethodConfig,
     ModelConfig,
     RunConfig,
+    TrainConfig,
     load_config,
 )
 from data.formatting import load_tokenizer, tokenizer_key
+from data.tokenised import TokenisedSplit, open_split, read_manifest
 from model.size import check_length, count_parameters
 from model.truncate import check_family, kept_layers
 from model.weights import base_fingerprint, read_config
@@ -84,8 +85,8 @@ class Sweep:
     """
 
     def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = ()):
-        self.experiment = experiment
-        self.seeds = seeds or experiment.seeds
+        self.experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
+        self.seeds = self.experiment.seeds
         self.data = load_config(DataConfig, experiment.data)
         self.processed = data_dir / self.data.name
         self._bases: dict[str, BaseModel] = {}
@@ -98,6 +99,11 @@ class Sweep:
         self._splits: dict[tuple[str, str], TokenisedSplit] = {}
         self.teachers = self._rungs(experiment.teachers)
         self.students = self._rungs(experiment.students)
+        for teacher, student in itertools.product(self.teachers, self.students):
+            if teacher.name == student.name and teacher.base.key != student.base.key:
+                raise UserError(f"experiments/{experiment.name}: {teacher.base.key} and "
+                                f"{student.base.key} both make a rung {teacher.name}, which no "
+                                "table could tell apart: rename one of these files")
 
     def base(self, key: str) -> BaseModel:
         """The base model that the experiment calls `key`."""
@@ -144,7 +150,8 @@ class Sweep:
         rungs = []
         for ladder in ladders:
             base = self.base(ladder.model)
-            check_length(base.hf_config, self.data.max_length, f"experiments/{self.experiment.name}")
+            check_length(base.hf_config, self.data.max_length,
+                         f"experiments/{self.experiment.name}")
             for count in ladder.layers or (None,):
                 kept = kept_layers(base.layers, count, ladder.keep)
                 parameters = count_parameters(base.hf_config, kept)[1]
@@ -159,7 +166,7 @@ class Sweep:
         if train.learning_rate is None:
             train = dataclasses.replace(train, learning_rate=rung.base.config.learning_rate)
         if facts["role"] != "student":  # nothing weak to stop on
-            train = dataclasses.replace(train, early_stopping_evals=0)
+            train = without_stopping(train)
         return RunConfig(
             experiment=self.experiment.name, name=rung.name, model=rung.base.key,
             base=rung.base.fingerprint, kept=rung.kept, data=self.data.name,
@@ -176,8 +183,14 @@ class Sweep:
                          teacher=teacher.name, method=method, seed=seed)
 
 
+def without_stopping(train: TrainConfig) -> TrainConfig:
+    """The same budget without early stopping, nor what only enters it: ceilings are shared by
+    experiments that stop their students differently."""
+    return dataclasses.replace(train, early_stopping_evals=0, eval_frac=TrainConfig().eval_frac)
+
+
 def rung_name(base: BaseModel, ladder: LadderConfig, kept: tuple[int, ...]) -> str:
-    """`demo-L4` evenly spaced, `demo-F4` first, `demo-K1_5` listed; all layers are always L."""
+    """`demo-L4` evenly spaced, `demo-F4` first, `demo-K1_5` listed; the whole model is L."""
     if len(kept) == base.layers or ladder.keep == "evenly_spaced":
         return f"{base.config.name}-L{len(kept)}"
     if ladder.keep == "first":

@@ -3,8 +3,8 @@
     accelerate launch --config_file configs/hardware/cpu.yaml -m src.train \\
         --experiment demo --stage teachers
 
-The three shell scripts are this command, one per stage. Finished runs are skipped; a run that fails is
-reported at the end, the others go on, and the exit code is 1.
+The three shell scripts are this command, one per stage. Finished runs are skipped; a run that fails
+is reported at the end, the others go on, and the exit code is 1.
 """
 
 import argparse
@@ -23,14 +23,18 @@ import transformers  # noqa: E402
 
 from configs.errors import EXIT_USER_ERROR, UserError, run_command  # noqa: E402
 from configs.schema import REPO_ROOT, ExperimentConfig, RunConfig, load_config  # noqa: E402
+from model.reload_check import ReloadError  # noqa: E402
 from src import distributed, runs  # noqa: E402
 from src.dry_run import describe, duration  # noqa: E402
 from src.sweep import STAGES, Sweep  # noqa: E402
 from src.train_run import train_run  # noqa: E402
+from src.trainer import NonFiniteLossError  # noqa: E402
 from src.weak_labels import weak_labels_of  # noqa: E402
 
 SCRIPTS = {"teachers": "train_teacher_model.sh", "ceilings": "train_student_model.sh",
            "students": "weak_to_strong.sh"}
+EXPECTED = (UserError, NonFiniteLossError, ReloadError, FloatingPointError)
+"""What may go wrong in one run, with a message that says all, and on every process alike."""
 
 
 def say(text: str) -> None:
@@ -62,15 +66,15 @@ def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do."""
     folder = runs_dir / run.experiment / run.stage / run.folder_name
     with runs.lock(folder, say) if distributed.is_main() else nullcontext():
-        done = runs.find_finished(runs_dir, run.stage, run.identity)
-        if distributed.broadcast(done) is not None:
+        if distributed.on_main(lambda: runs.find_finished(runs_dir, run.stage, run.identity)):
             return False
         train_run(run, sweep, *labels_for(run, sweep, runs_dir), folder)
     return True
 
 
-def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int, workers: int) -> list[str]:
-    """This worker's share of the stage's runs; the reasons of those that failed."""
+def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int,
+                workers: int) -> list[tuple[str, Exception]]:
+    """This worker's share of the stage's runs; names of those that failed, each with its error."""
     failed, trained = [], 0
     todo = list(enumerate(sweep.runs(stage), 1))
     share = todo[worker::workers]
@@ -82,10 +86,13 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int, workers: 
         except OSError:
             raise  # a full or broken disk would fail every other run too
         except Exception as error:  # noqa: BLE001 - one run's failure must not cost the others
-            if not isinstance(error, UserError | FloatingPointError):
+            if not isinstance(error, EXPECTED):
+                runs.require_space(runs_dir)
+                if distributed.in_group():
+                    raise  # the other processes may not have failed, and would wait for this one
                 traceback.print_exc()
-            failed.append(f"{run.display_name}: {' '.join(str(error).split()) or type(error).__name__}")
-            say(f"{title}: FAILED, {failed[-1]}")
+            failed.append((run.display_name, error))
+            say(f"{title}: FAILED, {reason_of(error)}")
         else:
             trained += new
             if new:
@@ -94,6 +101,23 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int, workers: 
     say(f"{stage}, worker {worker + 1} of {workers}: {trained} trained, {before} done before"
         + (f", {len(failed)} failed" if failed else "" if trained else ": nothing to do"))
     return failed
+
+
+def reason_of(error: Exception) -> str:
+    """The error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def report_failures(failed: list[tuple[str, Exception]]) -> int:
+    """A line on stderr for each reason with the runs it cost; the exit code."""
+    runs_of: dict[str, list[str]] = {}
+    for name, error in failed:
+        runs_of.setdefault(reason_of(error), []).append(name)
+    for reason, names in runs_of.items():
+        print(f"failed: {', '.join(names)}: {reason}", file=sys.stderr)
+    if failed and all(isinstance(error, UserError) for _, error in failed):
+        return EXIT_USER_ERROR
+    return 1 if failed else 0
 
 
 def parse_args() -> argparse.Namespace:
@@ -116,42 +140,45 @@ def main() -> int:
     args = parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving, two for every run
-    distributed.join()
     worker, workers = map(int, args.worker.split("/"))
-    try:
-        sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir,
-                      tuple(args.seeds))
-    except UserError:
-        if worker == 0:
-            raise
-        return EXIT_USER_ERROR  # the first worker says why
-    if args.dry_run:
-        say(describe(sweep, args.stage, args.runs_dir))
-        return 0
-    failed = train_stage(sweep, args.stage, args.runs_dir, worker, workers)
-    for reason in failed:
-        if distributed.is_main():
-            print(f"failed: {reason}", file=sys.stderr)
-    distributed.leave()
-    return 1 if failed else 0
+    with distributed.group():
+        try:
+            sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir,
+                          tuple(args.seeds))
+            for run in sweep.runs(args.stage):
+                sweep.split(run.model, run.split)  # prepared for this model, or say so now
+        except UserError:
+            if worker == 0:
+                raise
+            return EXIT_USER_ERROR  # the first worker says why
+        if args.dry_run:
+            say(describe(sweep, args.stage, args.runs_dir))
+            return 0
+        failed = train_stage(sweep, args.stage, args.runs_dir, worker, workers)
+    return report_failures(failed)
 
 
 def report_exit() -> None:
     """Run the command; with STATUS_FILE set, tell the exit code there and exit with 0.
 
     A launcher answers a failed process with a traceback of its own and exit code 1, which would
-    bury the one line that says what to mend. The scripts read the code from the file.
+    bury the one line that says what to mend. The scripts read the code from the file. Only where
+    other processes may be waiting for this one must the launcher see it fail.
     """
+    stderr = sys.stderr
     if not distributed.is_main():
-        sys.stderr = open(os.devnull, "w")  # the main process says it once
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the main process says it once
     try:
         run_command(main)
     except SystemExit as ended:
         status = os.environ.get("STATUS_FILE")
-        if status is None:
-            raise
-        if distributed.is_main():
+        if status and distributed.is_main():
             Path(status).write_text(str(ended.code or 0))
+        if not status or distributed.in_group():
+            raise
+    except BaseException:
+        sys.stderr = stderr  # what only this process met
+        raise
 
 
 if __name__ == "__main__":

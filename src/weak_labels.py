@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from data.tokenised import TokenisedSplit
 
 from configs.errors import UserError
 from configs.schema import RuntimeConfig
+from data.tokenised import TokenisedSplit
 from src import distributed
 from src.runs import lock, quiet, read_table, write_table
 from src.scoring import scores_of
@@ -30,13 +30,12 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
     path = folder / "weak_labels" / f"{split_name}.parquet"
     inputs = {"teacher": identity, "data": split.data_hash, "split": split_name}
     with lock(path, quiet) if distributed.is_main() else nullcontext():
-        table = distributed.broadcast(read_table(path, inputs) if distributed.is_main() else None)
+        table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:
             scores = scores_of(folder, identity, split, split_name, runtime)
             margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
             table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
-            if distributed.is_main():
-                write_table(path, table, inputs)
+            distributed.on_main(lambda: write_table(path, table, inputs))
     return join(table, split.pair_ids, f"{path}")
 
 
@@ -47,18 +46,19 @@ def sigmoid(margin: np.ndarray) -> np.ndarray:
 
 def join(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:
     """The `weak_label` of each of `pair_ids`, in their order; one-to-one or a UserError."""
-    if table.pair_id.duplicated().any():
-        raise UserError(f"{where}: pair_id {table.pair_id[table.pair_id.duplicated()].iloc[0]} is "
-                        "labelled twice: delete the file, it is written again")
-    labels = table.set_index("pair_id").weak_label
-    missing = ~np.isin(pair_ids, labels.index.to_numpy())
-    if missing.any() or len(labels) != len(pair_ids):
+    labelled = pd.Index(table.pair_id)
+    if labelled.has_duplicates:
+        raise UserError(f"{where}: pair_id {labelled[labelled.duplicated()][0]} is labelled twice: "
+                        "delete the file, it is written again")
+    row = labelled.get_indexer(pair_ids)  # -1 where there is none
+    missing = row < 0
+    if missing.any() or len(np.unique(row)) != len(row) or len(labelled) != len(row):
         example = f", for example {pair_ids[missing][0]}" if missing.any() else ""
         raise UserError(
-            f"{where}: {len(labels)} weak labels for {len(pair_ids)} pairs, {int(missing.sum())} "
+            f"{where}: {len(labelled)} weak labels for {len(pair_ids)} pairs, {int(missing.sum())} "
             f"pairs without one{example}: these are labels of another split or of other data; "
             "prepare the data once for all models and delete the file, it is written again")
-    values = labels.loc[pair_ids].to_numpy(np.float64)
+    values = table.weak_label.to_numpy(np.float64)[row]
     if not ((values >= 0) & (values <= 1)).all():
         raise UserError(f"{where}: weak labels must lie in [0, 1], found {values.min()} to "
                         f"{values.max()}: delete the file, it is written again")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in the way of tiny models
 
 from tests.families import save_base  # noqa: E402
+from tests.tiny_experiment import TinyExperiment, make_experiment  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return save_base(tmp_path_factory.mktemp("base") / family, family)
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> TinyExperiment:
+    """An experiment with every stage trained, in this process: two teachers, two students, two
+    seeds. Read only: what changes it takes a copy."""
+    from tests.tiny_experiment_parts import prepare_data, train_all
+
+    tiny = make_experiment(tmp_path_factory.mktemp("finished"), rows=130, train_pairs=32,
+                           test_pairs=40, seeds=[0, 1])
+    prepare_data(tiny)
+    train_all(tiny)
+    return tiny

@@ -65,14 +65,6 @@ def test_every_student_can_be_reached_by_a_batch_of_whole_micro_batches(name):
     assert experiment.train.batch_pairs % experiment.runtime.micro_batch_pairs == 0
 
 
-@each("experiments")
-def test_a_ladder_teaches_no_rung_that_it_does_not_train_as_a_student(name):
-    """The diagonal, teacher and student of one size, is what every other cell is compared to."""
-    experiment = load_config(ExperimentConfig, name)
-    students = {rung.model: set(rung.layers) for rung in experiment.students}
-    assert all(set(rung.layers) <= students[rung.model] for rung in experiment.teachers)
-
-
 @each("models")
 def test_a_model_is_of_a_supported_family_at_a_pinned_revision(name):
     model = load_config(ModelConfig, name)

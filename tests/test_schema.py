@@ -73,7 +73,7 @@ BAD = [
     (PretrainConfig, {"heads": 3}), (PretrainConfig, {"layers": 0}),
     (PretrainConfig, {"max_length": 0}), (PretrainConfig, {"epochs": 0}),
     (PretrainConfig, {"batch_rows": 0}), (PretrainConfig, {"learning_rate": 0}),
-    (PretrainConfig, {"layer_drop": 1.0}), (PretrainConfig, {"vocab_size": 5}),
+    (PretrainConfig, {"vocab_size": 5}),
 ]
 WRONG_TYPE = [
     (ModelConfig, {"checkpoint": 3}), (ModelConfig, {"learning_rate": "fast"}),

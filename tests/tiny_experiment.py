@@ -1,15 +1,19 @@
-"""A whole experiment in a folder: a tiny random Llama, pairs in preference_700K's form, configs by path.
+"""An experiment in a folder: a tiny random Llama, pairs in preference_700K's form, its configs.
 
-Nothing of it is in the repository's configs; every command finds it by the paths of its YAML files.
+Nothing of it is in the repository's configs: every command finds it by the paths of YAML files.
 """
 
+import importlib
 import os
 import random
+import shutil
 import subprocess
 import sys
+import unittest.mock
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
 from configs.schema import REPO_ROOT
@@ -22,7 +26,7 @@ ENVIRONMENT = {
     "PYTHONPATH": str(REPO_ROOT)}
 """For commands in processes of their own."""
 
-WORDS = "river stone lamp seven bridge quiet orange window paper north salt engine".split()
+WORDS = ["river", "stone", "lamp", "seven", "bridge", "quiet", "orange", "window", "paper", "salt"]
 
 
 def preference_rows(count: int, seed: int = 0) -> list[dict]:
@@ -43,6 +47,9 @@ class TinyExperiment:
     """The folder `root` with its model, raw pairs, configs, and what the commands make of them."""
 
     root: Path
+    runs: str = "runs"
+    """Copies of an experiment share its model and raw pairs. This folder holds all else: the
+    experiment's YAML file, prepared data, runs and results."""
 
     @property
     def model(self) -> Path:
@@ -55,30 +62,30 @@ class TinyExperiment:
     @property
     def config(self) -> Path:
         """The experiment's YAML file."""
-        return self.root / "tiny.yaml"
+        return self.root / self.runs / "tiny.yaml"
 
     @property
     def processed(self) -> Path:
-        return self.root / "processed" / "pairs"
+        return self.root / self.runs / "processed" / "pairs"
 
     @property
     def runs_dir(self) -> Path:
-        return self.root / "runs"
+        return self.root / self.runs / "runs"
 
     @property
     def results(self) -> Path:
-        return self.root / "results" / "tiny"
-
-    @property
-    def folders(self) -> list[str]:
-        """Options that every command takes, so that nothing is written outside `root`."""
-        return ["--runs_dir", str(self.runs_dir), "--data_dir", str(self.root / "processed")]
+        return self.root / self.runs / "results" / "tiny"
 
     @property
     def preprocess(self) -> list[str]:
         """Arguments of data/preprocess.py."""
         return ["--data", str(self.root / "pairs.yaml"), "--output_dir", str(self.processed),
                 "--tokenizer_name", str(self.model), "--num_proc", "1"]
+
+    @property
+    def folders(self) -> list[str]:
+        """Options of training and eval.py, so that nothing is written outside `root`."""
+        return ["--runs_dir", str(self.runs_dir), "--data_dir", str(self.processed.parent)]
 
     def train(self, stage: str) -> list[str]:
         """Arguments of src.train."""
@@ -87,31 +94,41 @@ class TinyExperiment:
     def evaluate(self) -> list[str]:
         """Arguments of eval.py."""
         return ["--model", str(self.config), *self.folders,
-                "--results_dir", str(self.root / "results")]
+                "--results_dir", str(self.results.parent)]
 
     def finished(self, stage: str) -> list[Path]:
         """Run folders of a stage that have a DONE."""
         return sorted(done.parent for done in (self.runs_dir / "tiny" / stage).glob("*/DONE"))
 
-    def write_config(self, **changes) -> None:
-        """The experiment's YAML file; a change of a mapping changes only the keys it names."""
-        values = {
-            "data": str(self.root / "pairs.yaml"),
-            "teachers": [{"model": str(self.root / "llama.yaml"), "layers": [1, 2]}],
-            "students": [{"model": str(self.root / "llama.yaml"), "layers": [2, 4]}],
-            "methods": [{"name": "soft", "loss": "soft_bt"}],
-            "train": {"epochs": 1, "batch_pairs": 16, "learning_rate": 1e-3},
-            "runtime": {"micro_batch_pairs": 16, "save_steps": 4, "logging_steps": 1,
-                        "report_to": "none"},
-            "eval": {"bootstrap_samples": 200}}
+    def copy(self, runs: str, **changes) -> "TinyExperiment":
+        """The same experiment with what there is so far, in a folder of its own; `changes` are of
+        its YAML file, see write_config."""
+        other = TinyExperiment(self.root, runs)
+        shutil.copytree(self.config.parent, other.config.parent)
+        other.write_config(self.settings(), **changes)
+        return other
+
+    def settings(self) -> dict:
+        """What the YAML file holds."""
+        return yaml.safe_load(self.config.read_text())
+
+    def write_config(self, values: dict, **changes) -> None:
+        """Write the YAML file: `values`, changed; of a mapping only the keys that are given."""
         for name, value in changes.items():
             values[name] = {**values[name], **value} if isinstance(value, dict) else value
+        self.config.parent.mkdir(parents=True, exist_ok=True)
         self.config.write_text(yaml.safe_dump(values))
 
 
 def make_experiment(root: Path, rows: int = 200, train_pairs: int | None = None,
-                    test_pairs: int = 40, **changes) -> TinyExperiment:
-    """A new experiment in `root`; `changes` are of its YAML file, see write_config."""
+                    test_pairs: int = 40, layers: tuple[list[int], list[int]] = ([1, 2], [2, 4]),
+                    **changes) -> TinyExperiment:
+    """A new experiment in `root`.
+
+    Args:
+        layers: of the teachers and of the students.
+        changes: of its YAML file, see write_config.
+    """
     tiny = TinyExperiment(root)
     save_base(tiny.model, "llama", vocab_size=260, hidden_size=32, num_hidden_layers=4,
               num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512)
@@ -122,7 +139,15 @@ def make_experiment(root: Path, rows: int = 200, train_pairs: int | None = None,
         "path": str(tiny.raw), "form": "messages", "max_length": 256, "test_pairs": test_pairs,
         "val_pairs": 16, "train_pairs": train_pairs,
         "keys": {"score_chosen": "chosen_score", "score_rejected": "rejected_score"}}))
-    tiny.write_config(**changes)
+    tiny.write_config({
+        "data": str(root / "pairs.yaml"),
+        "teachers": [{"model": str(root / "llama.yaml"), "layers": layers[0]}],
+        "students": [{"model": str(root / "llama.yaml"), "layers": layers[1]}],
+        "methods": [{"name": "soft", "loss": "soft_bt"}],
+        "train": {"epochs": 1, "batch_pairs": 16, "learning_rate": 1e-3},
+        "runtime": {"micro_batch_pairs": 16, "save_steps": 4, "logging_steps": 1,
+                    "report_to": "none"},
+        "eval": {"bootstrap_samples": 200}}, **changes)
     return tiny
 
 
@@ -132,3 +157,23 @@ def command(*words: str, timeout: float = 300, **env: str) -> subprocess.Complet
         words = (sys.executable, *words[1:])
     return subprocess.run(words, cwd=REPO_ROOT, env={**ENVIRONMENT, **env}, text=True,
                           capture_output=True, timeout=timeout)
+
+
+def in_process(module: str, *arguments: str) -> int:
+    """The exit code of a command's `main`, run in this process."""
+    with unittest.mock.patch.object(sys, "argv", [module, *arguments]):
+        return importlib.import_module(module).main() or 0
+
+
+def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
+           **env: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the three scripts to its end."""
+    return command(f"./{script}", str(tiny.config), *tiny.folders, *options,
+                   **{"HARDWARE": hardware, "NPROC": "2", "WORKERS": "1", **env})
+
+
+def start(script: str, tiny: TinyExperiment, hardware: str) -> psutil.Popen:
+    """Start one of the three scripts."""
+    return psutil.Popen([f"./{script}", str(tiny.config), *tiny.folders], cwd=REPO_ROOT,
+                        env={**ENVIRONMENT, "HARDWARE": hardware, "NPROC": "2", "WORKERS": "1"},
+                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

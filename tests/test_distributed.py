@@ -1,0 +1,150 @@
+"""The same training by one process, by two, under ZeRO-2 and ZeRO-3: the scripts' own launches.
+
+A launch can exit 0 without being distributed, so each one proves that it was.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.formatting import load_tokenizer, tokenizer_key
+from data.tokenised import open_split
+from model.reload_check import plain_rewards
+from tests.tiny_experiment import (
+    TinyExperiment,
+    command,
+    in_process,
+    launch,
+    make_experiment,
+    start,
+)
+
+pytestmark = pytest.mark.launch
+
+STEPS = 20
+WORLDS = {"cpu": 1, "multi_gpu": 2, "zero2": 2, "zero3": 2}
+ENGINES = {"cpu": "LlamaForSequenceClassification", "multi_gpu": "DistributedDataParallel",
+           "zero2": "DeepSpeedEngine", "zero3": "DeepSpeedEngine"}
+TYPES = {"cpu": "NO", "multi_gpu": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> TinyExperiment:
+    """Data and one teacher. Two epochs of 153 pairs in steps of 16: every tenth step has 9 pairs,
+    which two processes cannot share evenly."""
+    tiny = make_experiment(
+        tmp_path_factory.mktemp("prepared"), rows=400, train_pairs=153, test_pairs=24,
+        layers=([1], [2, 4]), train={"epochs": 2}, runtime={"micro_batch_pairs": 4})
+    assert command("python", "data/preprocess.py", *tiny.preprocess).returncode == 0
+    assert in_process("src.train", *tiny.train("teachers")) == 0
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def trained(prepared) -> dict[str, list[Path]]:
+    """Hardware -> the run folders of its two students, trained in one launch each."""
+    folders = {}
+    for hardware in WORLDS:
+        tiny = prepared.copy(hardware)
+        ended = launch("weak_to_strong.sh", tiny, hardware)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert "2 trained, 0 done before" in ended.stdout
+        folders[hardware] = tiny.finished("students")
+        assert len(folders[hardware]) == 2
+    return folders
+
+
+def facts(folder: Path) -> dict:
+    return json.loads((folder / "manifest.json").read_text())["hardware"]
+
+
+def losses(folder: Path) -> list[float]:
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [entry["loss"] for entry in log if "loss" in entry]
+
+
+@pytest.mark.parametrize("hardware", WORLDS)
+def test_each_launch_was_as_distributed_as_it_says(trained, hardware):
+    for folder in trained[hardware]:
+        found = facts(folder)
+        assert found["processes"] == WORLDS[hardware]
+        assert found["distributed_type"] == TYPES[hardware]
+        assert found["engine"] == ENGINES[hardware]
+        assert found["partitioned_tensors"] == (found["tensors"] if hardware == "zero3" else 0)
+        ranks = found["first_batch_of_rank"]
+        assert len(ranks) == len(set(ranks)) == WORLDS[hardware]
+
+
+@pytest.mark.parametrize("hardware", ["multi_gpu", "zero2", "zero3"])
+def test_losses_are_those_of_one_process(trained, hardware):
+    for folder, single in zip(trained[hardware], trained["cpu"], strict=True):
+        assert len(losses(single)) == STEPS
+        np.testing.assert_allclose(losses(folder), losses(single), atol=1e-4, rtol=0)
+
+
+def test_one_batch_of_sixteen_is_four_of_four(prepared, trained):
+    whole = prepared.copy("whole", runtime={"micro_batch_pairs": 16})
+    assert in_process("src.train", *whole.train("students")) == 0
+    for folder, parts in zip(whole.finished("students"), trained["cpu"], strict=True):
+        assert folder.name == parts.name  # how a batch is split is no part of a run's identity
+        np.testing.assert_allclose(losses(folder), losses(parts), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("hardware", WORLDS)
+def test_weights_are_whole_and_score_as_those_of_one_process(prepared, trained, hardware):
+    split = open_split(prepared.processed, tokenizer_key(load_tokenizer(prepared.model)), "test")
+    sequences = [row["prompt_ids"] + row[side] for row in split.rows(range(8))
+                 for side in ("chosen_ids", "rejected_ids")]
+    for folder, single in zip(trained[hardware], trained["cpu"], strict=True):
+        tensors, expected = (load_file(f / "model.safetensors") for f in (folder, single))
+        assert {name: tensor.shape for name, tensor in tensors.items()} == {
+            name: tensor.shape for name, tensor in expected.items()}
+        assert all(tensor.numel() for tensor in tensors.values())
+        torch.testing.assert_close(tensors, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(plain_rewards(folder, sequences),
+                                   plain_rewards(single, sequences), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("hardware", WORLDS)
+def test_weak_labels_are_those_of_one_process(trained, hardware):
+    def labels(folder: Path) -> pd.DataFrame:
+        path, = folder.parents[1].glob("teachers/*/weak_labels/train_2.parquet")
+        return pd.read_parquet(path)
+
+    found, expected = labels(trained[hardware][0]), labels(trained["cpu"][0])
+    assert found.pair_id.tolist() == expected.pair_id.tolist()
+    np.testing.assert_allclose(found.weak_label, expected.weak_label, atol=1e-5)
+
+
+def test_zero3_resumes_after_kill_9_in_its_second_epoch(prepared, trained):
+    tiny = prepared.copy("killed")
+    launcher = start("weak_to_strong.sh", tiny, "zero3")
+    deadline = time.monotonic() + 200
+    while not list(tiny.runs_dir.rglob("checkpoint-16")):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.01)
+    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+        process.kill()
+    launcher.wait()
+    assert tiny.finished("students") == []
+    ended = launch("weak_to_strong.sh", tiny, "zero3")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for folder, uninterrupted in zip(tiny.finished("students"), trained["zero3"], strict=True):
+        found, expected = (load_file(f / "model.safetensors") for f in (folder, uninterrupted))
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+        assert losses(folder) == pytest.approx(losses(uninterrupted), abs=1e-6)
+
+
+def test_a_batch_that_the_processes_cannot_share_is_one_line_and_no_hang(prepared):
+    tiny = prepared.copy("odd", train={"batch_pairs": 15})
+    ended = launch("train_teacher_model.sh", tiny, "multi_gpu")
+    assert ended.returncode == 2
+    assert "batch_pairs 15 cannot be shared by 2 processes" in ended.stderr
+    assert "Traceback" not in ended.stderr

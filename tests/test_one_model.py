@@ -1,0 +1,152 @@
+"""eval.py on one reward model: ours with its peers, ours on a file, anybody's."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs.errors import UserError
+from data.formatting import encode_pair, load_tokenizer
+from model.reload_check import plain_rewards
+from src.one_model import evaluate_one, find_peers, read_run
+from tests.tiny_data import write_jsonl
+from tests.tiny_experiment import in_process, preference_rows
+
+
+def ask(tiny, folder, data=None, split="test", runs_dir=None):
+    return evaluate_one(folder, data, split, runs_dir or tiny.runs_dir, tiny.processed.parent)
+
+
+def student(tiny):
+    return next(path for path in tiny.finished("students") if "L4-from-llama-L1" in path.name)
+
+
+def number(text, name):
+    return float(re.search(rf"{name} ([+-]?[\d.]+)", text)[1])
+
+
+def test_a_student_is_scored_beside_its_teacher_and_ceiling(finished):
+    folder = student(finished)
+    run = read_run(folder)
+    peers = find_peers(run, finished.runs_dir)
+    assert read_run(peers["teacher"]).identity == run.labels
+    ceiling = read_run(peers["ceiling"])
+    assert (ceiling.role, ceiling.name, ceiling.seed) == ("ceiling", run.name, run.seed)
+    text = ask(finished, folder)
+    strong, weak, ceiling = (number(text, name) for name in ("accuracy", "teacher", "ceiling"))
+    assert number(text, "gain") == pytest.approx(strong - weak, abs=2e-4)
+    assert number(text, "gap") == pytest.approx(ceiling - weak, abs=2e-4)
+    assert "PGR" in text and "40 pairs of pairs, test" in text
+
+
+def test_a_ceiling_is_found_whatever_the_student_stops_on(finished):
+    tiny = finished.copy("one", train={"early_stopping_evals": 1, "eval_frac": 0.5})
+    from src.train import train_stage
+    from tests.tiny_experiment_parts import sweep_of
+
+    sweep = sweep_of(tiny, (0,))
+    shutil.rmtree(tiny.runs_dir / "tiny" / "students")
+    assert train_stage(sweep, "students", tiny.runs_dir, 0, 4) == []
+    run = read_run(tiny.finished("students")[0])
+    assert run.train.early_stopping_evals == 1
+    assert set(find_peers(run, tiny.runs_dir)) == {"teacher", "ceiling"}
+
+
+@pytest.mark.parametrize("stage", ["teachers", "ceilings"])
+def test_a_teacher_or_ceiling_has_an_accuracy_and_no_pgr(finished, stage):
+    text = ask(finished, finished.finished(stage)[0])
+    assert 0 <= number(text, "accuracy") <= 1 and "PGR" not in text
+
+
+def test_a_student_without_its_peers_says_that_pgr_needs_them(finished, tmp_path):
+    assert "PGR needs the teacher's and the ceiling's run" in ask(finished, student(finished),
+                                                                  runs_dir=tmp_path)
+
+
+def test_another_split_is_marked(finished):
+    assert ask(finished, student(finished), split="train_2").startswith("! scored on train_2")
+
+
+def test_an_unfinished_run_is_refused(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(student(finished), folder)
+    (folder / "DONE").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        ask(finished, folder)
+
+
+@pytest.fixture
+def foreign(finished, tmp_path):
+    """A reward model without a run's config: made elsewhere."""
+    folder = tmp_path / "foreign"
+    shutil.copytree(finished.finished("ceilings")[0], folder)
+    for name in ("config.yaml", "DONE", "manifest.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def test_anybody_s_reward_model_is_scored_on_a_file_like_the_library_does(finished, foreign,
+                                                                          tmp_path):
+    rows = preference_rows(30, seed=5)
+    text = ask(finished, foreign, data=write_jsonl(tmp_path / "mine.jsonl", rows))
+    tokenizer = load_tokenizer(foreign)
+    right = []
+    for row in rows:
+        answers = [row[side][-1]["content"] for side in ("chosen", "rejected")]
+        prompt, chosen, rejected = encode_pair(tokenizer, row["chosen"][:-1], *answers)
+        good, bad = plain_rewards(foreign, [prompt + chosen, prompt + rejected]).tolist()
+        right.append(good > bad)
+    assert number(text, "accuracy") == pytest.approx(np.mean(right), abs=1e-4)
+    assert "30 pairs of" in text and "PGR" not in text
+
+
+def test_a_model_made_elsewhere_needs_a_file(finished, foreign):
+    with pytest.raises(UserError, match="--data FILE"):
+        ask(finished, foreign)
+
+
+def test_pairs_longer_than_the_model_are_left_out_and_not_scored(finished, foreign, tmp_path):
+    rows = preference_rows(12, seed=5)
+    rows[3]["chosen"][-1]["content"] = "word " * 200  # a thousand bytes, and as many tokens
+    text = ask(finished, foreign, data=write_jsonl(tmp_path / "mine.jsonl", rows))
+    assert "11 pairs of" in text and "1 too long" in text
+
+
+def test_data_prepared_anew_is_refused(finished, tmp_path):
+    from data.manifest import read_manifest, write_manifest
+
+    processed = tmp_path / "processed"
+    shutil.copytree(finished.processed.parent, processed)
+    write_manifest(processed / "pairs", {**read_manifest(processed / "pairs"), "data_hash": "x"})
+    with pytest.raises(UserError, match="prepared anew"):
+        evaluate_one(student(finished), None, "test", finished.runs_dir, processed)
+
+
+def test_the_command_prints_the_same_lines(finished, capsys):
+    folder = student(finished)
+    assert in_process("eval", "--model", str(folder), *finished.folders) == 0
+    assert capsys.readouterr().out.strip() == ask(finished, folder)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--model", "nothing_here"], "neither a folder nor an experiment"),
+    (["--model", "demo", "--data", "f.jsonl"], "goes with one reward model")])
+def test_the_command_refuses_what_it_cannot_score(arguments, message):
+    with pytest.raises(UserError, match=message):
+        in_process("eval", *arguments)
+
+
+def test_a_language_model_is_no_reward_model(finished, tmp_path):
+    data = write_jsonl(tmp_path / "mine.jsonl", preference_rows(8))
+    with pytest.raises(UserError, match="reward model"):
+        ask(finished, finished.model, data=data)
+
+
+def test_margins_do_not_change_what_lies_in_the_run_s_folder(finished):
+    folder = student(finished)
+    before = sorted(path.name for path in folder.iterdir())
+    ask(finished, folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert isinstance(pd.read_json(folder / "manifest.json", typ="series"), pd.Series)

@@ -1,0 +1,124 @@
+"""Scores: those of the library's own classifier, written once, and never read from a wrong file."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from configs.errors import UserError
+from configs.schema import RuntimeConfig
+from model.reward_model import build_reward_model
+from src import scoring
+from src.scoring import score, scores_of
+from tests.families import PAD
+from tests.tiny_pairs import random_pairs
+
+RUNTIME = RuntimeConfig(score_batch_pairs=4)
+SPLIT = random_pairs(11)
+
+
+@pytest.fixture
+def run(base, tmp_path):
+    """Folder of a finished reward model, as far as scoring looks at it."""
+    build_reward_model(base("llama"), (1, 4), 0, pad_token_id=PAD).save_pretrained(tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Counts the times that a model is asked."""
+    titles = []
+
+    def counted(model, split, runtime, title):
+        titles.append(title)
+        return score(model, split, runtime, title)
+
+    monkeypatch.setattr(scoring, "score", counted)
+    return titles
+
+
+def ask(folder, identity="run", split=SPLIT, name="test", runtime=RUNTIME):
+    return scores_of(folder, identity, split, name, runtime)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_scores_are_those_of_the_library_s_classifier_one_sequence_at_a_time(base, tmp_path,
+                                                                             family):
+    build_reward_model(base(family), (1, 4), 0, pad_token_id=PAD).save_pretrained(tmp_path / "run")
+    table = ask(tmp_path / "run")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "run", dtype=torch.float32, attn_implementation="eager").eval()
+    for row in range(len(SPLIT)):
+        pair = SPLIT[row]
+        for side in ("chosen", "rejected"):
+            ids = torch.tensor([pair["prompt_ids"] + pair[f"{side}_ids"]])
+            with torch.no_grad():
+                plain = model(ids, attention_mask=torch.ones_like(ids)).logits.item()
+            assert table[f"reward_{side}"][row] == pytest.approx(plain, abs=1e-5)
+    assert table.pair_id.tolist() == SPLIT.pair_ids.tolist()
+
+
+@pytest.mark.parametrize("changes", [{"score_batch_pairs": 1}, {"score_batch_pairs": 100},
+                                     {"share_prompt": False}])
+def test_scores_do_not_depend_on_the_batch_or_the_layout(run, changes):
+    first = ask(run)
+    other = ask(run, name="again", runtime=dataclasses.replace(RUNTIME, **changes))
+    for side in ("reward_chosen", "reward_rejected"):
+        np.testing.assert_allclose(other[side], first[side], atol=1e-5)
+
+
+def test_a_run_and_split_are_scored_once(run, passes):
+    first = ask(run)
+    pd.testing.assert_frame_equal(ask(run), first, check_exact=True)
+    assert passes == ["run on test"]
+    ask(run, name="val")
+    assert passes == ["run on test", "run on val"]
+    assert sorted(os.listdir(run / "scores")) == ["test.parquet", "val.parquet"]
+
+
+@pytest.mark.parametrize("changes", [
+    {"identity": "retrained"}, {"split": random_pairs(11, seed=1)}], ids=["run", "pairs"])
+def test_scores_of_another_run_or_other_pairs_are_made_again(run, passes, changes):
+    if "split" in changes:
+        changes["split"].data_hash = "prepared anew"
+    ask(run)
+    table = ask(run, **changes)
+    assert len(passes) == 2
+    assert table.pair_id.tolist() == changes.get("split", SPLIT).pair_ids.tolist()
+
+
+@pytest.mark.parametrize("keep", [0, 0.5, 0.99])
+def test_a_file_cut_short_is_made_again(run, passes, keep):
+    first = ask(run)
+    path = run / "scores" / "test.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    pd.testing.assert_frame_equal(ask(run), first)
+    assert len(passes) == 2 and path.stat().st_size == len(whole)
+
+
+def test_weights_that_give_no_finite_reward_are_an_error_and_leave_no_file(run, monkeypatch):
+    model = scoring.load_reward_model(run)
+    with torch.no_grad():
+        model.score.weight[0, 0] = torch.nan
+    monkeypatch.setattr(scoring, "load_reward_model", lambda folder: model)
+    with pytest.raises(FloatingPointError, match="11 of 11 pairs have no finite reward"):
+        ask(run)
+    assert not (run / "scores" / "test.parquet").exists()
+
+
+def test_a_folder_without_whole_weights_is_refused(run):
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        ask(run)
+
+
+def test_scoring_leaves_dropout_off_and_draws_nothing_random(run):
+    state = torch.random.get_rng_state()
+    ask(run)
+    assert torch.equal(torch.random.get_rng_state(), state)

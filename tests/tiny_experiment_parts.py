@@ -1,0 +1,25 @@
+"""The stages of a tiny experiment, each in this process, for tests of what lies between them."""
+
+from configs.schema import DataConfig, ExperimentConfig, load_config
+from data.prepare import TokenizerSpec, prepare
+from src.sweep import STAGES, Sweep
+from src.train import train_stage
+from tests.tiny_experiment import TinyExperiment
+
+
+def prepare_data(tiny: TinyExperiment) -> None:
+    config = load_config(DataConfig, str(tiny.root / "pairs.yaml"))
+    prepare(config, tiny.processed, [TokenizerSpec("tiny", str(tiny.model))])
+
+
+def sweep_of(tiny: TinyExperiment, seeds: tuple[int, ...] = ()) -> Sweep:
+    config = load_config(ExperimentConfig, str(tiny.config))
+    return Sweep(config, tiny.processed.parent, seeds)
+
+
+def train_all(tiny: TinyExperiment) -> None:
+    """Every run of every stage; an error where one fails."""
+    sweep = sweep_of(tiny)
+    failed = [reason for stage in STAGES
+              for reason in train_stage(sweep, stage, tiny.runs_dir, 0, 1)]
+    assert not failed, failed
