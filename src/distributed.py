@@ -1,6 +1,9 @@
 """Rank helpers: who this process is, and how processes agree. All work without a process group."""
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -119,6 +122,22 @@ def any_true(flag: torch.Tensor) -> bool:
     votes = flag.to(torch.int32)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes)
+
+
+def end_with_launcher() -> None:
+    """End this process when the one that started it has gone.
+
+    A launcher of one process does not pass on the signal that stops it, and what a script starts in
+    the background does not hear Ctrl-C: training would go on, unseen, and keep its run's lock.
+    """
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def uses_deepspeed() -> bool:

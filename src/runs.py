@@ -30,6 +30,8 @@ DONE = "DONE"
 WEIGHTS = "model.safetensors"
 RESUME = "resume"
 """Folder of the trainer's own checkpoints, removed when the run is done."""
+CURVES = "tensorboard"
+"""Folder of TensorBoard's event files, kept."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,10 +94,10 @@ def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what a stopped run left behind, except the checkpoints it can resume from."""
+    """Remove what a stopped run left, except the checkpoints it resumes from and its curves."""
     if folder.is_dir():
         for item in folder.iterdir():
-            if item.is_dir() and item.name != RESUME:
+            if item.is_dir() and item.name not in (RESUME, CURVES):
                 shutil.rmtree(item)
             elif item.is_file():
                 item.unlink()

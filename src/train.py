@@ -165,13 +165,14 @@ def report_exit() -> None:
     bury the one line that says what to mend. The scripts read the code from the file. Only where
     other processes may be waiting for this one must the launcher see it fail.
     """
-    stderr = sys.stderr
+    stderr, status = sys.stderr, os.environ.get("STATUS_FILE")
+    if status:
+        distributed.end_with_launcher()
     if not distributed.is_main():
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the main process says it once
     try:
         run_command(main)
     except SystemExit as ended:
-        status = os.environ.get("STATUS_FILE")
         if status and distributed.is_main():
             Path(status).write_text(str(ended.code or 0))
         if not status or distributed.in_group():

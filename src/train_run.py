@@ -4,6 +4,7 @@ The folder gets its weights, then its proof (the saved model scores as the train
 """
 
 import json
+import os
 import resource
 import shutil
 import time
@@ -21,6 +22,7 @@ from src import distributed
 from src.batching import PairDataset, collate_rows
 from src.model_card import write_model_card
 from src.runs import (
+    CURVES,
     RESUME,
     clear_unfinished,
     commit,
@@ -51,6 +53,7 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
     base = sweep.base(run.model)
     split = sweep.split(run.model, run.split)
     distributed.on_main(lambda: _open_folder(run, folder))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
     args = training_arguments(run, runtime, folder, len(split))
     trainer = build_trainer(
         run, lambda: build_reward_model(base.path, run.kept, run.seed,

@@ -14,10 +14,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from configs.schema import REPO_ROOT
-from tests.tiny_experiment import ENVIRONMENT, TinyExperiment, make_experiment
+from tests.tiny_experiment import (
+    ENVIRONMENT,
+    TinyExperiment,
+    in_process,
+    make_experiment,
+    start,
+)
 
 pytestmark = pytest.mark.launch
 
@@ -138,3 +145,22 @@ def test_ten_kills_change_no_bit_of_weights_or_tables(tmp_path, server):
     assert outcome(killed) == expected
     assert any("with a checkpoint" in where for where in seen), seen
     assert len(set(seen)) > 2, seen
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_script_that_is_stopped_stops_its_training(tmp_path, sign):
+    tiny = make_experiment(tmp_path, train_pairs=48, layers=([1], [2]), train={"epochs": 5000})
+    assert in_process("data.preprocess", *tiny.preprocess) == 0
+    script = start("train_teacher_model.sh", tiny, "cpu")
+    deadline = time.monotonic() + 120
+    while not list(tiny.runs_dir.rglob("checkpoint-*")):
+        assert time.monotonic() < deadline and script.poll() is None
+        time.sleep(0.05)
+    processes = script.children(recursive=True)
+    assert any("src.train" in process.cmdline() for process in processes)
+    if sign == signal.SIGINT:
+        os.killpg(script.pid, sign)  # as the terminal does
+    else:
+        script.send_signal(sign)
+    script.wait(60)
+    assert psutil.wait_procs(processes, timeout=30)[1] == []

@@ -284,3 +284,12 @@ def test_commit_names_the_repository_s_or_says_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "REPO_ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert runs.commit() == "unknown"
+
+
+def test_clearing_keeps_checkpoints_and_curves_and_nothing_else(tmp_path):
+    for name in (runs.RESUME, runs.CURVES, "scores"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    (tmp_path / "model.safetensors").write_text("x")
+    runs.clear_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([runs.RESUME, runs.CURVES])

@@ -173,7 +173,8 @@ def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
 
 
 def start(script: str, tiny: TinyExperiment, hardware: str) -> psutil.Popen:
-    """Start one of the three scripts."""
+    """Start one of the three scripts, as the head of a process group."""
     return psutil.Popen([f"./{script}", str(tiny.config), *tiny.folders], cwd=REPO_ROOT,
                         env={**ENVIRONMENT, "HARDWARE": hardware, "NPROC": "2", "WORKERS": "1"},
-                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                        start_new_session=True)
