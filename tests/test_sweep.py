@@ -298,8 +298,11 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(plan, monkeypatch, ca
         return True
 
     monkeypatch.setattr("src.train.finish", finish)
-    assert train_stage(sweep, "ceilings", None, 0, 1) == [f"{bad.display_name}: broken weights"]
-    assert "3 trained, 0 done before, 1 failed" in capsys.readouterr().out
+    [(name, error)] = train_stage(sweep, "ceilings", None, 0, 1)
+    assert (name, str(error)) == (bad.display_name, "broken\nweights")
+    told = capsys.readouterr().out
+    assert f"{bad.display_name}: FAILED, broken weights\n" in told
+    assert "3 trained, 0 done before, 1 failed" in told
 
 
 def test_a_full_disk_stops_the_stage(plan, monkeypatch):
@@ -314,4 +317,5 @@ def test_a_full_disk_stops_the_stage(plan, monkeypatch):
 def test_students_without_their_teacher_say_which_script_comes_first(plan, tmp_path):
     failed = train_stage(plan(), "students", tmp_path / "runs", 0, 1)
     assert len(failed) == 8
-    assert all("is not finished: run ./train_teacher_model.sh tiny first" in f for f in failed)
+    assert all("is not finished: run ./train_teacher_model.sh tiny first" in str(error)
+               for _, error in failed)
