@@ -33,7 +33,10 @@ launch_stage() {
   case " $* " in
     *" --dry-run "* | *" --help "* | *" -h "*) exec "${python}" "${words[@]}" ;;
   esac
-  gpus="$("${python}" -c 'import torch; print(torch.cuda.device_count())')"
+  gpus=0
+  if command -v nvidia-smi > /dev/null || command -v rocm-smi > /dev/null; then
+    gpus="$("${python}" -c 'import torch; print(torch.cuda.device_count())')"
+  fi
   if [[ "${hardware}" == auto ]]; then
     case "${gpus}" in 0) hardware=cpu ;; 1) hardware=gpu ;; *) hardware=multi_gpu ;; esac
   fi
