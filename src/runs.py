@@ -172,12 +172,12 @@ def require_finished(runs_dir: Path, stage: str, identity: str, name: str, remed
 
 
 def commit() -> str:
-    """The repository's commit, with `+` where the files differ from it; `unknown` outside git."""
+    """The repository's commit, with `+` where files other than results differ; or `unknown`."""
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True,
                               check=True).stdout.strip()
     try:
-        changed = git("status", "--porcelain", "-uno")
+        changed = git("status", "--porcelain", "-uno", "--", ":!results")
         return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -21,7 +21,7 @@ LAYER_OF_SRC = {
        "report report_findings report_sections sweep dry_run train_run evaluation one_model",
 }
 LAYERS = {f"src.{name}": layer for layer, names in LAYER_OF_SRC.items() for name in names.split()}
-LAYERS |= {"configs.errors": 0, "configs.schema": 0, "data.records": 0}
+LAYERS |= {"configs.errors": 0, "configs.strict_yaml": 0, "configs.schema": 0, "data.records": 0}
 LAYERS |= dict.fromkeys(COMMANDS, 5)
 
 
@@ -93,7 +93,8 @@ def test_nobody_imports_the_tests(module):
     assert not {name for name in imported(FILES[module]) if name.split(".")[0] == "tests"}
 
 
-@pytest.mark.parametrize("module", ["configs.errors", "configs.schema", "data.records"])
+@pytest.mark.parametrize("module", ["configs.errors", "configs.strict_yaml", "configs.schema",
+                                    "data.records"])
 def test_the_lowest_layer_needs_the_standard_library_and_yaml_alone(module):
     allowed = {*sys.stdlib_module_names, "yaml", "configs", "data"}
     assert {name.split(".")[0] for name in imported(FILES[module])} <= allowed
