@@ -7,6 +7,7 @@ import importlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import unittest.mock
@@ -173,8 +174,10 @@ def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
 
 
 def start(script: str, tiny: TinyExperiment, hardware: str) -> psutil.Popen:
-    """Start one of the three scripts, as the head of a process group."""
+    """Start one of the three scripts, as the head of a process group that Ctrl-C can reach: a shell
+    starts what it runs in the background deaf to it, and so would be the script of such a test."""
     return psutil.Popen([f"./{script}", str(tiny.config), *tiny.folders], cwd=REPO_ROOT,
                         env={**ENVIRONMENT, "HARDWARE": hardware, "NPROC": "2", "WORKERS": "1"},
                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                        start_new_session=True)
+                        start_new_session=True,
+                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
