@@ -42,7 +42,7 @@ def evaluate_experiment(args: argparse.Namespace) -> None:
         print(f"nothing to do: {folder} is up to date")
     else:
         pairs, answers = evaluation.eval_pairs(sweep, args.split)
-        scored = evaluation.score_runs(found, sweep, args.split)
+        scored = evaluation.score_runs(found, sweep, args.split, args.runs_dir)
         scored += evaluation.baselines(sweep, pairs, answers)
         evaluation.write_results(folder, scored, pairs, sweep, missing, inputs)
     results = read_results(folder)

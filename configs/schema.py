@@ -172,6 +172,15 @@ class TrainConfig:
     the best of them; 0 for a fixed budget."""
     eval_frac: float = 0.1
     """With early stopping: the share of the training between two evaluations."""
+    shuffle: Literal["prompts", "pairs"] = "prompts"
+    """prompts: the pairs of a prompt stay together, and cost it once. pairs: each goes its own way,
+    and the prompt is computed in every step that one of them falls into."""
+    trainable_layers: int | None = None
+    """Train only the top layers, this many of them, with the final norm and the head; null for
+    everything."""
+    trunk_cache_dtype: Literal["fp32", "bf16"] = "fp32"
+    """How hidden states under layers that do not train are kept. bf16 takes half the disk, and
+    rounds them."""
 
     def __post_init__(self):
         require(self.epochs > 0, f"train: epochs {self.epochs} must be above 0")
@@ -184,27 +193,42 @@ class TrainConfig:
                 "train: weight_decay and center_coef must not be negative, max_grad_norm above 0")
         require(self.early_stopping_evals >= 0 and 0 < self.eval_frac <= 1,
                 "train: early_stopping_evals must not be negative, eval_frac must lie in (0, 1]")
+        require(self.trainable_layers is None or self.trainable_layers > 0,
+                f"train: trainable_layers {self.trainable_layers} must be above 0, or null for all")
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """What changes speed, memory and logging but no result: it does not enter a run's identity."""
 
-    micro_batch_pairs: int = 8
-    """Pairs in one forward on one device; batch_pairs is reached by accumulation."""
-    score_batch_pairs: int = 32
-    gradient_checkpointing: bool = False
+    micro_batch_tokens: int = 8192
+    """Tokens in one forward on one device while training; batch_pairs is reached by accumulation. A
+    pair with more goes alone."""
+    score_batch_tokens: int = 32768
+    """The same where nothing is trained."""
     share_prompt: bool = True
-    """One row `prompt | left | right` a pair instead of two rows."""
+    """A prompt is computed once for all its responses; off: once for each."""
+    pack: bool = True
+    """Prompts follow each other in one row without padding; off: one a row, padded."""
+    attention: Literal["auto", "dense", "flex", "varlen"] = "auto"
+    """dense: a mask, anywhere. flex: compiled block masks, CUDA. varlen: PyTorch's variable-length
+    attention, CUDA. auto picks."""
+    last_layer_shortcut: bool = True
+    """For tokens that no reward is read from, the last layer computes keys and values only."""
+    trunk_cache_gb: float = 50.0
+    """Disk for the hidden states under layers that are not trained; 0 computes them every time."""
+    gradient_checkpointing: bool = False
     save_steps: int = 500
     """Optimiser steps between two checkpoints to resume from."""
     logging_steps: int = 10
     report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"
 
     def __post_init__(self):
-        for name in ("micro_batch_pairs", "score_batch_pairs", "save_steps", "logging_steps"):
+        for name in ("micro_batch_tokens", "score_batch_tokens", "save_steps", "logging_steps"):
             require(getattr(self, name) > 0, f"runtime: {name} {getattr(self, name)} "
                     "must be above 0")
+        require(self.trunk_cache_gb >= 0,
+                f"runtime: trunk_cache_gb {self.trunk_cache_gb} must not be negative; 0 for none")
 
 
 @dataclass(frozen=True)

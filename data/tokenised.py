@@ -57,6 +57,16 @@ class TokenisedSplit:
         """The rows at `indices`, in that order."""
         return [self[i] for i in indices]
 
+    def ids(self, rows: Sequence[int], columns: Sequence[int]) -> list[np.ndarray]:
+        """Token ids of column columns[k] (0 prompt, 1 chosen, 2 rejected) of row rows[k], for every
+        k: views of the file, (length,) int32."""
+        views = []
+        places = (self._part[rows].tolist(), self._row[rows].tolist(), np.asarray(columns).tolist())
+        for part, row, column in zip(*places, strict=True):
+            offsets = self._offsets[part][column]
+            views.append(self._values[part][column][offsets[row]:offsets[row + 1]])
+        return views
+
     def lengths(self) -> np.ndarray:
         """(n, 3) int64: tokens of prompt, chosen and rejected."""
         if not self._offsets:

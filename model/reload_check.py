@@ -47,7 +47,7 @@ def plain_rewards(folder: Path, sequences: Sequence[Sequence[int]]) -> torch.Ten
     with whole_weights(), torch.no_grad():
         config = load_reward_model(folder).config  # refuses what the library would silently mend
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=config._attn_implementation,
+            folder, dtype=torch.float32, attn_implementation="eager",
             use_safetensors=True, local_files_only=True)
         length = max(map(len, sequences))
         pads = [length - len(sequence) for sequence in sequences]

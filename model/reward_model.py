@@ -18,7 +18,14 @@ from transformers import (
 )
 
 from configs.errors import UserError
-from model.tree_attention import attention_masks, use_tree_masks
+from model.attend import choose_backend
+from model.family_attention import (
+    at_last,
+    library_implementation,
+    library_mask,
+    use_tree_attention,
+)
+from model.tree_attention import Layout
 from model.truncate import check_family, truncate_config, truncated_names
 from model.weights import read_config, read_tensors, tensor_files, whole_weights
 
@@ -43,27 +50,34 @@ class RewardForward:
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.score = RewardHead(config.hidden_size, 1, bias=False)
+        self.attention = "auto"
+        self.given_hidden: Tensor | None = None  # of the forward that is going on, see trunk.py
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor, branch: Tensor,
-                last_index: Tensor) -> Tensor:
-        """Rewards of the K responses in each row.
+    def forward(self, input_ids: Tensor, position_ids: Tensor, tree: Tensor, branch: Tensor,
+                last_index: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Rewards of the responses in each row.
 
         Args:
             input_ids: (B, T).
-            position_ids: (B, T), restarting after the prompt for each response.
-            branch: (B, T), 0 prompt, 1..K response, -1 padding.
-            last_index: (B, K), where in the row each response's last token stands; -1 where a row
-                has fewer responses.
+            position_ids: (B, T), restarting after the prompt for each response, and at each tree.
+            tree: (B, T), the number of the token's tree in its row; -1 padding, which comes last.
+            branch: (B, T), 0 prompt, 1.. the number of the response in the row; -1 padding.
+            last_index: (B, R), where in the row each response's last token stands, ascending; -1
+                where a row has fewer responses.
+            hidden: (B, T, d), what enters the layer that `trunk.begin_above` names; None to begin
+                with the tokens.
         Returns:
-            (B, K) float32; 0 where last_index is -1.
+            (B, R) float32; 0 where last_index is -1.
         """
-        masks = attention_masks(self.config, branch, position_ids, self.dtype)
-        hidden = self.base_model(input_ids=input_ids, attention_mask=masks,
-                                 position_ids=position_ids, use_cache=False).last_hidden_state
-        absent = last_index < 0
-        index = last_index.clamp(min=0)[..., None].expand(-1, -1, hidden.shape[-1])
-        rewards = self.score(hidden.gather(1, index)).squeeze(-1)  # (B, K)
-        return rewards.masked_fill(absent, 0.0)
+        softcap = getattr(self.config, "attn_logit_softcapping", None)
+        backend = choose_backend(self.attention, input_ids.device, softcap)
+        layout = Layout(position_ids, tree, branch, last_index, backend)
+        self.given_hidden = hidden
+        states = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False,
+                                 attention_mask=library_mask(self.config, layout),
+                                 layout=layout).last_hidden_state
+        rewards = self.score(at_last(states, last_index)).squeeze(-1)  # (B, R)
+        return rewards.masked_fill(last_index < 0, 0.0)
 
 
 @functools.cache
@@ -75,8 +89,8 @@ def _reward_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel]
 
 
 def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad_token_id: int,
-                       dtype: torch.dtype = torch.float32,
-                       attn_implementation: str | None = None) -> PreTrainedModel:
+                       dtype: torch.dtype = torch.float32, attention: str = "auto",
+                       last_layer_shortcut: bool = True) -> PreTrainedModel:
     """A fresh reward model on some layers of a base model; only those layers are read.
 
     Under ZeRO-3 every rank calls this and the weights are partitioned as they are loaded.
@@ -87,7 +101,8 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
         kept: the base model's layers that stay, see `kept_layers`.
         seed: of the head alone.
         pad_token_id: written into the saved config; the forward never looks for it.
-        attn_implementation: sdpa or eager; None for the family's default.
+        attention: one of `model.attend.BACKENDS`.
+        last_layer_shortcut: see model/family_attention.py.
     Raises:
         UserError: no such folder, family, layer or file; tensors missing from the checkpoint.
     """
@@ -107,11 +122,11 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
     state = read_tensors(files, {name: f"{cls.base_model_prefix}.{trunk_name}"
                                  for name, trunk_name in names.items()}, dtype)
     state[HEAD] = initial_head(config.hidden_size, seed).to(dtype)
-    return _load(cls, config, state, base_path, dtype, attn_implementation)
+    return _load(cls, config, state, base_path, dtype, attention, last_layer_shortcut)
 
 
-def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32,
-                      attn_implementation: str | None = None) -> PreTrainedModel:
+def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32, attention: str = "auto",
+                      last_layer_shortcut: bool = True) -> PreTrainedModel:
     """A saved reward model to score with, ours or anybody's with one label.
 
     It is whole in every process that calls this, under ZeRO-3 too: nothing here is collective.
@@ -134,7 +149,8 @@ def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32,
     _switch_dropout_off(config)
     state = read_tensors(files, {name: name for name in files}, dtype)
     with whole_weights():
-        return _load(_reward_class(type(config)), config, state, path, dtype, attn_implementation)
+        return _load(_reward_class(type(config)), config, state, path, dtype, attention,
+                     last_layer_shortcut)
 
 
 def initial_head(hidden_size: int, seed: int) -> Tensor:
@@ -150,27 +166,15 @@ def _switch_dropout_off(config: PreTrainedConfig) -> None:
             setattr(config, name, 0.0)
 
 
-def _attention_for(config: PreTrainedConfig, asked: str | None) -> str | None:
-    """The attention back end to load with; None lets the library choose.
-
-    Scores that are soft-capped (Gemma 2) need eager: sdpa cannot, and transformers 5.17 leaves the
-    cap out without a word.
-    """
-    if getattr(config, "attn_logit_softcapping", None) is None:
-        return asked
-    if asked == "sdpa":
-        raise UserError("attention implementation sdpa: it cannot cap the scores as this "
-                        f"{config.model_type} does; choose eager")
-    return asked or "eager"
-
-
 def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str, Tensor],
-          where: Path, dtype: torch.dtype, attn_implementation: str | None) -> PreTrainedModel:
+          where: Path, dtype: torch.dtype, attention: str,
+          last_layer_shortcut: bool) -> PreTrainedModel:
     """A model with exactly the weights `state`: the library would invent what is missing and drop
     what is left over. The family's class is called, for the Auto class takes no state."""
+    choose_backend(attention, torch.device("cpu"), getattr(config, "attn_logit_softcapping", None))
     model, info = cls.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
-        attn_implementation=_attention_for(config, attn_implementation), output_loading_info=True)
+        attn_implementation=library_implementation(config), output_loading_info=True)
     wanted, names = set(model.state_dict()), set(state)
     misfits = {"missing": wanted - names, "unknown": names - wanted,
                "of another shape": {str(key[0]) for key in info["mismatched_keys"]}}
@@ -178,5 +182,6 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
         if misfit:
             raise UserError(f"{where}: {len(misfit)} tensors {kind}, {min(misfit)} first: the "
                             "weights do not fit config.json; fetch or train the model again")
-    use_tree_masks(model)
+    model.attention = attention
+    use_tree_attention(model, last_layer_shortcut)
     return model

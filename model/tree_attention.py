@@ -1,97 +1,144 @@
-"""The mask and position ids that let the responses to one prompt share it in one row.
+"""Which token sees which, where the responses to one prompt share it and trees share a row.
 
-A row is `prompt | response 1 | ... | response K | padding`. Position ids restart after the prompt,
-and a response sees the prompt and itself, so that each reward equals that of a forward over
-`prompt | response k` alone. `branch` says what a token is: 0 prompt, 1..K response, -1 padding.
-
-The mask is always passed, as four dimensions: without one, transformers takes position ids that
-restart for packed sequences and cuts the responses off from their prompt (transformers
-masking_utils.find_packed_sequence_indices).
+A tree is `prompt | response 1 | ... | response K`; a row is one tree or several, then padding.
+Position ids restart after the prompt and at each tree, and a response sees its prompt and itself,
+so that each reward equals that of a forward over `prompt | response k` alone.
 """
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedConfig
-from transformers.models.gpt_neo.modeling_gpt_neo import GPTNeoSelfAttention
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from configs.errors import UserError
+import numpy as np
+from torch import Tensor
 
 PADDING = -1
 PROMPT = 0
 
-BY_LAYER_TYPE = ("gemma2", "gemma3_text", "ministral", "qwen2", "qwen3")
-"""Families whose forward takes a mask for each of the config's `layer_types`."""
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens start .. end of a row that stand together: a prompt, a response, or padding."""
+
+    tree: int
+    branch: int
+    start: int
+    end: int
 
 
-def tree_mask(branch: Tensor, position_ids: Tensor, window: int | None = None) -> Tensor:
-    """Which key each query sees.
+@dataclass(frozen=True)
+class Block:
+    """Queries start .. end of a row, and the stretches of it that hold every key they see."""
 
-    Args:
-        branch: (B, T) int, what each token is.
-        position_ids: (B, T) int, each token's position in its own `prompt | response`.
-        window: a query sees keys fewer than this many positions back; None for all.
-    Returns:
-        (B, 1, T, T) bool, [b, 0, query, key]. Padding sees itself alone: a row of the softmax that
-        sees nothing is NaN, which masking afterwards does not take back out of the gradient.
+    start: int
+    end: int
+    keys: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Whole trees, and the blocks that their queries make."""
+
+    start: int
+    end: int
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the tokens of B rows are.
+
+    position_ids, tree, branch (B, T) and last_index (B, R): see `RewardForward.forward`.
     """
-    length = branch.shape[1]
-    query, key = branch[:, :, None], branch[:, None, :]
-    index = torch.arange(length, device=branch.device)
-    sees = (index[None, :] <= index[:, None]) & ((key == PROMPT) | (key == query))
-    sees &= (query != PADDING) & (key != PADDING)
+
+    position_ids: Tensor
+    tree: Tensor
+    branch: Tensor
+    last_index: Tensor
+    backend: str
+
+    def segments(self, row: int = 0) -> list[Segment]:
+        """Of a row, in order."""
+        tree, branch = self.tree[row].cpu().numpy(), self.branch[row].cpu().numpy()
+        changes = np.flatnonzero((np.diff(tree) != 0) | (np.diff(branch) != 0)) + 1
+        bounds = [0, *changes.tolist(), len(tree)]
+        return [Segment(int(tree[start]), int(branch[start]), start, end)
+                for start, end in zip(bounds, bounds[1:], strict=False)]
+
+    @functools.cached_property
+    def longest(self) -> int:
+        """One more than the highest position: a window of so much hides nothing."""
+        return int(self.position_ids.max()) + 1
+
+    @functools.cached_property
+    def made(self) -> dict:
+        """What a back end made for one layer of this forward and the others use again."""
+        return {}
+
+    def sees(self, queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+        """(B, Q, S) bool: whether the token at each of `queries` (B, Q) sees that at `keys` (B, S).
+
+        `window`: a query sees keys fewer than this many positions back; None for all.
+        """
+        def facts(indices: Tensor) -> list[Tensor]:
+            return [indices, *(fact.gather(1, indices) for fact in (
+                self.tree, self.branch, self.position_ids))]
+
+        return visible([fact[:, :, None] for fact in facts(queries)],
+                       [fact[:, None, :] for fact in facts(keys)], window)
+
+
+def visible(query: list[Tensor], key: list[Tensor], window: int | None) -> Tensor:
+    """The rule itself, over (index, tree, branch, position) of queries and keys that broadcast.
+
+    Padding sees itself: a softmax over nothing is NaN, which no later mask takes back out of the
+    gradient.
+    """
+    index, tree, branch, position = query
+    key_index, key_tree, key_branch, key_position = key
+    sees = (key_index <= index) & (key_tree == tree)
+    sees = sees & ((key_branch == PROMPT) | (key_branch == branch))
     if window is not None:
-        sees &= position_ids[:, :, None] - position_ids[:, None, :] < window
-    sees |= torch.eye(length, dtype=torch.bool, device=branch.device)
-    return sees[:, None]
+        sees = sees & (position - key_position < window)
+    return (sees & (tree != PADDING)) | (key_index == index)
 
 
-def attention_masks(config: PreTrainedConfig, branch: Tensor, position_ids: Tensor,
-                    dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-    """The tree mask in the form that the family's own trunk takes as `attention_mask`.
+def groups(segments: list[Segment], size: int) -> Iterator[Group]:
+    """Groups that cover a packed row, in blocks of at most `size` queries.
 
-    Args:
-        branch, position_ids: (B, T), see `tree_mask`.
-        dtype: of the weights, for back ends that add the mask to the scores.
-    Returns:
-        (B, 1, T, T); or one for each layer type; or, for GPT-Neo, (B, 2, T, T): the mask of global
-        layers and that of local ones, of which `use_tree_masks` gives each layer its own.
+    Short trees are taken together: all their keys for each other, the mask hides most. A tree that
+    is longer than `size` is cut: nothing is computed between one response and another, nor
+    between a stretch of queries and the keys that come after it.
     """
-    if config.model_type in BY_LAYER_TYPE:
-        windows = {"full_attention": None, "sliding_attention": config.sliding_window}
-        return {kind: _in_form(tree_mask(branch, position_ids, windows[kind]), config, dtype)
-                for kind in sorted(set(config.layer_types))}
-    if config.model_type == "gpt_neo":
-        both = [tree_mask(branch, position_ids, window) for window in (None, config.window_size)]
-        return _in_form(torch.cat(both, dim=1), config, dtype)
-    window = config.sliding_window if config.model_type == "mistral" else None
-    return _in_form(tree_mask(branch, position_ids, window), config, dtype)
+    short: list[Segment] = []
+    for tree in _trees(segments):
+        if short and tree[-1].end - short[0].start > size:
+            yield _together(short)
+            short = []
+        if tree[-1].end - tree[0].start > size:
+            yield Group(tree[0].start, tree[-1].end, tuple(_cut(tree, size)))
+        else:
+            short += tree
+    if short:
+        yield _together(short)
 
 
-def _in_form(sees: Tensor, config: PreTrainedConfig, dtype: torch.dtype) -> Tensor:
-    """A bool mask as the attention back end wants it: sdpa as it is, eager added to the scores."""
-    implementation = config._attn_implementation
-    if implementation == "sdpa":
-        return sees
-    if implementation == "eager":
-        hidden = torch.finfo(dtype).min
-        return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, hidden)
-    raise UserError(f"attention implementation {implementation!r}: a prompt is shared by its "
-                    "responses under sdpa or eager attention only; choose one of the two")
+def _trees(segments: list[Segment]) -> Iterator[list[Segment]]:
+    for _, tree in itertools.groupby(segments, key=lambda segment: segment.tree):
+        yield list(tree)
 
 
-def use_tree_masks(model: nn.Module) -> None:
-    """Let the masks of `attention_masks` be all that decides what a token of `model` sees.
-
-    Needed by GPT-Neo alone: its layers intersect the mask with a causal window counted along the
-    row, where a response is further from its prompt than its positions say. The window is in our
-    mask already, so their own gives way, and each layer picks the mask of its kind.
-    """
-    for module in model.modules():
-        if isinstance(module, GPTNeoSelfAttention):
-            module.bias = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=module.bias.device)
-            module.register_forward_pre_hook(_pick_own_mask, with_kwargs=True)
+def _together(segments: list[Segment]) -> Group:
+    start, end = segments[0].start, segments[-1].end
+    return Group(start, end, (Block(start, end, ((start, end),)),))
 
 
-def _pick_own_mask(module: GPTNeoSelfAttention, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    own = 1 if module.attention_type == "local" else 0
-    return args, {**kwargs, "attention_mask": kwargs["attention_mask"][:, own:own + 1]}
+def _cut(tree: list[Segment], size: int) -> Iterator[Block]:
+    """The blocks of one long tree, whose prompt, where it has one, comes first."""
+    shared = ((tree[0].start, tree[0].end),) if tree[0].branch == PROMPT else ()
+    for segment in tree:
+        before = shared if segment.branch != PROMPT else ()
+        for start in range(segment.start, segment.end, size):
+            end = min(start + size, segment.end)
+            yield Block(start, end, (*before, (segment.start, end)))

@@ -10,7 +10,8 @@ import copy
 import re
 from typing import Literal
 
-from transformers import PreTrainedConfig
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from configs.errors import UserError
 
@@ -89,6 +90,11 @@ def _checked_list(total: int, count: int | None, keep: tuple[int, ...]) -> tuple
     if count not in (None, len(keep)):
         raise UserError(f"{listed}: {len(keep)} layers listed but {count} asked for; {remedy}")
     return keep
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder layers of a model of any supported family, bottom first."""
+    return getattr(model.base_model, LAYER_LISTS[model.config.model_type])
 
 
 def truncate_config(config: PreTrainedConfig, kept: tuple[int, ...]) -> PreTrainedConfig:

@@ -1,186 +1,165 @@
-"""Pairs -> batches of rows that a reward model reads. Blind to where labels come from.
+"""Pairs of a micro batch -> the tensors that a reward model reads. Blind to where labels come from.
 
-A pair is one row `prompt | left | right`, in which both answers see the prompt but not each other
-(see model/tree_attention.py), or, with `share_prompt` off, two rows `prompt | answer`.
+A micro batch holds trees: a prompt, its distinct responses, and the pairs among them. It is one row
+of all its trees without padding, or, with `pack` off, a padded row for each tree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from data.records import left_is_chosen
 from data.tokenised import TokenisedSplit
+from src.packing import responses_of
+from src.steps import Step
+from src.trees import TreeIds, Trees, trees_of
 
 PADDING = -1
-"""Branch of a padding token; 0 is the prompt, 1.. the answers."""
-NO_PAIR = -1
-"""Index of a pair that only fills a rank's batch, where there is one pair too few for all."""
-NO_LABEL = -100.0
-"""Its label, which transformers does not count."""
-EPOCH_STRIDE = 1_000_003
-"""Epochs that a seed has to itself before it meets the next seed's shuffles."""
+"""Tree and branch of a padding token, and last index of a response that a row does not have."""
+MODEL_INPUTS = ("input_ids", "position_ids", "tree", "branch", "last_index")
+
+
+HiddenOf = Callable[[Tensor], Tensor]
+"""(B, T) numbers of tokens in their split, -1 for padding -> (B, T, d) known hidden states."""
+
+
+class Examples(NamedTuple):
+    """One micro batch as read from its data set."""
+
+    ids: TreeIds
+    left: np.ndarray
+    """(P,) int: which of the responses is each pair's left one."""
+    right: np.ndarray
+    labels: np.ndarray
+    """(P,) float32: P(left preferred to right)."""
+    row: np.ndarray
+    """(P,) int: index of each pair in its split."""
+    hidden_of: HiddenOf | None
 
 
 class PairDataset(Dataset):
-    """Pairs with sides picked by hash: `row`, `prompt_ids`, `left_ids`, `right_ids`, `label`.
+    """Pairs as trees, with sides picked by hash.
 
     Args:
         split: the tokenised pairs.
         labels: P(chosen preferred to rejected) per pair, (n,): ones for human labels, a teacher's
             probabilities for weak ones. This is the only way a label gets in: the pairs' own order
             is dropped here, and nothing downstream can see it.
+        share_prompt: off, each response is a tree of its own.
+        hidden_of: what frozen layers make of this split, see src/trunk_cache.py.
     """
 
-    def __init__(self, split: TokenisedSplit, labels: np.ndarray):
+    def __init__(self, split: TokenisedSplit, labels: np.ndarray, share_prompt: bool = True,
+                 hidden_of: HiddenOf | None = None):
         if len(labels) != len(split):
             raise ValueError(f"{len(labels)} labels for {len(split)} pairs: one each is needed")
-        self.split = split
+        self.split, self.hidden_of = split, hidden_of
+        self.trees: Trees = trees_of(split, share_prompt)
         self.left_is_chosen = np.array([left_is_chosen(pair) for pair in split.pair_ids], bool)
         self.labels = np.where(self.left_is_chosen, labels, 1 - labels).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> dict:
-        return self.__getitems__([index])[0]
+    def __getitems__(self, step: Step) -> tuple[int, list[Examples]]:
+        """The pairs of the step and its micro batches; the DataLoader calls this."""
+        return step.pairs, [self.read(*micro) for micro in step.micro_batches]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """Rows of one batch in one read (the DataLoader prefers this to single items)."""
-        return [
-            {
-                "row": int(index),
-                "prompt_ids": row["prompt_ids"],
-                "left_ids": row["chosen_ids" if self.left_is_chosen[index] else "rejected_ids"],
-                "right_ids": row["rejected_ids" if self.left_is_chosen[index] else "chosen_ids"],
-                "label": NO_LABEL if index == NO_PAIR else self.labels[index],
-            }
-            for index, row in zip(indices, self.split.rows(indices), strict=True)
-        ]
+    def read(self, pairs: np.ndarray, unit: np.ndarray) -> Examples:
+        """Pairs of some units, see MicroBatch; (P,) each."""
+        if not len(pairs):
+            return FILLER._replace(hidden_of=self.hidden_of)
+        responses, units, (chosen, rejected) = responses_of(self.trees, pairs, unit)
+        left = self.left_is_chosen[pairs]
+        return Examples(self.trees.read(responses, units), np.where(left, chosen, rejected),
+                        np.where(left, rejected, chosen), self.labels[pairs], pairs,
+                        self.hidden_of)
 
 
-class MicroBatches(Sampler[list[int]]):
-    """One rank's micro batches of an epoch, such that every optimiser step takes the same pairs
-    whatever the number of ranks and of accumulation steps.
+NONE = np.zeros(0, np.int64)
+FILLER = Examples(TreeIds([np.zeros(1, np.int32)], [np.zeros(1, np.int32)], np.zeros(1, np.int64),
+                          np.zeros(2, np.int64)),
+                  NONE, NONE, NONE.astype(np.float32), NONE, None)
+"""For ranks with less to do: all of them run as many forwards as the one with most, in which they
+gather weights from each other. A tree of two tokens, without a pair."""
 
-    Seven pairs in steps of four, micro batches of one, two ranks, shuffled to 5 1 6 0 | 3 4 2, the
-    pairs' numbers being their lengths:
 
-        rank 0   [6] [1] | [4] [2]
-        rank 1   [5] [0] | [3] [NO_PAIR]
+class TreeCollator:
+    """What a data set read for a step -> `pairs`, the pairs of the step, and its `micro_batches`.
 
-    Within a step, whose loss is a mean over its pairs, the order is free: longest first, so that a
-    micro batch holds pairs of one length and pads little.
-    accelerate's own sharding would fill the last batch with pairs from the epoch's start, each of
-    them counted twice.
+    Two trees, prompt (7 8) with responses (1) (2 3) and (4), of which one pair compares the first
+    two, the other the last two; and prompt (9) with (4) (5); all in one row:
 
-    Args:
-        lengths: (n,), tokens of each pair.
-        seed: of the shuffle, with the epoch; None for the given order.
+        input_ids     7 8 1 2 3 4 9 4 5     position_ids  0 1 2 2 3 2 0 1 1
+        tree          0 0 0 0 0 0 1 1 1     branch        0 0 1 2 2 3 0 4 5
+        last_index    2 4 5 7 8             left, right   0 1 3, 1 2 4
+
+    or, not packed, each in its own, - being -1:
+
+        input_ids     7 8 1 2 3 4           position_ids  0 1 2 2 3 2
+                      9 4 5 0 0 0                         0 1 1 0 0 0
+        tree          0 0 0 0 0 0           branch        0 0 1 2 2 3
+                      0 0 0 - - -                         0 1 2 - - -
+        last_index    2 4 5                 left, right   0 1 3, 1 2 4
+                      1 2 -
     """
 
-    def __init__(self, lengths: np.ndarray, batch_pairs: int, micro: int, rank: int, world: int,
-                 seed: int | None):
-        self.lengths, self.pairs = lengths, len(lengths)
-        self.batch_pairs, self.micro = batch_pairs, micro
-        self.rank, self.world, self.seed = rank, world, seed
-        self.epoch = 0
+    def __init__(self, pad_token_id: int, pack: bool = True):
+        self.pad_token_id, self.pack = pad_token_id, pack
 
-    def set_epoch(self, epoch: int) -> None:
-        """Take the shuffle of this epoch; the Trainer calls it, also where it resumes."""
-        self.epoch = epoch
+    def __call__(self, step: tuple[int, list[Examples]]) -> dict:
+        pairs, micro_batches = step
+        return {"pairs": pairs, "micro_batches": [self.collate(each) for each in micro_batches]}
 
-    def __len__(self) -> int:
-        full, rest = divmod(self.pairs, self.batch_pairs)
-        together = self.micro * self.world
-        return full * -(-self.batch_pairs // together) + -(-rest // together)
+    def collate(self, examples: Examples) -> dict[str, Tensor]:
+        """MODEL_INPUTS; left, right (P,): where in the model's rewards, flattened, those of each
+        pair are; labels (P,) float32; row (P,) int64."""
+        batch, place = self.lay_out(examples.ids, examples.hidden_of)
+        rest = {"left": place[examples.left], "right": place[examples.right],
+                "labels": examples.labels, "row": examples.row}
+        return batch | {name: torch.from_numpy(array) for name, array in rest.items()}
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = list(range(self.pairs))
-        if self.seed is not None:
-            generator = torch.Generator().manual_seed(EPOCH_STRIDE * self.seed + self.epoch)
-            order = torch.randperm(self.pairs, generator=generator).tolist()
-        together = self.micro * self.world
-        for begin in range(0, self.pairs, self.batch_pairs):
-            step = sorted(order[begin : begin + self.batch_pairs], key=lambda i: -self.lengths[i])
-            for start in range(0, len(step), together):
-                group = step[start : start + together]
-                mine = group[self.rank :: self.world]
-                yield mine + [NO_PAIR] * (-(-len(group) // self.world) - len(mine))
+    def lay_out(self, ids: TreeIds,
+                hidden_of: HiddenOf | None = None) -> tuple[dict[str, Tensor], np.ndarray]:
+        """MODEL_INPUTS, (B, T) and (B, R), and with `hidden_of` hidden, (B, T, d); and where in the
+        rewards, flattened, each response's is, (number of responses,).
 
-
-class PairCollator:
-    """Examples of PairDataset -> one batch of tensors.
-
-    Two pairs, prompts (7 8) and (9), answers (1) | (2 3) and (4) | (5), pad id 0:
-
-        input_ids     7 8 1 2 3      position_ids  0 1 2 2 3      branch  0 0 1 2 2
-                      9 4 5 0 0                    0 1 1 0 0              0 1 2 - -
-        last_index    2 4            labels        P(left > right)        (- is -1)
-                      1 2
-    """
-
-    def __init__(self, pad_token_id: int, share_prompt: bool = True):
-        self.pad_token_id = pad_token_id
-        self.share_prompt = share_prompt
-
-    def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
-        pairs = [(e["prompt_ids"], (e["left_ids"], e["right_ids"])) for e in examples]
-        if not self.share_prompt:
-            pairs = [(prompt, (answer,)) for prompt, answers in pairs for answer in answers]
-        batch = collate_rows(pairs, self.pad_token_id)
-        batch["labels"] = torch.tensor([e["label"] for e in examples], dtype=torch.float32)
-        batch["row"] = torch.tensor([e["row"] for e in examples])
-        return batch
-
-
-def collate_rows(
-    rows: list[tuple[Sequence[int], tuple[Sequence[int], ...]]], pad_token_id: int
-) -> dict[str, torch.Tensor]:
-    """Rows of (prompt ids, answers' ids) -> input_ids, position_ids, branch (B, T),
-    last_index (B, K).
-
-    Right-padded to the longest row. Positions restart after the prompt for every answer. last_index
-    is where each answer's last token stands: the reward is read there, by index.
-    """
-    width = max(len(prompt) + sum(map(len, answers)) for prompt, answers in rows)
-    input_ids = np.full((len(rows), width), pad_token_id, np.int64)
-    position_ids = np.zeros((len(rows), width), np.int64)
-    branch = np.full((len(rows), width), PADDING, np.int64)
-    last_index = np.zeros((len(rows), len(rows[0][1])), np.int64)
-    for i, (prompt, answers) in enumerate(rows):
-        start = end = len(prompt)
-        input_ids[i, :start] = prompt
-        position_ids[i, :start] = np.arange(start)
-        branch[i, :start] = 0
-        for k, answer in enumerate(answers):
-            begin, end = end, end + len(answer)
-            input_ids[i, begin:end] = answer
-            position_ids[i, begin:end] = np.arange(start, start + len(answer))
-            branch[i, begin:end] = k + 1
-            last_index[i, k] = end - 1
-    arrays = {"input_ids": input_ids, "position_ids": position_ids, "branch": branch,
-              "last_index": last_index}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def scoring_batches(
-    split: TokenisedSplit, indices: Sequence[int], batch_pairs: int, collator: PairCollator
-) -> Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]:
-    """(indices, batch) over the pairs `indices`, longest first so that a batch is of one length.
-
-    Left is the chosen answer here: scores are stored in ground truth's order. Longest first also
-    means that a batch too big for the memory fails at once and not after an hour.
-    """
-    indices = np.asarray(indices)
-    lengths = split.lengths().sum(axis=1)[indices]
-    ordered = indices[np.argsort(-lengths, kind="stable")]
-    for start in range(0, len(ordered), batch_pairs):
-        chunk = ordered[start : start + batch_pairs]
-        examples = [
-            {"prompt_ids": row["prompt_ids"], "left_ids": row["chosen_ids"],
-             "right_ids": row["rejected_ids"], "label": 0.0, "row": int(index)}
-            for index, row in zip(chunk, split.rows(chunk), strict=True)
-        ]
-        yield chunk, collator(examples)
+        Positions restart after the prompt for every response, and at every tree. last_index is
+        where a response's last token stands: the reward is read there, by index.
+        """
+        trees = len(ids.prompts)
+        tree = np.concatenate([np.arange(trees), ids.tree])  # of each segment, prompts first
+        order = np.argsort(tree, kind="stable")  # every prompt, then its responses
+        segments = [*ids.prompts, *ids.responses]
+        length = np.array([len(segment) for segment in segments])
+        start = np.concatenate([np.zeros(trees, np.int64), length[ids.tree]])[order]
+        tree, length, answer = tree[order], length[order], order >= trees
+        row = np.zeros_like(tree) if self.pack else tree
+        first = np.searchsorted(row, row)  # the row's first segment, a prompt
+        answers, end = np.cumsum(answer), np.cumsum(length)
+        branch = (answers - answers[first]) * answer
+        before = (end - length)[first]  # tokens in earlier rows
+        width, most = int((end - before).max()), int(branch.max())
+        last_index = np.full((row[-1] + 1, most), PADDING)
+        last_index[row[answer], branch[answer] - 1] = (end - before)[answer] - 1
+        facts = np.stack([start - (end - length), ids.token[order] - (end - length),
+                          tree if self.pack else np.zeros_like(tree), branch,
+                          row * width - before])
+        position, token, *facts, place = np.repeat(facts, length, axis=1)
+        index = np.arange(len(place))
+        batch = np.empty((5, row[-1] + 1, width), np.int64)
+        for values, found, filler in zip(
+                batch, (np.concatenate([segments[i] for i in order]), index + position, *facts,
+                        index + token),
+                (self.pad_token_id, 0, PADDING, PADDING, PADDING), strict=True):
+            values.fill(filler)
+            values.ravel()[index + place] = found
+        *batch, token = map(torch.from_numpy, batch)
+        inputs = dict(zip(MODEL_INPUTS, (*batch, torch.from_numpy(last_index)), strict=True))
+        if hidden_of is not None:
+            inputs["hidden"] = hidden_of(token)
+        return inputs, (row * most + branch - 1)[answer]

@@ -17,6 +17,18 @@ from configs.errors import UserError
 T = TypeVar("T")
 
 
+def device() -> torch.device:
+    """This process's accelerator, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def half_precision() -> torch.autocast:
+    """A context of bf16 compute on CUDA; fp32 on CPUs."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
+
+
 def world_size() -> int:
     """Processes in this launch: the group's, or what the launcher announced before there is one."""
     if dist.is_initialized():

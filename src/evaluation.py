@@ -65,12 +65,14 @@ def eval_pairs(sweep: Sweep, split: str) -> tuple[EvalPairs, Answers]:
     return pairs, Answers(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
 
 
-def score_runs(found: list[tuple[RunConfig, Path]], sweep: Sweep, split: str) -> list[RunScores]:
+def score_runs(found: list[tuple[RunConfig, Path]], sweep: Sweep, split: str,
+               runs_dir: Path) -> list[RunScores]:
     """Margins of every finished run on `split`; runs that were scored before are only read."""
     scored = []
     for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
         table = scores_of(folder, run.identity, sweep.split(run.model, split), split,
-                          sweep.experiment.runtime)
+                          sweep.experiment.runtime,
+                          lambda run=run: sweep.trunk(run, split, runs_dir))
         scored.append(run_scores(run, folder, table))
     return scored
 

@@ -3,6 +3,7 @@
     <run folder>/scores/<split>.parquet      pair_id, reward_chosen, reward_rejected
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,68 +15,74 @@ from transformers import PreTrainedModel
 from configs.schema import RuntimeConfig
 from data.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
+from model.trunk import begin_above
 from src import distributed
-from src.batching import PairCollator, scoring_batches
+from src.batching import TreeCollator
+from src.packing import Budget, scoring_batches
 from src.runs import read_table, write_table
+from src.trees import Trees, trees_of
+from src.trunk_cache import TrunkCache
 
 
-def device() -> torch.device:
-    """This process's accelerator, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
-
-
-def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig,
-          title: str) -> np.ndarray:
+def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig, title: str,
+          cache: TrunkCache | None = None) -> np.ndarray:
     """Rewards of every pair, (n, 2) float32: chosen, rejected. On every rank, shared between ranks.
 
-    bf16 compute on CUDA (the head stays fp32), fp32 on CPU.
+    Each distinct response to a prompt is scored once. bf16 compute on CUDA (the head stays fp32),
+    fp32 on CPU.
+
+    Args:
+        cache: what the model's frozen layers make of this split; they are not run then.
     """
-    model = model.to(device()).eval()
-    collator = PairCollator(model.config.pad_token_id, runtime.share_prompt)
-    longest_first = np.argsort(-split.lengths().sum(axis=1), kind="stable")
-    mine = longest_first[distributed.rank() :: distributed.world_size()]
-    batches = scoring_batches(split, mine, runtime.score_batch_pairs, collator)
-    rewards = np.empty((len(mine), 2), np.float32)
-    total = -(-len(mine) // runtime.score_batch_pairs)
-    quiet = total < 200 or not distributed.is_main()
-    start, rows = 0, []
-    with torch.inference_mode(), torch.autocast(
-            device().type, torch.bfloat16, enabled=device().type == "cuda"):
-        for indices, batch in tqdm(batches, total=total, desc=title, unit="batch", disable=quiet):
-            inputs = {name: value.to(device()) for name, value in batch.items()
-                      if name not in ("labels", "row")}
-            rewards[start : start + len(indices)] = model(**inputs).view(-1, 2).cpu().numpy()
-            rows.append(indices)
-            start += len(indices)
-    return _merge(np.concatenate(rows) if rows else mine, rewards, len(split))
+    device = distributed.device()
+    model = model.to(device).eval()
+    if cache is not None:
+        begin_above(model, cache.below)
+    hidden_of = cache.read if cache is not None else None
+    trees = trees_of(split, runtime.share_prompt)
+    collator = TreeCollator(model.config.pad_token_id, runtime.pack)
+    batches = scoring_batches(trees, Budget(runtime.score_batch_tokens, runtime.pack))
+    mine = batches[distributed.rank() :: distributed.world_size()]
+    quiet = len(mine) < 200 or not distributed.is_main()
+    rewards = [torch.zeros(0)]
+    with torch.inference_mode(), distributed.half_precision():
+        for responses, unit in tqdm(mine, desc=title, unit="batch", disable=quiet):
+            batch, place = collator.lay_out(trees.read(responses, unit), hidden_of)
+            inputs = {name: value.to(device) for name, value in batch.items()}
+            found = model(**inputs).flatten()
+            rewards.append(found[torch.from_numpy(place).to(device)])
+    numbers = np.concatenate([np.zeros(0, np.int64), *(responses for responses, _ in mine)])
+    found = torch.cat([part.cpu() for part in rewards]).numpy()
+    return _merge(trees, numbers, found)
 
 
-def _merge(rows: np.ndarray, rewards: np.ndarray, n: int) -> np.ndarray:
-    """Every rank's rewards in the order of the split."""
-    merged = np.full((n, 2), np.nan, np.float32)
-    for other_rows, other_rewards in distributed.gather((rows, rewards)):
-        merged[other_rows] = other_rewards
-    if np.isnan(merged).any():
-        bad = int(np.isnan(merged).any(axis=1).sum())
-        raise FloatingPointError(f"{bad} of {n} pairs have no finite reward: the model's weights "
-                                 "are broken, train it again with a lower learning rate")
-    return merged
+def _merge(trees: Trees, numbers: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """(n, 2): every pair's rewards, from all ranks' rewards of the responses `numbers`."""
+    merged = np.full(len(trees.response_tokens), np.nan, np.float32)
+    for other_numbers, other_rewards in distributed.gather((numbers, rewards)):
+        merged[other_numbers] = other_rewards
+    pairs = np.stack([merged[trees.chosen], merged[trees.rejected]], axis=1)
+    if np.isnan(pairs).any():
+        bad = int(np.isnan(pairs).any(axis=1).sum())
+        raise FloatingPointError(f"{bad} of {len(pairs)} pairs have no finite reward: the model's "
+                                 "weights are broken, train it again with a lower learning rate")
+    return pairs
 
 
 def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
-              runtime: RuntimeConfig) -> pd.DataFrame:
+              runtime: RuntimeConfig,
+              trunk: Callable[[], TrunkCache | None] = lambda: None) -> pd.DataFrame:
     """`pair_id, reward_chosen, reward_rejected` of a finished run, scored at most once.
 
-    A file made from other weights, other data, or cut short, is made again.
+    A file made from other weights, other data, or cut short, is made again. `trunk` is asked then.
     """
     path = folder / "scores" / f"{split_name}.parquet"
     inputs = {"run": identity, "data": split.data_hash, "split": split_name}
     table = distributed.on_main(lambda: read_table(path, inputs))
     if table is None:
-        rewards = score(load_reward_model(folder), split, runtime,
-                        f"{folder.name} on {split_name}")
+        model = load_reward_model(folder, attention=runtime.attention,
+                                  last_layer_shortcut=runtime.last_layer_shortcut)
+        rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
         table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
                               "reward_rejected": rewards[:, 1]})
         distributed.on_main(lambda: write_table(path, table, inputs))

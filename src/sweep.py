@@ -26,8 +26,12 @@ from data.formatting import load_tokenizer, tokenizer_key
 from data.tokenised import TokenisedSplit, open_split, read_manifest
 from model.size import check_length, count_parameters
 from model.truncate import check_family, kept_layers
+from model.trunk import frozen_layers
 from model.weights import base_fingerprint, read_config
+from src.steps import tokens_trained
 from src.trainer import optimiser_steps
+from src.trees import trees_of
+from src.trunk_cache import TrunkCache, trunk_cache
 
 STAGES = ("teachers", "ceilings", "students")
 GROUND_TRUTH = "ground_truth"
@@ -137,11 +141,23 @@ class Sweep:
         """The rung that `run` trains."""
         return next(rung for rung in (*self.teachers, *self.students) if rung.name == run.name)
 
+    def trunk(self, run: RunConfig, split: str, runs_dir: Path) -> TrunkCache | None:
+        """What the frozen layers of `run` make of a split, if it has any and they are kept."""
+        base = self.base(run.model)
+        return trunk_cache(run, base.path, base.tokenizer.pad_token_id,
+                           self.split(run.model, split), split, self.experiment.runtime, runs_dir)
+
     def work(self, run: RunConfig) -> tuple[int, float]:
-        """(tokens, floating-point operations) of training `run`: 6 per parameter and token."""
-        pairs = self.split(run.model, run.split)
-        tokens = int(pairs.lengths().sum() * run.train.epochs)
-        return tokens, 6.0 * tokens * self.rung(run).parameters
+        """(tokens, floating-point operations) of training `run`: 6 per parameter and token. Of
+        prompts that several pairs of a step share, each is counted once; of layers that do not
+        train, nothing: they run once for all runs."""
+        split, train = self.split(run.model, run.split), run.train
+        trees = trees_of(split, self.experiment.runtime.share_prompt)
+        tokens = tokens_trained(trees, train.batch_pairs, train.epochs, run.seed,
+                                train.shuffle == "prompts")
+        below = frozen_layers(len(run.kept), train.trainable_layers, run.display_name)
+        parameters = count_parameters(self.base(run.model).hf_config, run.kept[below:])[1]
+        return tokens, 6.0 * tokens * parameters
 
     def steps(self, run: RunConfig) -> int:
         return optimiser_steps(run, len(self.split(run.model, run.split)))

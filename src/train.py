@@ -57,7 +57,8 @@ def labels_for(run: RunConfig, sweep: Sweep,
 
     def weak_labels(split: str) -> np.ndarray:
         return weak_labels_of(folder, teacher.identity, sweep.split(teacher.model, split), split,
-                              sweep.experiment.runtime)
+                              sweep.experiment.runtime,
+                              lambda: sweep.trunk(teacher, split, runs_dir))
 
     return weak_labels(run.split), weak_labels("val") if run.train.early_stopping_evals else None
 

@@ -3,6 +3,8 @@
 The folder gets its weights, then its proof (the saved model scores as the trained one), then DONE.
 """
 
+import functools
+import gc
 import json
 import os
 import resource
@@ -14,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from transformers import PreTrainedModel
 
 from configs.schema import RunConfig
 from model.reload_check import check_reload
 from model.reward_model import build_reward_model
+from model.trunk import freeze_below, frozen_layers
 from src import distributed
-from src.batching import PairDataset, collate_rows
+from src.batching import PairDataset
 from src.model_card import write_model_card
 from src.runs import (
     CURVES,
@@ -49,22 +53,51 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
     Raises:
         NonFiniteLossError, ReloadError: the folder keeps its checkpoints but gets no DONE.
     """
+    _set_libraries_aside()
     runtime = sweep.experiment.runtime
     base = sweep.base(run.model)
-    split = sweep.split(run.model, run.split)
     distributed.on_main(lambda: _open_folder(run, folder))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
-    args = training_arguments(run, runtime, folder, len(split))
-    trainer = build_trainer(
-        run, lambda: build_reward_model(base.path, run.kept, run.seed,
-                                        pad_token_id=base.tokenizer.pad_token_id),
-        args, PairDataset(split, labels),
-        None if val_labels is None else PairDataset(sweep.split(run.model, "val"), val_labels),
-        base.tokenizer.pad_token_id, runtime.share_prompt)
+    args = training_arguments(run, runtime, folder,
+                              len(sweep.split(run.model, run.split)))
+    runs_dir = folder.parents[2]
+    data = _dataset(run, sweep, run.split, labels, runs_dir)
+    val_data = None if val_labels is None else _dataset(run, sweep, "val", val_labels, runs_dir)
+    trainer = build_trainer(run, runtime, lambda: _build(run, sweep), args, data, val_data,
+                            base.tokenizer.pad_token_id)
     try:
         _train_and_prove(trainer, run, sweep, folder)
     finally:
         trainer.release()
+
+
+def _dataset(run: RunConfig, sweep: Sweep, split: str, labels: np.ndarray,
+             runs_dir: Path) -> PairDataset:
+    """The split's pairs, with what the run's frozen layers make of them where that is kept."""
+    runtime = sweep.experiment.runtime
+    cache = sweep.trunk(run, split, runs_dir)
+    return PairDataset(sweep.split(run.model, split), labels, runtime.share_prompt,
+                       cache.read if cache else None)
+
+
+def _build(run: RunConfig, sweep: Sweep) -> PreTrainedModel:
+    """The model that the run trains, on the CPU, frozen as far as it does not."""
+    runtime, base = sweep.experiment.runtime, sweep.base(run.model)
+    model = build_reward_model(
+        base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id,
+        attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut)
+    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    if below:
+        freeze_below(model, below)
+    return model
+
+
+@functools.cache
+def _set_libraries_aside() -> None:
+    """Let garbage collections look no more at what is there before the first run: every run makes
+    two whole ones, and the libraries' million objects cost each of them a quarter of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def _train_and_prove(trainer: PairTrainer, run: RunConfig, sweep: Sweep, folder: Path) -> None:
@@ -73,7 +106,7 @@ def _train_and_prove(trainer: PairTrainer, run: RunConfig, sweep: Sweep, folder:
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
-    sequences, rewards = _probe(trainer, sweep.split(run.model, run.split))
+    sequences, rewards = _probe(trainer)
     trainer.save_model(str(folder))  # on every rank: under ZeRO-3 it gathers
     precision = "bf16" if trainer.args.bf16 else "fp32"
     facts = hardware(trainer, precision)
@@ -100,19 +133,20 @@ def _open_folder(run: RunConfig, folder: Path) -> None:
         json.loads(json.dumps(asdict(run))), sort_keys=False))
 
 
-def _probe(trainer: PairTrainer, split) -> tuple[list[list[int]], list[float]]:
-    """A few sequences (prompt + answer) and the rewards that the model in memory gives them."""
-    rows = split.rows(range(min(PROBE_PAIRS, len(split))))
-    pairs = [(list(row["prompt_ids"]), list(row[side])) for row in rows
-             for side in ("chosen_ids", "rejected_ids")]
-    batch = collate_rows([(prompt, (answer,)) for prompt, answer in pairs],
-                         trainer.data_collator.pad_token_id)
+def _probe(trainer: PairTrainer) -> tuple[list[list[int]], list[float]]:
+    """The sequences (prompt + response) of a few pairs and the rewards that the model in memory
+    gives them, laid out as it was trained."""
+    data = trainer.train_dataset
+    pairs = np.arange(min(PROBE_PAIRS, len(data)))
+    ids = data.read(pairs, pairs).ids  # each pair a unit of its own
+    batch, place = trainer.data_collator.lay_out(ids)
     model = trainer.model_wrapped
     model.eval()
-    with (torch.no_grad(), trainer.compute_loss_context_manager(),
-          trainer.autocast_smart_context_manager()):
-        rewards = model(**trainer._prepare_inputs(batch)).flatten().float().cpu().tolist()
-    return [prompt + answer for prompt, answer in pairs], rewards
+    with torch.no_grad():
+        rewards = model(**{name: value.to(trainer.args.device) for name, value in batch.items()})
+    sequences = [[*ids.prompts[tree].tolist(), *response.tolist()]
+                 for tree, response in zip(ids.tree, ids.responses, strict=True)]
+    return sequences, rewards.flatten()[place].float().cpu().tolist()
 
 
 def _write_facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer, folder: Path, seconds: float,

@@ -5,6 +5,7 @@ accelerate, DeepSpeed, resuming, schedules and logging are transformers.Trainer'
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
-from configs.errors import UserError
-from configs.schema import MethodConfig, RunConfig, RuntimeConfig
+from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
 from data.records import content_hash
 from src import distributed
-from src.batching import NO_PAIR, MicroBatches, PairCollator, PairDataset
+from src.batching import PairDataset, TreeCollator
 from src.losses import centering, pair_loss, soft_bradley_terry
+from src.packing import Budget
 from src.runs import RESUME
+from src.steps import SinglePass, StepSampler
 
 
 class NonFiniteLossError(RuntimeError):
@@ -36,90 +38,108 @@ class NonFiniteLossError(RuntimeError):
 class PairTrainer(Trainer):
     """Trains a reward model on the margins of pairs.
 
-    The loss of an optimiser step is the mean over its pairs, however they are spread over micro
-    batches and ranks: a sum over the pairs of a micro batch, divided by the pairs of the step.
+    For transformers a step is one batch. Here it is this rank's micro batches of the step: the loss
+    of the step is the mean over its pairs, however they are spread over micro batches and ranks, a
+    sum over the pairs of a micro batch divided by the pairs of the step.
     """
 
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, *, method: MethodConfig, center_coef: float, **kwargs):
+    def __init__(self, *, method: MethodConfig, train: TrainConfig, runtime: RuntimeConfig,
+                 **kwargs):
         super().__init__(**kwargs)
-        self.method = method
-        self.center_coef = center_coef
-        self.model_accepts_loss_kwargs = True  # count the step's labels: our normaliser
-        self._loss_shifts_labels = False
+        self.method, self.train_config = method, train
+        self.budgets = [Budget(tokens, runtime.pack) for tokens in (
+            runtime.micro_batch_tokens, runtime.score_batch_tokens)]
         self.first_batch = ""
-        """Hash of the pairs in this rank's first micro batch: ranks must not see the same."""
+        """Hash of the pairs in this rank's first step: ranks must not see the same."""
 
     def get_train_dataloader(self) -> DataLoader:
-        batches = self._micro_batches(self.train_dataset, self.args.per_device_train_batch_size,
-                                      self.args.gradient_accumulation_steps, self.args.data_seed)
-        loader = self._loader(self.train_dataset, batches)
-        loader.set_epoch = batches.set_epoch  # where the Trainer looks, unless it resumes
+        steps = StepSampler(
+            self.train_dataset.trees, self.train_config.batch_pairs, self.budgets[0],
+            self.accelerator.process_index, self.accelerator.num_processes, self.args.data_seed,
+            self.train_config.shuffle == "prompts")
+        loader = self._loader(self.train_dataset, steps)
+        loader.set_epoch = steps.set_epoch  # where the Trainer looks, unless it resumes
         return loader
 
     def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
-        batches = self._micro_batches(self.eval_dataset, self.args.per_device_eval_batch_size, 1,
-                                      None)
-        return self._loader(self.eval_dataset, batches)
+        return self._loader(self.eval_dataset, SinglePass(
+            self.eval_dataset.trees, self.budgets[1], self.accelerator.process_index,
+            self.accelerator.num_processes))
 
-    def _micro_batches(self, dataset: PairDataset, micro: int, accumulation: int,
-                       seed: int | None) -> MicroBatches:
-        world = self.accelerator.num_processes
-        lengths = dataset.split.lengths().sum(axis=1)
-        return MicroBatches(lengths, micro * accumulation * world, micro,
-                            self.accelerator.process_index, world, seed)
-
-    def _loader(self, dataset: PairDataset, batches: MicroBatches) -> DataLoader:
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator,
+    def _loader(self, dataset: PairDataset, steps: StepSampler) -> DataLoader:
+        return DataLoader(dataset, batch_sampler=steps, collate_fn=self.data_collator,
                           pin_memory=self.args.dataloader_pin_memory)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Sum of this micro batch's pair losses over the pairs of the whole step.
+    def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
+        """Forward and backward over the micro batches of a step; under DeepSpeed, the step too.
 
-        Ranks' gradients are averaged, so the sum is multiplied by their number.
+        Ranks' gradients are averaged, so the sum of pair losses is multiplied by their number.
         """
-        losses, margin = self._pair_losses(model, inputs)
-        loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
-        return (loss, margin) if return_outputs else loss
+        if not model.training:
+            model.train()
+        scale = self.accelerator.num_processes / inputs["pairs"]
+        kwargs = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+        rows = [micro["row"] for micro in inputs["micro_batches"]]
+        seen: list[Tensor] = []
+        for micro in inputs["micro_batches"]:
+            last = len(seen) == len(rows) - 1
+            with self._gradients_shared(model, last):
+                losses = self._pair_losses(model, micro)
+                seen.append(losses.detach())
+                if last:
+                    self._stop_unless_finite(seen, rows, self.train_dataset)
+                self.accelerator.backward(losses.sum() * scale, **kwargs)
+        if not self.first_batch:
+            self.first_batch = content_hash(torch.cat(rows).tolist(), 12)
+        return torch.cat(seen).sum() * scale
+
+    def _gradients_shared(self, model, last: bool) -> AbstractContextManager:
+        """Where ranks exchange gradients in the step's last backward only, and step after it."""
+        self.accelerator.gradient_state._set_sync_gradients(last)
+        if last or self.is_deepspeed_enabled:  # which looks at what was just set
+            return nullcontext()
+        return self.accelerator.no_sync(model)
 
     def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None,
                         metric_key_prefix="eval") -> EvalLoopOutput:
         """Mean loss of the evaluation pairs, each counted once."""
         self.model_wrapped.eval()
-        total = torch.zeros((), device=self.args.device)
+        seen, rows = [], []
         for inputs in dataloader:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                losses, _ = self._pair_losses(self.model_wrapped, self._prepare_inputs(inputs))
-                total += losses.sum()
-        mean = self.accelerator.reduce(total).item() / len(self.eval_dataset)
+            for micro in inputs["micro_batches"]:
+                with torch.no_grad():
+                    seen.append(self._pair_losses(self.model_wrapped, micro))
+                rows.append(micro["row"])
+        self._stop_unless_finite(seen, rows, self.eval_dataset)
+        mean = self.accelerator.reduce(torch.cat(seen).sum()).item() / len(self.eval_dataset)
         return EvalLoopOutput(predictions=None, label_ids=None, num_samples=len(self.eval_dataset),
                               metrics={f"{metric_key_prefix}_loss": mean})
 
-    def _pair_losses(self, model, inputs) -> tuple[Tensor, Tensor]:
-        """Loss (0 for a NO_PAIR) and margin of every pair of a batch, each (B,)."""
-        labels, rows = inputs.pop("labels"), inputs.pop("row")
-        rewards = model(**inputs).view(-1, 2)  # (B, 2) left, right
+    def _pair_losses(self, model, micro: dict[str, Tensor]) -> Tensor:
+        """(P,): the loss of every pair of a micro batch; while training, the method's."""
+        micro = {name: value.to(self.args.device, non_blocking=True)
+                 for name, value in micro.items() if name != "row"}
+        left, right, labels = (micro.pop(name) for name in ("left", "right", "labels"))
+        rewards = model(**micro).flatten()
+        rewards = torch.stack([rewards[left], rewards[right]], dim=-1)  # (P, 2)
         margin = rewards[:, 0] - rewards[:, 1]
-        if model.training:
-            progress = self.state.global_step / max(1, self.state.max_steps)
-            losses = pair_loss(self.method, margin, labels, progress)
-            losses = losses + self.center_coef * centering(rewards)
-            dataset = self.train_dataset
-            self.first_batch = self.first_batch or content_hash(rows.tolist(), 12)
-        else:
-            losses = soft_bradley_terry(margin, labels)
-            dataset = self.eval_dataset
-        losses = losses.masked_fill(rows == NO_PAIR, 0.0)
-        self._stop_unless_finite(losses, rows, dataset)
-        return losses, margin
+        if not model.training:
+            return soft_bradley_terry(margin, labels)
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        losses = pair_loss(self.method, margin, labels, progress)
+        if self.train_config.center_coef:
+            losses = losses + self.train_config.center_coef * centering(rewards)
+        return losses
 
-    def _stop_unless_finite(self, losses: Tensor, rows: Tensor, dataset: PairDataset) -> None:
-        """Stop every rank before the optimiser sees a NaN: the weights are still good."""
-        if not distributed.any_true(~torch.isfinite(losses).all()):
+    def _stop_unless_finite(self, losses: list[Tensor], rows: list[Tensor],
+                            dataset: PairDataset) -> None:
+        """Stop every rank before the optimiser sees a NaN: the weights are still good. Asked once
+        a step, for ranks wait for each other here."""
+        finite = torch.isfinite(torch.cat(losses))
+        if not distributed.any_true(~finite.all()):
             return
-        ids = dataset.split.pair_ids[rows.cpu().numpy()]
-        bad = [str(pair) for pair in ids[~torch.isfinite(losses).detach().cpu().numpy()]]
+        ids = dataset.split.pair_ids[torch.cat(rows).numpy()]
+        bad = [str(pair) for pair in ids[~finite.cpu().numpy()]]
         named = ", ".join(pair for pairs in distributed.gather(bad) for pair in pairs)
         raise NonFiniteLossError(
             f"loss is not finite at step {self.state.global_step + 1}, pairs {named}: the step was "
@@ -146,33 +166,18 @@ def optimiser_steps(run: RunConfig, pairs: int) -> int:
     return max(1, int(np.ceil(np.ceil(pairs / run.train.batch_pairs) * run.train.epochs)))
 
 
-def micro_batch(batch_pairs: int, runtime: RuntimeConfig, world: int) -> tuple[int, int]:
-    """(pairs per forward on one device, accumulation steps) that make up a batch exactly.
-
-    The largest divisor of each device's share that micro_batch_pairs allows.
-    """
-    if batch_pairs % world:
-        raise UserError(f"batch_pairs {batch_pairs} cannot be shared by {world} processes: choose "
-                        "a multiple of their number")
-    share = batch_pairs // world
-    micro = next(m for m in range(min(share, runtime.micro_batch_pairs), 0, -1) if share % m == 0)
-    return micro, share // micro
-
-
 def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
                        pairs: int) -> TrainingArguments:
     """transformers' arguments for a run; those of our configs and the launcher's hardware."""
     on_gpu = torch.cuda.is_available()
     deepspeed = distributed.uses_deepspeed()
-    micro, accumulation = micro_batch(run.train.batch_pairs, runtime, distributed.world_size())
     stopping = run.train.early_stopping_evals > 0
     steps = optimiser_steps(run, pairs)
     save_steps = max(1, round(steps * run.train.eval_frac)) if stopping else runtime.save_steps
     return TrainingArguments(
         output_dir=str(folder / RESUME),
-        per_device_train_batch_size=micro,
-        per_device_eval_batch_size=runtime.score_batch_pairs,
-        gradient_accumulation_steps=accumulation,
+        per_device_train_batch_size=1,  # our batches are whole steps
+        per_device_eval_batch_size=1,
         num_train_epochs=run.train.epochs,
         learning_rate=run.train.learning_rate,
         lr_scheduler_type=run.train.schedule,
@@ -198,19 +203,19 @@ def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
         run_name=f"{run.experiment}/{run.folder_name}",
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
-        label_names=["labels"],
         disable_tqdm=steps < 200 or not distributed.is_main(),
         use_cpu=not on_gpu and not deepspeed,
         ddp_backend="gloo" if not on_gpu and distributed.world_size() > 1 else None,
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # none of them changes in training
         ddp_timeout=6 * 3600,
     )
 
 
-def build_trainer(run: RunConfig, model_init: Callable[[], PreTrainedModel],
-                  args: TrainingArguments,
-                  train_data: PairDataset, val_data: PairDataset | None, pad_token_id: int,
-                  share_prompt: bool) -> PairTrainer:
+def build_trainer(run: RunConfig, runtime: RuntimeConfig,
+                  model_init: Callable[[], PreTrainedModel], args: TrainingArguments,
+                  train_data: PairDataset, val_data: PairDataset | None,
+                  pad_token_id: int) -> PairTrainer:
     """A trainer over a model that `model_init` builds now, after `args`: ZeRO-3 needs that order"""
     callbacks = []
     if run.train.early_stopping_evals:
@@ -220,10 +225,11 @@ def build_trainer(run: RunConfig, model_init: Callable[[], PreTrainedModel],
         args=args,
         train_dataset=train_data,
         eval_dataset=val_data,
-        data_collator=PairCollator(pad_token_id, share_prompt),
+        data_collator=TreeCollator(pad_token_id, runtime.pack),
         callbacks=callbacks,
         method=run.method,
-        center_coef=run.train.center_coef,
+        train=run.train,
+        runtime=runtime,
     )
     trainer.remove_callback(PrinterCallback)  # a sweep says one line a run; the log has the rest
     return trainer

@@ -5,6 +5,7 @@
 weak_label = P(chosen > rejected) = sigmoid(reward_chosen - reward_rejected), in [0, 1].
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -17,14 +18,19 @@ from data.tokenised import TokenisedSplit
 from src import distributed
 from src.runs import lock, quiet, read_table, write_table
 from src.scoring import scores_of
+from src.trunk_cache import TrunkCache
 
 WEAK_SPLITS = ("train_2", "val")
 """What a teacher labels. It was trained on train_1, and test is for nobody's training."""
 
 
 def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
-                   runtime: RuntimeConfig) -> np.ndarray:
-    """The labels (n,) that the teacher in `folder` gives the pairs of `split`, in their order."""
+                   runtime: RuntimeConfig,
+                   trunk: Callable[[], TrunkCache | None] = lambda: None) -> np.ndarray:
+    """The labels (n,) that the teacher in `folder` gives the pairs of `split`, in their order.
+
+    `trunk`: what the teacher's frozen layers make of the split, see `scores_of`.
+    """
     if split_name not in WEAK_SPLITS:
         raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
     path = folder / "weak_labels" / f"{split_name}.parquet"
@@ -32,7 +38,7 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:
-            scores = scores_of(folder, identity, split, split_name, runtime)
+            scores = scores_of(folder, identity, split, split_name, runtime, trunk)
             margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
             table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
             distributed.on_main(lambda: write_table(path, table, inputs))

@@ -81,27 +81,44 @@ def random_tree(prompt: int, responses: tuple[int, ...], seed: int = 0) -> Tree:
 
 def tree_batch(trees: list[Tree], pad: int = PAD, extra: int = 0) -> dict[str, Tensor]:
     """One row a tree, padded on the right to the longest row plus `extra`."""
-    rows = [_row(tree) for tree in trees]
+    return _stack([packed_row([tree]) for tree in trees], pad, extra)
+
+
+def packed_batch(trees: list[Tree], pad: int = PAD, extra: int = 0) -> dict[str, Tensor]:
+    """All trees in one row."""
+    return _stack([packed_row(trees)], pad, extra)
+
+
+def _stack(rows: list[dict[str, list[int]]], pad: int, extra: int) -> dict[str, Tensor]:
     length = max(len(row["input_ids"]) for row in rows) + extra
-    fillers = {"input_ids": pad, "position_ids": 0, "branch": -1}
+    fillers = {"input_ids": pad, "position_ids": 0, "tree": -1, "branch": -1}
     batch = {name: torch.tensor([row[name] + [filler] * (length - len(row[name])) for row in rows])
              for name, filler in fillers.items()}
-    most = max(len(tree.responses) for tree in trees)
+    most = max(len(row["last_index"]) for row in rows)
     batch["last_index"] = torch.tensor([row["last_index"] + [-1] * (most - len(row["last_index"]))
                                         for row in rows])
     return batch
 
 
-def _row(tree: Tree) -> dict[str, list[int]]:
-    start = len(tree.prompt)
-    row = {"input_ids": list(tree.prompt), "position_ids": list(range(start)),
-           "branch": [0] * start, "last_index": []}
-    for number, response in enumerate(tree.responses, start=1):
-        row["input_ids"] += response
-        row["position_ids"] += range(start, start + len(response))
-        row["branch"] += [number] * len(response)
-        row["last_index"].append(len(row["input_ids"]) - 1)
+def packed_row(trees: list[Tree]) -> dict[str, list[int]]:
+    """What `RewardForward.forward` takes, for one row."""
+    row = {"input_ids": [], "position_ids": [], "tree": [], "branch": [], "last_index": []}
+    for number, tree in enumerate(trees):
+        start = len(tree.prompt)
+        _add(row, tree.prompt, range(start), number, 0)
+        for response in tree.responses:
+            _add(row, response, range(start, start + len(response)), number,
+                 len(row["last_index"]) + 1)
+            row["last_index"].append(len(row["input_ids"]) - 1)
     return row
+
+
+def _add(row: dict[str, list[int]], tokens: list[int], positions: range, tree: int,
+         branch: int) -> None:
+    row["input_ids"] += tokens
+    row["position_ids"] += positions
+    row["tree"] += [tree] * len(tokens)
+    row["branch"] += [branch] * len(tokens)
 
 
 def plain_batch(sequences: list[list[int]], side: str = "right",

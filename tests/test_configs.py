@@ -60,9 +60,11 @@ def test_an_experiment_names_data_and_models_that_exist(name):
 
 
 @each("experiments")
-def test_every_student_can_be_reached_by_a_batch_of_whole_micro_batches(name):
+def test_the_longest_pair_is_within_the_budget_of_a_micro_batch(name):
     experiment = load_config(ExperimentConfig, name)
-    assert experiment.train.batch_pairs % experiment.runtime.micro_batch_pairs == 0
+    longest = 2 * load_config(DataConfig, experiment.data).max_length
+    assert longest <= experiment.runtime.micro_batch_tokens
+    assert longest <= experiment.runtime.score_batch_tokens
 
 
 @each("models")

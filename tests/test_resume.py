@@ -117,7 +117,7 @@ def progress(tiny: TinyExperiment) -> str:
 def test_ten_kills_change_no_bit_of_weights_or_tables(tmp_path, server):
     first = make_experiment(
         tmp_path, rows=260, train_pairs=76, test_pairs=40, layers=([1, 2], [2]),
-        train={"epochs": 4}, runtime={"micro_batch_pairs": 8, "save_steps": 2})
+        train={"epochs": 4}, runtime={"micro_batch_tokens": 256, "save_steps": 2})
     killed = first.copy("killed")
     seconds = server.run(first)
     expected = outcome(first)

@@ -59,7 +59,10 @@ BAD = [
     (TrainConfig, {"max_grad_norm": 0}), (TrainConfig, {"center_coef": -0.1}),
     (TrainConfig, {"precision": "fp16"}), (TrainConfig, {"early_stopping_evals": -1}),
     (TrainConfig, {"eval_frac": 0}),
-    (RuntimeConfig, {"micro_batch_pairs": 0}), (RuntimeConfig, {"score_batch_pairs": 0}),
+    (TrainConfig, {"shuffle": "responses"}), (TrainConfig, {"trainable_layers": 0}),
+    (RuntimeConfig, {"micro_batch_tokens": 0}), (RuntimeConfig, {"score_batch_tokens": 0}),
+    (RuntimeConfig, {"attention": "eager"}), (RuntimeConfig, {"trunk_cache_gb": -1}),
+    (RuntimeConfig, {"trunk_cache_dtype": "fp16"}),
     (RuntimeConfig, {"save_steps": 0}), (RuntimeConfig, {"logging_steps": 0}),
     (RuntimeConfig, {"report_to": "mlflow"}),
     (EvalConfig, {"pgr_floor": -0.1}), (EvalConfig, {"bootstrap_samples": 99}),
@@ -82,6 +85,7 @@ WRONG_TYPE = [
     (DataConfig, {"train_pairs": "all"}), (LadderConfig, {"layers": 4}),
     (LadderConfig, {"layers": ["4"]}), (TrainConfig, {"epochs": True}),
     (TrainConfig, {"schedule": None}), (RuntimeConfig, {"share_prompt": "yes"}),
+    (RuntimeConfig, {"pack": 1}), (TrainConfig, {"trainable_layers": "all"}),
     (ExperimentConfig, {"teachers": {"model": "m"}}), (ExperimentConfig, {"train": 3}),
     (ExperimentConfig, {"seeds": 3}),
 ]
@@ -196,7 +200,7 @@ MATTERS = {
         {"epochs": 2.0}, {"batch_pairs": 8}, {"learning_rate": 2e-4}, {"schedule": "linear"},
         {"lr_warmup_frac": 0.1}, {"weight_decay": 0.0}, {"max_grad_norm": 2.0},
         {"center_coef": 0.01}, {"precision": "bf16"}, {"early_stopping_evals": 2},
-        {"eval_frac": 0.2})],
+        {"eval_frac": 0.2}, {"shuffle": "pairs"}, {"trainable_layers": 2})],
 }
 """What can change a run's result, and another value of it."""
 NAMES = {"experiment": "other", "name": "other-L4", "model": "/elsewhere/m.yaml", "data": "other",

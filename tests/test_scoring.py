@@ -14,11 +14,13 @@ from configs.schema import RuntimeConfig
 from model.reward_model import build_reward_model
 from src import scoring
 from src.scoring import score, scores_of
+from src.trees import trees_of
 from tests.families import PAD
-from tests.tiny_pairs import random_pairs
+from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
-RUNTIME = RuntimeConfig(score_batch_pairs=4)
-SPLIT = random_pairs(11)
+RUNTIME = RuntimeConfig(score_batch_tokens=40)
+SPLIT = MemorySplit(random_pairs(5).rows(range(5)) + tree_pairs(1, 4).rows(range(6)))
+"""Eleven pairs; six of them are among four responses to one prompt."""
 
 
 @pytest.fixture
@@ -62,13 +64,45 @@ def test_scores_are_those_of_the_library_s_classifier_one_sequence_at_a_time(bas
     assert table.pair_id.tolist() == SPLIT.pair_ids.tolist()
 
 
-@pytest.mark.parametrize("changes", [{"score_batch_pairs": 1}, {"score_batch_pairs": 100},
-                                     {"share_prompt": False}])
+@pytest.mark.parametrize("changes", [
+    {"score_batch_tokens": 1}, {"score_batch_tokens": 10_000}, {"share_prompt": False},
+    {"pack": False}, {"share_prompt": False, "pack": False}], ids=str)
 def test_scores_do_not_depend_on_the_batch_or_the_layout(run, changes):
     first = ask(run)
     other = ask(run, name="again", runtime=dataclasses.replace(RUNTIME, **changes))
     for side in ("reward_chosen", "reward_rejected"):
         np.testing.assert_allclose(other[side], first[side], atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 20, 10_000])
+def test_each_response_is_scored_once(run, monkeypatch, budget):
+    model, sizes = scoring.load_reward_model(run), []
+    forward = model.forward
+
+    def counted(**inputs):
+        sizes.append((inputs["last_index"] >= 0).sum().item())
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", counted)
+    score(model, SPLIT, dataclasses.replace(RUNTIME, score_batch_tokens=budget), "")
+    assert sum(sizes) == 5 * 2 + 4
+    assert len(sizes) == {1: 14, 10_000: 1}.get(budget, len(sizes))
+
+
+@pytest.mark.parametrize("world", [2, 3, 20])
+def test_ranks_share_the_forwards_and_agree_on_the_scores(run, monkeypatch, world):
+    model, parts = scoring.load_reward_model(run), []
+    monkeypatch.setattr(scoring, "_merge", lambda trees, *part: parts.append(part))
+    monkeypatch.setattr("src.distributed.world_size", lambda: world)
+    for rank in range(world):
+        monkeypatch.setattr("src.distributed.rank", lambda rank=rank: rank)
+        score(model, SPLIT, RUNTIME, "")
+    monkeypatch.undo()
+    assert sorted(np.concatenate([numbers for numbers, _ in parts])) == list(range(14))
+    monkeypatch.setattr("src.distributed.gather", lambda part: parts)
+    merged = scoring._merge(trees_of(SPLIT, True), *parts[0])
+    monkeypatch.undo()
+    np.testing.assert_allclose(merged, score(model, SPLIT, RUNTIME, ""), atol=1e-5)
 
 
 def test_a_run_and_split_are_scored_once(run, passes):
@@ -105,7 +139,7 @@ def test_weights_that_give_no_finite_reward_are_an_error_and_leave_no_file(run, 
     model = scoring.load_reward_model(run)
     with torch.no_grad():
         model.score.weight[0, 0] = torch.nan
-    monkeypatch.setattr(scoring, "load_reward_model", lambda folder: model)
+    monkeypatch.setattr(scoring, "load_reward_model", lambda folder, **options: model)
     with pytest.raises(FloatingPointError, match="11 of 11 pairs have no finite reward"):
         ask(run)
     assert not (run / "scores" / "test.parquet").exists()

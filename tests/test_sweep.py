@@ -13,9 +13,11 @@ from src import runs
 from src.dry_run import describe, duration
 from src.sweep import GROUND_TRUTH, STAGES
 from src.train import train_stage
+from src.trees import trees_of
 from tests.families import save_base
 from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
+from tests.tiny_pairs import tree_pairs
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_methods_names_paths_and_runtime_leave_ceilings_and_teachers_shared(tiny
     before = plan()
     path = tiny.root / "renamed.yaml"
     path.write_text((tiny.root / "llama.yaml").read_text())
-    after = plan(methods=[{"name": "hard", "loss": "hard_bt"}], runtime={"micro_batch_pairs": 4},
+    after = plan(methods=[{"name": "hard", "loss": "hard_bt"}], runtime={"micro_batch_tokens": 512},
                  teachers=[{"model": str(path), "layers": [1, 2]}],
                  students=[{"model": str(path), "layers": [2, 4]}], eval={"level": 0.9})
     for stage in ("teachers", "ceilings"):
@@ -235,6 +237,16 @@ def test_work_is_the_tokens_and_six_operations_a_parameter_and_token(tiny, plan)
                      for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
     assert sweep.work(run) == (tokens, 6.0 * tokens * sweep.rung(run).parameters)
     assert sweep.steps(run) == 4
+
+
+def test_work_counts_a_prompt_once_for_the_pairs_of_a_step(plan, monkeypatch):
+    sweep = plan(train={"epochs": 2, "batch_pairs": 9})
+    run = sweep.runs("students")[-1]
+    pairs = tree_pairs(3, 3)
+    monkeypatch.setattr(sweep, "split", lambda model, split: pairs)
+    trees = trees_of(pairs, True)
+    once = trees.prompt_tokens.sum() + trees.response_tokens.sum()
+    assert sweep.work(run)[0] == 2 * once
 
 
 def test_a_dry_run_lists_every_run_and_trains_nothing(tiny, plan):

@@ -82,6 +82,7 @@ def test_each_row_holds_the_ids_of_its_pair(world):
             ids = encode_pair(tokenizer, messages, pair["chosen"], pair["rejected"])
             assert (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == ids
             assert row == split[i]
+            assert [view.tolist() for view in split.ids([i, i, i], [0, 1, 2])] == list(ids)
             assert split.lengths()[i].tolist() == [len(part) for part in ids]
             assert split.prompt_ids[i] == pair["prompt_id"] == row["prompt_id"]
 

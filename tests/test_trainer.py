@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from configs.errors import UserError
 from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
 from model.reward_model import build_reward_model
-from src.batching import PairDataset
+from src.batching import FILLER, MODEL_INPUTS, PairDataset
 from src.losses import pair_loss, soft_bradley_terry
+from src.packing import micro_batches
 from src.runs import newest_checkpoint
+from src.steps import Step
 from src.trainer import (
     NonFiniteLossError,
     build_trainer,
-    micro_batch,
     optimiser_steps,
     training_arguments,
 )
 from tests.families import PAD
-from tests.tiny_pairs import MemorySplit, random_pairs
+from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
 KEPT = (1, 3, 5)
 PAIRS = 37  # two steps of 16 and a ragged one of 5 in an epoch
@@ -31,8 +31,13 @@ RUN = RunConfig(
     data_hash="1" * 16, tokenizer="2" * 12, split="train_2", labels="3" * 16, teacher="m-L2",
     method=MethodConfig("soft"), seed=0,
     train=TrainConfig(epochs=2, batch_pairs=16, learning_rate=1e-3, lr_warmup_frac=0.0))
-RUNTIME = RuntimeConfig(micro_batch_pairs=16, score_batch_pairs=8, logging_steps=1,
+RUNTIME = RuntimeConfig(micro_batch_tokens=4096, score_batch_tokens=60, logging_steps=1,
                         report_to="none")
+ROUNDING = 5e-5
+"""Between weights after six steps: Adam takes steps of one size, also where a gradient is all
+rounding. Gradients themselves are compared to 1e-5."""
+TREES = MemorySplit(tree_pairs(6, 4).rows(range(36)) + random_pairs(1).rows(range(1)))
+"""As many pairs, six of them a prompt."""
 CONFIDENCE = MethodConfig("confidence", "confidence", aux_coef=0.8, warmup_frac=0.5)
 
 
@@ -51,9 +56,10 @@ def make(base, tmp_path):
         folder.mkdir()
         runtime = dataclasses.replace(RUNTIME, **runtime)
         return build_trainer(
-            run, lambda: build_reward_model(base("llama"), KEPT, run.seed, pad_token_id=PAD),
-            training_arguments(run, runtime, folder, len(split)), PairDataset(split, labels), val,
-            PAD, runtime.share_prompt)
+            run, runtime,
+            lambda: build_reward_model(base("llama"), KEPT, run.seed, pad_token_id=PAD),
+            training_arguments(run, runtime, folder, len(split)),
+            PairDataset(split, labels, runtime.share_prompt), val, PAD)
     return trainer
 
 
@@ -77,41 +83,83 @@ def logged(trainer, key="loss"):
 
 
 def seen_pairs(trainer):
-    """Record the rows of every micro batch that the trainer takes from now on."""
-    rows, collate = [], trainer.data_collator
+    """Record the pairs of every step that the trainer takes from now on."""
+    rows, read = [], trainer.train_dataset.__getitems__
 
-    def record(examples):
-        rows.append([example["row"] for example in examples])
-        return collate(examples)
+    def record(step):
+        rows.append(sorted(np.concatenate([micro.pairs for micro in step.micro_batches]).tolist()))
+        return read(step)
 
-    trainer.data_collator = record
+    trainer.train_dataset.__class__ = type("Recorded", (PairDataset,), {
+        "__getitems__": lambda self, step: record(step)})
     return rows
 
 
-@pytest.mark.parametrize(("method", "micros"), [(RUN.method, (4, 1)), (CONFIDENCE, (2,))])
-def test_gradient_accumulation_does_not_change_the_result(make, method, micros):
+def rewards_of(model, micro):
+    """(P, 2) of a collated micro batch: left, right."""
+    rewards = model(**{name: micro[name] for name in MODEL_INPUTS}).flatten()
+    return torch.stack([rewards[micro["left"]], rewards[micro["right"]]], dim=1)
+
+
+def all_pairs(trainer, data):
+    """All pairs of a data set in one micro batch."""
+    budget = trainer.budgets[0]._replace(tokens=10**6)
+    micro, = micro_batches(data.trees, np.arange(len(data)), budget, 0, 1)
+    return trainer.data_collator(data.__getitems__(Step(len(data), [micro])))["micro_batches"][0]
+
+
+@pytest.mark.parametrize("split", [random_pairs(PAIRS), TREES], ids=["pairs", "trees"])
+@pytest.mark.parametrize(("method", "budgets"), [(RUN.method, (60, 1)), (CONFIDENCE, (60,))])
+def test_gradient_accumulation_does_not_change_the_result(make, method, budgets, split):
     run = run_with(method, center_coef=0.01)
-    whole = make(run)
+    whole = make(run, split)
     start, end = weights(whole), trained(whole)
     assert whole.state.global_step == 6 and gap(start, end) > 1e-3
-    for micro in micros:
-        parts = make(run, micro_batch_pairs=micro)
-        assert parts.args.gradient_accumulation_steps == 16 // micro
-        assert gap(trained(parts), end) < 1e-5
+    for budget in budgets:
+        parts = make(run, split, micro_batch_tokens=budget)
+        counts = [len(step["micro_batches"]) for step in parts.get_train_dataloader()]
+        assert counts[0] == 16 if budget == 1 else 1 < counts[0] < 16
+        assert gap(trained(parts), end) < ROUNDING
         np.testing.assert_allclose(logged(parts), logged(whole), atol=1e-5)
 
 
-def test_a_micro_batch_that_does_not_divide_the_batch_does_not_change_the_result(make):
-    odd = make(micro_batch_pairs=6)  # the largest divisor of 16 below 6 is 4
-    assert odd.args.per_device_train_batch_size == 4
-    assert gap(trained(odd), trained(make())) < 1e-5
+@pytest.mark.parametrize("together", ["prompts", "pairs"])
+def test_layout_checkpointing_and_logging_do_not_change_the_result(make, together):
+    run = run_with(shuffle=together)
+    plain = trained(make(run, TREES))
+    for changes in ({"share_prompt": False}, {"pack": False}, {"gradient_checkpointing": True},
+                    {"share_prompt": False, "pack": False, "micro_batch_tokens": 100}):
+        assert gap(trained(make(run, TREES, **changes)), plain) < ROUNDING
+    assert gap(trained(make(run, TREES, save_steps=1, logging_steps=3)), plain) == 0
 
 
-def test_layout_checkpointing_and_logging_do_not_change_the_result(make):
-    plain = trained(make())
-    assert gap(trained(make(share_prompt=False)), plain) < 1e-5
-    assert gap(trained(make(gradient_checkpointing=True)), plain) < 1e-5
-    assert gap(trained(make(save_steps=1, logging_steps=3)), plain) == 0
+@pytest.mark.parametrize("runtime", [{}, {"pack": False}, {"share_prompt": False},
+                                     {"micro_batch_tokens": 1}], ids=str)
+def test_six_pairs_over_four_responses_give_the_gradient_of_six_separate_pairs(make, runtime):
+    """In plain torch: each pair a forward of its own."""
+    split, labels = tree_pairs(1, 4), np.random.default_rng(5).random(6)
+    run = run_with(max_grad_norm=1e9, center_coef=0.01)
+    trainer, single = make(run, split, labels, **runtime), make(run, split, labels)
+    model, data, expected = single.model.train(), single.train_dataset, 0
+    for i in range(6):
+        micro = single.data_collator.collate(data.read(np.array([i]), np.zeros(1, int)))
+        rewards = rewards_of(model, micro)
+        loss = soft_bradley_terry(rewards[:, 0] - rewards[:, 1], micro["labels"])
+        loss = (loss + 0.01 * rewards.square().mean(dim=1)).sum() / 6
+        loss.backward()
+        expected += loss.item()
+    step, = trainer.get_train_dataloader()
+    assert trainer.training_step(trainer.model, step).item() == pytest.approx(expected, abs=1e-6)
+    for (name, found), wanted in zip(trainer.model.named_parameters(), model.parameters(),
+                                     strict=True):
+        torch.testing.assert_close(found.grad, wanted.grad, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_a_rank_without_pairs_has_a_loss_and_gradients_of_0(make):
+    trainer = make()
+    step = trainer.data_collator((16, [FILLER]))
+    assert trainer.training_step(trainer.model, step).item() == 0
+    assert all(not parameter.grad.any() for parameter in trainer.model.parameters())
 
 
 def test_the_logged_losses_and_the_steps_are_those_of_plain_torch(make):
@@ -122,12 +170,10 @@ def test_the_logged_losses_and_the_steps_are_those_of_plain_torch(make):
     batches = list(epoch_batches(trainer, 2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
     losses = []
-    for step, rows in enumerate(batches):
+    for step, micro in enumerate(batches):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / len(batches))
-        batch = trainer.data_collator(trainer.train_dataset.__getitems__(rows))
-        labels, _ = batch.pop("labels"), batch.pop("row")
-        rewards = model(**batch)
-        loss = pair_loss(run.method, rewards[:, 0] - rewards[:, 1], labels, 0.0).mean()
+        rewards = rewards_of(model, micro)
+        loss = pair_loss(run.method, rewards[:, 0] - rewards[:, 1], micro["labels"], 0.0).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
@@ -139,12 +185,14 @@ def test_the_logged_losses_and_the_steps_are_those_of_plain_torch(make):
 
 
 def epoch_batches(trainer, epochs):
-    """The rows of every optimiser step, by the trainer's own loader."""
+    """The only micro batch of every optimiser step, by the trainer's own loader."""
     for epoch in range(epochs):
         loader = trainer.get_train_dataloader()
         loader.set_epoch(epoch)
-        for batch in loader:
-            yield batch["row"].tolist()
+        for step in loader:
+            micro, = step["micro_batches"]
+            assert len(micro["row"]) == step["pairs"]
+            yield micro
 
 
 def test_every_parameter_changes(make):
@@ -198,8 +246,12 @@ def test_the_confidence_ramp_follows_the_optimiser_s_steps(make, monkeypatch):
     seen = []
     monkeypatch.setattr("src.trainer.pair_loss", lambda method, margin, label, progress: (
         seen.append(progress) or pair_loss(method, margin, label, progress)))
-    make(run_with(CONFIDENCE), micro_batch_pairs=8).train()
-    steps = np.repeat(np.arange(6), [2, 2, 1, 2, 2, 1])
+    trainer = make(run_with(CONFIDENCE), micro_batch_tokens=100)
+    counts = [len(step["micro_batches"]) for _ in range(2) for step in
+              trainer.get_train_dataloader()]
+    trainer.train()
+    steps = np.sort(np.round(np.array(seen) * 6))
+    assert len(seen) > 6 and set(steps) == set(range(6)) and len(counts) == 6
     assert seen == pytest.approx((steps / 6).tolist())
 
 
@@ -207,10 +259,9 @@ def test_centering_pulls_rewards_towards_0(make):
     def size(coef):
         trainer = make(run_with(epochs=10, center_coef=coef))
         trainer.train()
-        batch = trainer.data_collator(trainer.train_dataset.__getitems__(range(PAIRS)))
         with torch.no_grad():
-            return trainer.model(**{k: v for k, v in batch.items()
-                                    if k not in ("labels", "row")}).square().mean().item()
+            return rewards_of(trainer.model, all_pairs(trainer, trainer.train_dataset)
+                              ).square().mean().item()
     assert size(0.5) < 0.5 * size(0.0)
 
 
@@ -241,14 +292,14 @@ class TestEarlyStopping:
         assert trainer.state.global_step == 6 and len(self.evaluations(trainer)) == 2
 
     def test_its_loss_is_the_cross_entropy_against_weak_labels_of_every_pair_once(self, make):
-        weak = np.random.default_rng(1).random(21)  # 21: the last batch of 8 is ragged
+        weak = np.random.default_rng(1).random(21)
         val = PairDataset(random_pairs(21, seed=9), weak)
         trainer = make(self.RUN, val=val)
-        batch = trainer.data_collator(val.__getitems__(range(21)))
-        labels, _ = batch.pop("labels"), batch.pop("row")
+        batch = all_pairs(trainer, val)
         with torch.no_grad():
-            rewards = trainer.model.eval()(**batch)
-        expected = soft_bradley_terry(rewards[:, 0] - rewards[:, 1], labels).mean().item()
+            rewards = rewards_of(trainer.model.eval(), batch)
+        expected = soft_bradley_terry(rewards[:, 0] - rewards[:, 1], batch["labels"]).mean().item()
+        assert len(trainer.get_eval_dataloader()) > 3
         assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-5)
 
     def test_without_it_nothing_is_evaluated(self, make):
@@ -260,7 +311,7 @@ class TestEarlyStopping:
 def test_a_nan_loss_stops_before_the_step_and_names_step_and_pairs(make):
     labels = np.full(PAIRS, 0.5)
     split = random_pairs(PAIRS)
-    third = list(epoch_batches(make(), 1))[2]
+    third = list(epoch_batches(make(), 1))[2]["row"].tolist()
     labels[third[0]] = np.nan
     trainer = make(split=split, labels=labels, save_steps=1)
     with pytest.raises(NonFiniteLossError) as stopped:
@@ -280,22 +331,6 @@ def test_a_nan_among_val_pairs_names_the_val_pair(make):
     trainer = make(TestEarlyStopping.RUN, val=PairDataset(val_split, val_labels))
     with pytest.raises(NonFiniteLossError, match=val_split.pair_ids[7]):
         trainer.train()
-
-
-@pytest.mark.parametrize(("batch", "limit", "world", "expected"), [
-    (16, 16, 1, (16, 1)), (16, 100, 1, (16, 1)), (16, 6, 1, (4, 4)), (16, 1, 1, (1, 16)),
-    (15, 4, 1, (3, 5)), (7, 4, 1, (1, 7)), (32, 8, 4, (8, 1)), (24, 16, 2, (12, 1)),
-    (30, 8, 2, (5, 3)),
-])
-def test_a_micro_batch_is_the_largest_divisor_of_a_device_s_share(batch, limit, world, expected):
-    runtime = dataclasses.replace(RUNTIME, micro_batch_pairs=limit)
-    assert micro_batch(batch, runtime, world) == expected
-    assert expected[0] * expected[1] * world == batch
-
-
-def test_a_batch_that_the_devices_cannot_share_is_refused():
-    with pytest.raises(UserError, match="batch_pairs 16 cannot be shared by 3 processes"):
-        micro_batch(16, RUNTIME, 3)
 
 
 @pytest.mark.parametrize(("pairs", "epochs", "steps"), [

@@ -1,25 +1,32 @@
-"""Sharing a prompt changes no reward and no gradient, in any family."""
+"""Sharing prompts and rows changes no reward and no gradient: every family, every back end."""
 
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from configs.errors import UserError
+from model import attention_dense
+from model.attention_dense import BLOCK_TOKENS
+from model.attention_flex import flex_length
 from model.reward_model import build_reward_model
-from model.tree_attention import attention_masks, tree_mask
+from model.tree_attention import Layout, groups
 from tests.families import (
     FAMILIES,
     PAD,
     WINDOW,
-    plain_batch,
+    packed_batch,
     random_tree,
-    tiny_config,
     tree_batch,
 )
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 KEPT = (0, 1, 2, 5)
-TREES = [random_tree(9, (7, 12, 3), seed=0), random_tree(4, (2, 14), seed=1)]
+TREES = [random_tree(9, (7, 12, 3), seed=0), random_tree(4, (2, 14), seed=1),
+         random_tree(6, (5,), seed=2), random_tree(3, (2, 1), seed=3)]
+SEQUENCES = [sequence for tree in TREES for sequence in tree.sequences]
+WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 0.7, -0.3, 2.0])
+WAYS = [(backend, rows, shortcut) for backend in ("dense", "flex", "varlen")
+        for rows in ("packed", "padded") for shortcut in (True, False)]
 
 
 def pair_of_models(folder, tmp_path, **options):
@@ -27,7 +34,7 @@ def pair_of_models(folder, tmp_path, **options):
     ours = build_reward_model(folder, KEPT, 0, pad_token_id=PAD, **options)
     ours.save_pretrained(tmp_path)
     plain = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path, attn_implementation=ours.config._attn_implementation)
+        tmp_path, attn_implementation="eager")
     return ours, plain
 
 
@@ -35,68 +42,130 @@ def present(rewards, batch):
     return rewards[batch["last_index"] >= 0]
 
 
+def layout_of(batch, backend="dense"):
+    return Layout(batch["position_ids"], batch["tree"], batch["branch"], batch["last_index"],
+                  backend)
+
+
+def whole_mask(batch, window=None):
+    index = torch.arange(batch["tree"].shape[1]).expand(len(batch["tree"]), -1)
+    return layout_of(batch).sees(index, index, window)
+
+
 def test_mask_of_a_small_row_is_the_tree():
-    branch = torch.tensor([[0, 0, 1, 1, 2, -1]])
-    positions = torch.tensor([[0, 1, 2, 3, 2, 0]])
-    expected = torch.tensor([[1, 0, 0, 0, 0, 0],
-                             [1, 1, 0, 0, 0, 0],
-                             [1, 1, 1, 0, 0, 0],
-                             [1, 1, 1, 1, 0, 0],
-                             [1, 1, 0, 0, 1, 0],
-                             [0, 0, 0, 0, 0, 1]], dtype=torch.bool)
-    assert torch.equal(tree_mask(branch, positions)[0, 0], expected)
+    batch = packed_batch([random_tree(2, (2, 1)), random_tree(1, (1,))], extra=1)
+    expected = torch.tensor([[1, 0, 0, 0, 0, 0, 0, 0],
+                             [1, 1, 0, 0, 0, 0, 0, 0],
+                             [1, 1, 1, 0, 0, 0, 0, 0],
+                             [1, 1, 1, 1, 0, 0, 0, 0],
+                             [1, 1, 0, 0, 1, 0, 0, 0],
+                             [0, 0, 0, 0, 0, 1, 0, 0],
+                             [0, 0, 0, 0, 0, 1, 1, 0],
+                             [0, 0, 0, 0, 0, 0, 0, 1]], dtype=torch.bool)
+    assert torch.equal(whole_mask(batch)[0], expected)
     windowed = expected.clone()
     windowed[[2, 3, 3, 4], [0, 0, 1, 0]] = False  # 2 or more positions back
-    assert torch.equal(tree_mask(branch, positions, window=2)[0, 0], windowed)
+    assert torch.equal(whole_mask(batch, window=2)[0], windowed)
 
 
 def test_mask_of_one_response_is_the_ordinary_causal_one():
-    branch = torch.tensor([[0, 0, 0, 1, 1]])
-    expected = torch.ones(5, 5).tril().bool()
-    assert torch.equal(tree_mask(branch, torch.arange(5)[None])[0, 0], expected)
+    batch = packed_batch([random_tree(3, (2,))])
+    assert torch.equal(whole_mask(batch)[0], torch.ones(5, 5).tril().bool())
+
+
+@pytest.mark.parametrize("size", [1, 4, 6, 20, 500])
+def test_blocks_cover_every_query_once_and_hold_all_that_it_sees(size):
+    batch = packed_batch(TREES, extra=3)
+    sees, length = whole_mask(batch)[0], batch["tree"].shape[1]
+    found = torch.zeros(length, length, dtype=torch.int)
+    for group in groups(layout_of(batch).segments(), size):
+        for block in group.blocks:
+            assert group.start <= block.start < block.end <= group.end
+            assert block.end - block.start <= max(size, 1)
+            for start, end in block.keys:
+                found[block.start:block.end, start:end] += 1
+    assert (found[sees] == 1).all() and found.max() == 1
+    assert found.sum() == length * length or size < 500
 
 
 @every_family
-def test_tree_rewards_equal_separate_forwards_of_the_library(base, family, tmp_path):
-    ours, plain = pair_of_models(base(family), tmp_path)
-    batch = tree_batch(TREES, extra=2)
-    with torch.no_grad():
+@pytest.mark.parametrize(("backend", "rows", "shortcut"), WAYS)
+def test_rewards_and_gradients_equal_separate_forwards(base, family, backend, rows, shortcut,
+                                                       tmp_path, monkeypatch):
+    if backend == "varlen" and family == "gemma2":
+        pytest.skip("its scores are capped: refused, see below")
+    monkeypatch.setitem(BLOCK_TOKENS, "cpu", 6)  # trees are cut, and short ones taken together
+    ours, plain = pair_of_models(base(family), tmp_path, attention=backend,
+                                 last_layer_shortcut=shortcut)
+    batch = packed_batch(TREES) if rows == "packed" else tree_batch(TREES, extra=2)
+    with torch.set_grad_enabled(backend != "flex"):  # it has no backward on CPUs
         rewards = present(ours(**batch), batch)
-        alone = [plain(torch.tensor([sequence])).logits[0, 0]
-                 for tree in TREES for sequence in tree.sequences]
+    alone = torch.stack([plain(torch.tensor([sequence])).logits[0, 0] for sequence in SEQUENCES])
     assert min(map(len, TREES[0].sequences)) > 2 * WINDOW
-    torch.testing.assert_close(rewards, torch.stack(alone), rtol=0, atol=1e-5)
-
-
-@every_family
-def test_tree_gradients_equal_those_of_separate_forwards(base, family, tmp_path):
-    ours, plain = pair_of_models(base(family), tmp_path)
-    batch = tree_batch(TREES, extra=1)
-    weights = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0])
-    (present(ours(**batch), batch) * weights).sum().backward()
-    sequences = [sequence for tree in TREES for sequence in tree.sequences]
-    (plain(**plain_batch(sequences)).logits[:, 0] * weights).sum().backward()
+    torch.testing.assert_close(rewards, alone, rtol=0, atol=1e-5)
+    if backend == "flex":
+        return
+    (rewards * WEIGHTS).sum().backward()
+    (alone * WEIGHTS).sum().backward()
     reference = dict(plain.named_parameters())
     for name, parameter in ours.named_parameters():
         expected = reference[name].grad
         scale = expected.abs().max().clamp(min=1)
         assert (parameter.grad - expected).abs().max() <= 1e-5 * scale, name
-        assert torch.isfinite(parameter.grad).all()
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
-def test_eager_and_sdpa_agree(base, family):
-    batch = tree_batch(TREES)
-    with torch.no_grad():
-        rewards = [build_reward_model(base(family), KEPT, 0, pad_token_id=PAD,
-                                      attn_implementation=name)(**batch)
-                   for name in ("eager", "sdpa")]
-    torch.testing.assert_close(*rewards, rtol=0, atol=1e-5)
+@every_family
+def test_under_autocast_the_back_ends_agree_in_bf16(base, family):
+    batch = packed_batch(TREES)
+    backends = ["dense", "flex"] + ["varlen"] * (family != "gemma2")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = [build_reward_model(base(family), KEPT, 0, pad_token_id=PAD,
+                                    attention=name)(**batch) for name in backends]
+    for rewards in found:
+        assert rewards.dtype == torch.float32
+        torch.testing.assert_close(rewards, found[0], rtol=0.05, atol=0.05)
+
+
+def test_the_last_layer_works_for_the_tokens_that_are_read_alone(base):
+    counted = {}
+    for shortcut in (False, True):
+        model = build_reward_model(base("llama"), KEPT, 0, pad_token_id=PAD,
+                                   last_layer_shortcut=shortcut)
+        last = model.base_model.layers[-1]
+        for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.down_proj"):
+            last.get_submodule(name).register_forward_hook(
+                lambda module, args, out, key=(shortcut, name): counted.__setitem__(
+                    key, args[0].shape[1]))
+        model(**packed_batch(TREES))
+    tokens = packed_batch(TREES)["input_ids"].numel()
+    assert set(counted.values()) == {tokens, len(SEQUENCES)}
+    assert counted[True, "mlp.down_proj"] == counted[True, "self_attn.q_proj"] == len(SEQUENCES)
+    assert counted[True, "self_attn.k_proj"] == tokens == counted[False, "mlp.down_proj"]
+
+
+def test_scores_between_responses_and_ahead_are_not_computed(base, monkeypatch):
+    computed = []
+    real = attention_dense._masked
+    monkeypatch.setattr(attention_dense, "_masked", lambda q, k, *rest: (
+        computed.append(q.shape[2] * k.shape[2]), real(q, k, *rest))[1])
+    monkeypatch.setitem(BLOCK_TOKENS, "cpu", 16)
+    tree = random_tree(64, (32, 32))
+    model = build_reward_model(base("llama"), (0,), 0, pad_token_id=PAD,
+                               last_layer_shortcut=False)
+    model(**packed_batch([tree]))
+    causal = sum(i + 1 for i in range(64)) + 2 * sum(64 + i + 1 for i in range(32))
+    assert causal < sum(computed) < 1.25 * causal < 0.6 * 128 ** 2
+
+
+def test_flex_lengths_are_few_and_multiples_of_a_tile():
+    lengths = {flex_length(n) for n in range(1, 16385)}
+    assert all(length % 128 == 0 for length in lengths) and len(lengths) == 14
+    assert all(n <= flex_length(n) < max(2 * n, 129) for n in range(1, 16385))
 
 
 @every_family
 def test_gradient_checkpointing_changes_no_gradient(base, family):
-    batch = tree_batch(TREES)
+    batch = packed_batch(TREES)
     grads = []
     for checkpointing in (False, True):
         model = build_reward_model(base(family), KEPT, 0, pad_token_id=PAD).train()
@@ -118,16 +187,6 @@ def test_prompt_and_responses_see_nothing_of_another_response(base):
     assert torch.equal(before[1:], after[1:])
 
 
-@every_family
-def test_the_mask_is_always_given_so_no_packing_is_inferred(family):
-    batch = tree_batch(TREES)
-    config = tiny_config(family)
-    config._attn_implementation = "eager"
-    masks = attention_masks(config, batch["branch"], batch["position_ids"], torch.float32)
-    for mask in masks.values() if isinstance(masks, dict) else [masks]:
-        assert mask.ndim == 4 and mask.dtype == torch.float32
-
-
 def test_rows_longer_than_the_learned_positions_work_while_each_branch_fits(base):
     tree = random_tree(20, (15, 15, 15))  # 65 tokens in a row, 40 positions
     for family in ("gpt2", "gpt_neo"):
@@ -142,8 +201,8 @@ def random_tree_of(tree, i):
     return type(tree)(tree.prompt, [tree.responses[i]])
 
 
-def test_other_attention_back_ends_are_refused():
-    config = tiny_config("llama")
-    config._attn_implementation = "flash_attention_2"
-    with pytest.raises(UserError, match="sdpa or eager"):
-        attention_masks(config, torch.zeros(1, 2), torch.arange(2)[None], torch.float32)
+def test_back_ends_that_cannot_serve_are_refused_at_the_door(base):
+    with pytest.raises(UserError, match="'flash': expected one of auto, dense"):
+        build_reward_model(base("llama"), KEPT, 0, pad_token_id=PAD, attention="flash")
+    with pytest.raises(UserError, match="varlen: it cannot cap"):
+        build_reward_model(base("gemma2"), KEPT, 0, pad_token_id=PAD, attention="varlen")

@@ -20,7 +20,7 @@ RUNS = {"teachers": 2, "ceilings": 1, "students": 2}
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> TinyExperiment:
     return make_experiment(tmp_path_factory.mktemp("day"), rows=2000, layers=([1, 2], [4]),
-                           train={"batch_pairs": 64}, runtime={"micro_batch_pairs": 32})
+                           train={"batch_pairs": 64}, runtime={"micro_batch_tokens": 8192})
 
 
 @pytest.fixture(scope="module")

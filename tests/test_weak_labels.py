@@ -75,7 +75,7 @@ def scored(monkeypatch):
     """Scores without a model; the list grows with every time that they are asked for."""
     asked = []
 
-    def scores_of(folder, identity, split, split_name, runtime):
+    def scores_of(folder, identity, split, split_name, runtime, trunk):
         asked.append(split_name)
         return pd.DataFrame({"pair_id": IDS, "reward_chosen": np.arange(6, dtype=np.float32),
                              "reward_rejected": np.full(6, 2, np.float32)})

@@ -1,10 +1,12 @@
 """Tokenised pairs in memory, for tests of what only needs token ids and labels."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from data.records import content_hash
+from data.tokenised import IDS
 from tests.families import PAD
 
 
@@ -26,9 +28,12 @@ class MemorySplit:
     def rows(self, indices: Sequence[int]) -> list[dict]:
         return [self._rows[i] for i in indices]
 
+    def ids(self, rows: Sequence[int], columns: Sequence[int]) -> list[np.ndarray]:
+        return [np.array(self._rows[row][IDS[column]], np.int32)
+                for row, column in zip(rows, columns, strict=True)]
+
     def lengths(self) -> np.ndarray:
-        return np.array([[len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
-                         for row in self._rows])
+        return np.array([[len(row[name]) for name in IDS] for row in self._rows])
 
 
 def random_pairs(count: int, seed: int = 0) -> MemorySplit:
@@ -43,3 +48,17 @@ def random_pairs(count: int, seed: int = 0) -> MemorySplit:
         {"pair_id": content_hash([seed, i]), "prompt_id": content_hash(f"{seed}-{i // 2}"),
          "prompt_ids": ids(0, PAD, 6), "chosen_ids": ids(0, PAD // 2, 7),
          "rejected_ids": ids(PAD // 2, PAD, 7)} for i in range(count)])
+
+
+def tree_pairs(prompts: int, responses: int, seed: int = 0) -> MemorySplit:
+    """Prompts of that many responses each, and the pairs among them: six of four responses."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for prompt in range(prompts):
+        asked, *said = (draw.integers(0, PAD, draw.integers(2, 9)).tolist()
+                        for _ in range(responses + 1))
+        rows += [{"pair_id": content_hash([seed, prompt, first, second]),
+                  "prompt_id": content_hash(f"{seed}-{prompt}"), "prompt_ids": asked,
+                  "chosen_ids": said[first], "rejected_ids": said[second]}
+                 for first, second in itertools.combinations(range(responses), 2)]
+    return MemorySplit(rows)

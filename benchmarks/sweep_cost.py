@@ -1,0 +1,153 @@
+"""A sweep's cost: the demo's grid, and students of which only the top layers train.
+
+    python benchmarks/sweep_cost.py                        # both, small
+    python benchmarks/sweep_cost.py --part deep --pairs 480 --mix multi_turn --json FILE
+
+demo: teachers, ceilings and students of the demo experiment, one seed and one epoch, trained,
+labelled and scored on test: with every key off and labels made anew for each student, with labels
+made once for each teacher, and with every key on.
+deep: 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs, without and with the trunk cache. The
+cache is made anew in each round. Ratios are to each part's first system.
+"""
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import options  # noqa: E402, I001 - first: it sets the environment
+from benchmarks import grids  # noqa: E402
+from benchmarks.measure import Clock, Measured, Round, System, alternate, ratios  # noqa: E402
+from benchmarks.ours import PLAIN  # noqa: E402
+from benchmarks.rows import cpu_ratio, show  # noqa: E402
+from benchmarks.table import Row  # noqa: E402
+from configs.errors import UserError, run_command  # noqa: E402
+from configs.schema import RuntimeConfig  # noqa: E402
+from data.tokenised import TokenisedSplit  # noqa: E402
+from src.sweep import Sweep  # noqa: E402
+from src.trees import trees_of  # noqa: E402
+
+FULL = dataclasses.replace(PLAIN, share_prompt=True, pack=True, last_layer_shortcut=True,
+                           trunk_cache_gb=RuntimeConfig().trunk_cache_gb)
+SEEDS, TEACHERS, DEEP_LAYERS, TRAINABLE = 3, 4, 8, 2
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_options(parser, pairs=32, layers=(DEEP_LAYERS,))
+    parser.add_argument("--part", nargs="+", choices=("demo", "deep"), default=["demo", "deep"])
+    parser.add_argument("--demo_pairs", type=int, default=100, metavar="N",
+                        help="of each training split of the demo (default: %(default)s)")
+    return parser.parse_args()
+
+
+def system(name: str, make: Callable[[], Sweep], work: Callable[[Sweep, Path], None],
+           runs: Path) -> System:
+    """`work` over a sweep opened anew and an empty folder of runs, which stays until the next."""
+    def run(number: int) -> Round:
+        folder = Path(tempfile.mkdtemp(prefix="round-", dir=runs))
+        sweep = make()
+        with grids.all_counted() as sizes:
+            clock = Clock()
+            work(sweep, folder)
+            result = clock.read(sum(sizes))
+        folder.rename(_emptied(runs / "latest"))
+        return result
+
+    runs.mkdir()
+    return System(name, run)
+
+
+def _emptied(folder: Path) -> Path:
+    grids.shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def demo(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """The demo's grid with less and more of its work shared."""
+    def sweep(runtime: RuntimeConfig) -> Sweep:
+        return Sweep(grids.demo_experiment(folder, args.demo_pairs, runtime), folder / "processed")
+
+    kinds = {"every key off, labels for each student": (PLAIN, False),
+             "every key off, labels for each teacher": (PLAIN, True),
+             "every key on": (FULL, True)}
+    systems = [system(name, lambda runtime=runtime: sweep(runtime),
+                      lambda opened, runs, once=once: grids.run_grid(opened, runs, once),
+                      folder / f"runs-{number}")
+               for number, (name, (runtime, once)) in enumerate(kinds.items())]
+    measured = alternate(systems, args.rounds, "demo grid")
+    whole = sweep(FULL)
+    scored = {"train_2": len(whole.runs("teachers")),
+              "test": sum(len(whole.runs(stage)) for stage in grids.STAGES)}
+    labelled = sum(_tokens(whole.split("demo", split)) * count for split, count in scored.items())
+    return _rows("demo", measured, whole, grids.STAGES, labelled, args,
+                 layers=whole.base("demo").layers, pairs=args.demo_pairs)
+
+
+def deep(args: argparse.Namespace, folder: Path) -> list[Row]:
+    """Deep-only students without and with the trunk cache."""
+    shape = dataclasses.replace(options.shapes_of(args)[0], vocab=grids.vocabulary())
+    if shape.layers < TRAINABLE + TEACHERS - 1:
+        raise UserError(f"--layers {shape.layers}: four teachers of {TRAINABLE} layers and more "
+                        f"need at least {TRAINABLE + TEACHERS - 1}")
+    mix = options.mixes_of(args)[0]
+
+    def sweep(runtime: RuntimeConfig) -> Sweep:
+        return Sweep(grids.deep_experiment(folder, shape, mix, args.pairs, tuple(range(SEEDS)),
+                                           TRAINABLE, runtime), folder / "processed")
+
+    kinds = {"without the trunk cache": dataclasses.replace(FULL, trunk_cache_gb=0.0),
+             "with the trunk cache": FULL}
+    systems = [system(name, lambda runtime=runtime: sweep(runtime), grids.train_students,
+                      folder / f"runs-{number}")
+               for number, (name, runtime) in enumerate(kinds.items())]
+    measured = alternate(systems, args.rounds, f"top {TRAINABLE} of {shape.layers} layers")
+    difference = grids.largest_difference(folder / "runs-0" / "latest",
+                                          folder / "runs-1" / "latest")
+    return _rows(mix.name, measured, sweep(FULL), ("students",), 0, args, layers=shape.layers,
+                 pairs=args.pairs, trainable_layers=TRAINABLE, weight_difference=difference)
+
+
+def _tokens(split: TokenisedSplit) -> int:
+    """Tokens of the distinct prompts and responses of a split."""
+    trees = trees_of(split, share_prompt=True)
+    return int(trees.prompt_tokens.sum() + trees.response_tokens.sum())
+
+
+def _rows(mix: str, measured: list[Measured], sweep: Sweep, stages: tuple[str, ...],
+          labelled: int, args: argparse.Namespace, **facts) -> list[Row]:
+    """A row for each system. Useful tokens: those of every step's trees, and `labelled`."""
+    runs = [run for stage in stages for run in sweep.runs(stage)]
+    useful = sum(sweep.work(run)[0] for run in runs) + labelled
+    pairs = sum(len(sweep.split(run.model, run.split)) * run.train.epochs for run in runs)
+    facts = {"benchmark": "sweep_cost", "runs": len(runs), "rounds": args.rounds, **facts,
+             **options.machine_facts(args)}
+    rows = []
+    for own in measured:
+        ratio = ratios(own, measured[0])
+        rows.append(Row(mix, own.system.name, pairs * args.rounds / own.total_seconds, own.tokens,
+                        useful * args.rounds, own.peak_mib, ratio.median, ratio.low, ratio.high,
+                        cpu_ratio(own, measured[0]), None, facts))
+    return rows
+
+
+def main() -> None:
+    args = parse_args()
+    options.prepare(args)
+
+    def tables():
+        for part in dict.fromkeys(args.part):
+            with tempfile.TemporaryDirectory() as folder:
+                yield {"demo": demo, "deep": deep}[part](args, Path(folder))
+
+    show(tables(), args.json)
+
+
+if __name__ == "__main__":
+    run_command(main)

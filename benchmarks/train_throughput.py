@@ -1,0 +1,78 @@
+"""Training: pairs a second of TRL's RewardTrainer, a padded Trainer, and ours trick by trick.
+
+    python benchmarks/train_throughput.py                                # one mix, 4 layers
+    python benchmarks/train_throughput.py --mix all --layers 4 8 --json FILE
+    python benchmarks/train_throughput.py --shape llama_3_2_1b --layers 16 8 --length_scale 4
+
+Every system does an epoch over the same pairs in each round, with the same model, optimiser and
+pairs in a step. Timed is what lies between the first batch and the last optimiser step. The ratio
+is to TRL, round by round.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import options  # noqa: E402, I001 - first: it sets the environment
+from benchmarks.equality import reward_difference  # noqa: E402
+from benchmarks.measure import alternate  # noqa: E402
+from benchmarks.mixes import Row as Pair  # noqa: E402
+from benchmarks.ours import ALL, steps_of_tricks, training_systems  # noqa: E402
+from benchmarks.peers import Task, require_trl, trainer_systems, trl_systems  # noqa: E402
+from benchmarks.rows import show, table_rows  # noqa: E402
+from benchmarks.shapes import Shape, write_model  # noqa: E402
+from benchmarks.table import Row  # noqa: E402
+from benchmarks.tokens import describe  # noqa: E402
+from configs.errors import run_command  # noqa: E402
+from configs.schema import RuntimeConfig  # noqa: E402
+
+FORWARD_AND_BACKWARD = 3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_options(parser, pairs=48, layers=(4,))
+    ours = parser.add_argument_group("ours")
+    ours.add_argument("--micro_batch_tokens", type=int, metavar="N",
+                      default=RuntimeConfig().micro_batch_tokens,
+                      help="budget of a packed row (default: %(default)s)")
+    ours.add_argument("--attention", default="auto", choices=("auto", "dense", "flex", "varlen"))
+    parser.add_argument("--no_trl", action="store_true", help="leave TRL out; ratios are then to "
+                        "the padded transformers.Trainer")
+    return parser.parse_args()
+
+
+def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[Row]:
+    """The rows of one mix and one depth."""
+    configs = steps_of_tricks(micro_batch_tokens=args.micro_batch_tokens, attention=args.attention)
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_model(shape, Path(folder) / "model", args.seed)
+        task = Task(model, pairs, args.rounds, args.batch_pairs, shape.pad, args.seed)
+        systems = [*([] if args.no_trl else trl_systems(task)), *trainer_systems(task),
+                   *training_systems(task, configs, Path(folder))]
+        difference = reward_difference(model, pairs[: args.pairs], args.batch_pairs, configs[ALL],
+                                       Path(folder))
+        measured = alternate(systems, args.rounds, f"{mix}, {shape.layers} layers")
+    facts = {"benchmark": "train_throughput", "layers": shape.layers, "hidden": shape.hidden,
+             **describe(pairs, args.batch_pairs, args.seed), "batch_pairs": args.batch_pairs,
+             "rounds": args.rounds, "micro_batch_tokens": args.micro_batch_tokens,
+             "attention": args.attention, "reward_difference": difference,
+             **options.machine_facts(args)}
+    return table_rows(measured, shape, mix, pairs, FORWARD_AND_BACKWARD, facts)
+
+
+def main() -> None:
+    args = parse_args()
+    options.prepare(args)
+    if not args.no_trl:
+        require_trl()
+    show((measure(args, *each) for each in options.work_of(args)), args.json)
+
+
+if __name__ == "__main__":
+    run_command(main)
