@@ -134,20 +134,21 @@ def _deepest_found(trunk: Trunk, trunks_dir: Path) -> tuple[Path, dict] | None:
 def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
     """An empty file of the right size; whether the budget allows it. What was used longest ago goes
     first."""
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed launch left
     size = facts["tokens"] * facts["width"] * np.dtype(STORED[facts["dtype"]]).itemsize
     budget = runtime.trunk_cache_gb * 1e9
     if size > budget:
         print(f"{folder.name}: its hidden states need {size / 1e9:.1f} GB, above trunk_cache_gb "
               f"{runtime.trunk_cache_gb:g}: the frozen layers run every time", flush=True)
         return False
-    others = sorted((path for path in folder.parent.glob(f"*/{MANIFEST}")),
-                    key=lambda path: path.stat().st_mtime)
-    used = sum((path.parent / HIDDEN).stat().st_size for path in others)
-    for path in others:
+    others = sorted((path.parent for path in folder.parent.glob(f"*/{MANIFEST}")
+                     if _facts(path.parent)), key=lambda other: (other / MANIFEST).stat().st_mtime)
+    used = sum((other / HIDDEN).stat().st_size for other in others)
+    for other in others:
         if used + size > budget:
-            used -= (path.parent / HIDDEN).stat().st_size
-            shutil.rmtree(path.parent)
-    folder.mkdir(parents=True, exist_ok=True)
+            used -= (other / HIDDEN).stat().st_size
+            shutil.rmtree(other)
+    folder.mkdir(parents=True)
     with (folder / HIDDEN).open("wb") as file:
         file.truncate(size)
     return True

@@ -17,7 +17,8 @@ from tests.families import PAD
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
 IDS = TreeIds([np.array([7, 8]), np.array([9])],
-              [np.array(ids) for ids in ([1], [2, 3], [4], [4], [5])], np.array([0, 0, 0, 1, 1]))
+              [np.array(ids) for ids in ([1], [2, 3], [4], [4], [5])], np.array([0, 0, 0, 1, 1]),
+              np.array([0, 2, 3, 4, 6, 7, 8]))
 """The trees of TreeCollator's example."""
 
 
@@ -69,6 +70,27 @@ def test_the_collator_s_docstring_example_holds_in_a_row_each():
     assert place.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_tokens_go_by_the_split_s_numbers_so_that_their_hidden_states_are_found():
+    number = {pack: TreeCollator(0, pack).lay_out(IDS, hidden_of=lambda token: token)[0]["hidden"]
+              for pack in (True, False)}
+    assert number[True].tolist() == [[0, 1, 3, 4, 5, 6, 2, 7, 8]]
+    assert number[False].tolist() == [[0, 1, 3, 4, 5, 6], [2, 7, 8, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+def test_every_token_of_a_split_has_one_number(share_prompt):
+    split = MemorySplit(random_pairs(4).rows(range(4)) + tree_pairs(2, 3).rows(range(6)))
+    trees = Trees(split, share_prompt)
+    found: dict[int, set] = {}
+    for responses, unit in scoring_batches(trees, Budget(30, packed=True)):
+        batch, _ = TreeCollator(PAD).lay_out(trees.read(responses, unit), lambda token: token)
+        for number, *facts in zip(*(batch[name][0].tolist() for name in (
+                "hidden", "input_ids", "position_ids")), strict=True):
+            found.setdefault(number, set()).add(tuple(facts))
+    assert sorted(found) == list(range(trees.total_tokens))
+    assert all(len(facts) == 1 for facts in found.values())
+
+
 def test_pairs_point_at_their_rewards():
     examples = PairDataset(random_pairs(1), np.ones(1)).read(*whole(random_pairs(1)))._replace(
         ids=IDS, left=np.array([0, 1, 3]), right=np.array([1, 2, 4]))
@@ -76,12 +98,14 @@ def test_pairs_point_at_their_rewards():
         batch = TreeCollator(0, pack).collate(examples)
         assert batch["left"].tolist() == [0, 1, 3] and batch["right"].tolist() == [1, 2, 4]
     _, place = TreeCollator(0, pack=False).lay_out(TreeIds(
-        IDS.prompts[::-1], [*IDS.responses[3:], *IDS.responses[:3]], np.array([0, 0, 1, 1, 1])))
+        IDS.prompts[::-1], [*IDS.responses[3:], *IDS.responses[:3]], np.array([0, 0, 1, 1, 1]),
+        np.zeros(7, int)))
     assert place.tolist() == [0, 1, 3, 4, 5]
 
 
 def test_rewards_are_read_at_the_last_token_even_where_it_is_the_padding_token():
-    ids = TreeIds([np.array([7])], [np.array([1, PAD]), np.array([PAD])], np.array([0, 0]))
+    ids = TreeIds([np.array([7])], [np.array([1, PAD]), np.array([PAD])], np.array([0, 0]),
+                  np.arange(3))
     assert TreeCollator(PAD).lay_out(ids)[0]["last_index"].tolist() == [[2, 3]]
 
 
@@ -111,7 +135,7 @@ def test_rewards_are_the_same_in_every_layout(base, family):
 
 def test_a_filler_is_a_forward_without_a_pair():
     data = PairDataset(random_pairs(3), np.ones(3))
-    assert data.read(np.zeros(0, int), np.zeros(0, int)) is FILLER
+    assert data.read(np.zeros(0, int), np.zeros(0, int)).ids is FILLER.ids
     batch = TreeCollator(PAD).collate(FILLER)
     assert batch["input_ids"].shape == (1, 2) and batch["last_index"].tolist() == [[1]]
     assert all(len(batch[name]) == 0 for name in ("left", "right", "labels", "row"))
