@@ -11,7 +11,8 @@ from benchmarks.peers import pad_pairs, sides_of
 from benchmarks.shapes import load_classifier
 from configs.schema import RuntimeConfig
 from model.reward_model import load_reward_model
-from src.scoring import device, score
+from src.distributed import device, half_precision
+from src.scoring import score
 
 TOLERANCE = {"cpu": 1e-5, "cuda": 0.1}
 """fp32 on a CPU; bf16 compute on CUDA, where a reward's own step is 2^-7."""
@@ -38,8 +39,7 @@ def padded_rewards(classifier: PreTrainedModel, examples: list[dict[str, list[in
                    batch_pairs: int) -> np.ndarray:
     """(n, 2) float32: chosen, rejected, two rows a pair, padded to the longest of a batch."""
     found = [np.zeros((0, 2), np.float32)]
-    with torch.inference_mode(), torch.autocast(
-            device().type, torch.bfloat16, enabled=device().type == "cuda"):
+    with torch.inference_mode(), half_precision():
         for start in range(0, len(examples), batch_pairs):
             batch = pad_pairs(examples[start : start + batch_pairs],
                               pad=classifier.config.pad_token_id)

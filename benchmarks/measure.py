@@ -92,6 +92,8 @@ def spread(values: list[float]) -> Spread:
 def alternate(systems: list[System], rounds: int, title: str) -> list[Measured]:
     """`rounds` rounds of every system, in turn, after one that does not count."""
     measured: list[Measured] = []
+    gc.collect()
+    gc.freeze()  # each collection would look at the libraries' million objects, a quarter second
     with tqdm(total=(rounds + 1) * len(systems), desc=title, unit="run", delay=2) as bar:
         for system in systems:
             bar.set_postfix_str(system.name)

@@ -32,7 +32,8 @@ from configs.errors import run_command  # noqa: E402
 from configs.schema import RuntimeConfig  # noqa: E402
 from data.tokenised import TokenisedSplit  # noqa: E402
 from model.reward_model import load_reward_model  # noqa: E402
-from src.scoring import device, score  # noqa: E402
+from src.distributed import device  # noqa: E402
+from src.scoring import score  # noqa: E402
 
 FORWARD = 1
 

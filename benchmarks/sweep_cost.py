@@ -40,7 +40,7 @@ SEEDS, TEACHERS, DEEP_LAYERS, TRAINABLE = 3, 4, 8, 2
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_options(parser, pairs=32, layers=(DEEP_LAYERS,))
+    options.add_options(parser, pairs=16, layers=(DEEP_LAYERS,))
     parser.add_argument("--part", nargs="+", choices=("demo", "deep"), default=["demo", "deep"])
     parser.add_argument("--demo_pairs", type=int, default=100, metavar="N",
                         help="of each training split of the demo (default: %(default)s)")

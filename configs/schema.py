@@ -156,7 +156,8 @@ class TrainConfig:
 
     epochs: float = 1.0
     batch_pairs: int = 256
-    """Pairs in one optimiser step, over all devices and accumulation steps."""
+    """Pairs in one optimiser step, over all devices and micro batches; a few more or less where the
+    pairs of a prompt would be parted."""
     learning_rate: float | None = None
     """Peak; null for the base model's own."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

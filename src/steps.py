@@ -27,9 +27,10 @@ class StepSampler(Sampler[Step]):
     """One rank's steps of an epoch: every optimiser step takes the same pairs whatever the number
     of ranks, the budget and the layout.
 
-    Prompts a (pairs 0 1 2), b (3), c (4 5 6), shuffled to c a b, in steps of four:
+    Prompts a (pairs 0 1 2), b (3), c (4 5 6), shuffled to c a b, in steps of four, or as near to
+    four as leaves a prompt's pairs together:
 
-        4 5 6 0 | 1 2 3
+        4 5 6 | 0 1 2 3
 
     Args:
         batch_pairs: in a step, over all ranks; the epoch's last step takes what is left.
@@ -51,9 +52,8 @@ class StepSampler(Sampler[Step]):
         return -(-len(self.trees.chosen) // self.batch_pairs)
 
     def __iter__(self) -> Iterator[Step]:
-        order = epoch_order(self.trees, self.seed, self.epoch, self.together)
-        for begin in range(0, len(order), self.batch_pairs):
-            pairs = order[begin : begin + self.batch_pairs]
+        for pairs in epoch_steps(self.trees, self.batch_pairs, self.seed, self.epoch,
+                                 self.together):
             yield Step(len(pairs), micro_batches(self.trees, pairs, self.budget, self.rank,
                                                  self.world))
 
@@ -85,6 +85,24 @@ def epoch_order(trees: Trees, seed: int | None, epoch: int, together: bool) -> n
     return np.argsort(np.argsort(shuffled)[trees.group], kind="stable")
 
 
+def epoch_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int,
+                together: bool) -> list[np.ndarray]:
+    """The pairs of each step of an epoch, in as many steps as pairs alone would make.
+
+    Pairs that travel together are not parted: a step ends with the prompt that ends next to where
+    it should, unless that is half a step away.
+    """
+    order = epoch_order(trees, seed, epoch, together)
+    ends = np.arange(batch_pairs, len(order), batch_pairs)
+    if together and len(order):
+        prompts = np.flatnonzero(np.diff(trees.group[order], prepend=-1))  # where each begins
+        place = np.searchsorted(prompts, ends)
+        before, after = prompts[place - 1], prompts[np.minimum(place, len(prompts) - 1)]
+        nearest = np.where(np.abs(before - ends) <= np.abs(after - ends), before, after)
+        ends = np.where(2 * np.abs(nearest - ends) < batch_pairs, nearest, ends)
+    return np.split(order, ends)
+
+
 @functools.lru_cache(maxsize=16)
 def tokens_trained(trees: Trees, batch_pairs: int, epochs: float, seed: int,
                    together: bool) -> int:
@@ -92,7 +110,7 @@ def tokens_trained(trees: Trees, batch_pairs: int, epochs: float, seed: int,
     per_epoch = -(-len(trees.chosen) // batch_pairs)
     steps, total = max(1, int(np.ceil(epochs * per_epoch))), 0
     for epoch in range(-(-steps // per_epoch)):
-        order = epoch_order(trees, seed, epoch, together)
-        order = order[: (steps - epoch * per_epoch) * batch_pairs]
-        total += trees.tokens(order, np.arange(len(order)) // batch_pairs)
+        parts = epoch_steps(trees, batch_pairs, seed, epoch, together)[:steps - epoch * per_epoch]
+        total += trees.tokens(np.concatenate(parts), np.repeat(
+            np.arange(len(parts)), [len(part) for part in parts]))
     return total

@@ -26,7 +26,6 @@ from data.formatting import load_tokenizer, tokenizer_key
 from data.tokenised import TokenisedSplit, open_split, read_manifest
 from model.size import check_length, count_parameters
 from model.truncate import check_family, kept_layers
-from model.trunk import frozen_layers
 from model.weights import base_fingerprint, read_config
 from src.steps import tokens_trained
 from src.trainer import optimiser_steps
@@ -79,6 +78,8 @@ class Rung:
     kept: tuple[int, ...]
     parameters: int
     """Without embeddings: what a forward costs, and what makes a student bigger than a teacher."""
+    trained: int
+    """Those of them in layers that train."""
 
 
 class Sweep:
@@ -155,9 +156,7 @@ class Sweep:
         trees = trees_of(split, self.experiment.runtime.share_prompt)
         tokens = tokens_trained(trees, train.batch_pairs, train.epochs, run.seed,
                                 train.shuffle == "prompts")
-        below = frozen_layers(len(run.kept), train.trainable_layers, run.display_name)
-        parameters = count_parameters(self.base(run.model).hf_config, run.kept[below:])[1]
-        return tokens, 6.0 * tokens * parameters
+        return tokens, 6.0 * tokens * self.rung(run).trained
 
     def steps(self, run: RunConfig) -> int:
         return optimiser_steps(run, len(self.split(run.model, run.split)))
@@ -170,8 +169,9 @@ class Sweep:
                          f"experiments/{self.experiment.name}")
             for count in ladder.layers or (None,):
                 kept = kept_layers(base.layers, count, ladder.keep)
-                parameters = count_parameters(base.hf_config, kept)[1]
-                rungs.append(Rung(rung_name(base, ladder, kept), base, kept, parameters))
+                top = self.experiment.train.trainable_layers or len(kept)
+                counts = [count_parameters(base.hf_config, some)[1] for some in (kept, kept[-top:])]
+                rungs.append(Rung(rung_name(base, ladder, kept), base, kept, *counts))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"experiments/{self.experiment.name}: rungs {', '.join(names)} repeat")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.packing import Budget, micro_batches, scoring_batches
-from src.steps import SinglePass, StepSampler, epoch_order
+from src.steps import SinglePass, StepSampler, epoch_order, epoch_steps
 from src.trees import Trees
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
@@ -42,11 +42,11 @@ def cost(trees, budget, pairs, unit):
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_step_takes_the_same_pairs_whatever_the_world_the_budget_and_the_layout(world, together):
     trees = Trees(SPLIT)
-    order = epoch_order(trees, 0, 0, together)
-    assert sorted(order) == list(range(93))
+    steps = epoch_steps(trees, 20, 0, 0, together)
+    assert sorted(np.concatenate(steps)) == list(range(93)) and len(steps) == 5
     for budget in BUDGETS:
         for step, expected in zip(zip(*steps_of(trees, 20, budget, world, together=together),
-                                      strict=True), np.split(order, [20, 40, 60, 80]), strict=True):
+                                      strict=True), steps, strict=True):
             pairs = np.concatenate([m.pairs for rank in step for m in rank.micro_batches])
             assert sorted(pairs) == sorted(expected)
             assert {rank.pairs for rank in step} == {len(expected)}
@@ -109,7 +109,22 @@ class TestOrder:
         rows = [{**row, "prompt_id": name}
                 for row, name in zip(random_pairs(7).rows(range(7)), "aaabccc", strict=True)]
         monkeypatch.setattr(torch, "randperm", lambda n, generator: torch.tensor([2, 0, 1]))
-        assert epoch_order(Trees(MemorySplit(rows)), 0, 0, True).tolist() == [4, 5, 6, 0, 1, 2, 3]
+        steps = epoch_steps(Trees(MemorySplit(rows)), 4, 0, 0, True)
+        assert [step.tolist() for step in steps] == [[4, 5, 6], [0, 1, 2, 3]]
+
+    @pytest.mark.parametrize("batch_pairs", [1, 4, 13, 16, 20, 92, 93, 200])
+    def test_a_step_parts_no_prompt_that_half_a_step_holds_and_is_never_empty(self, batch_pairs):
+        trees = Trees(SPLIT)
+        steps = epoch_steps(trees, batch_pairs, 0, 0, True)
+        assert len(steps) == -(-93 // batch_pairs) and all(map(len, steps))
+        assert sorted(np.concatenate(steps)) == list(range(93))
+        assert max(abs(len(step) - batch_pairs) for step in steps[:-1] or [[0] * batch_pairs]
+                   ) <= batch_pairs
+        found = [set(trees.group[step].tolist()) for step in steps]
+        parted = [a & b for a, b in zip(found, found[1:], strict=False)]
+        assert not any(parted) or batch_pairs <= 6  # six pairs a prompt
+        alone = epoch_steps(trees, batch_pairs, 0, 0, False)
+        assert {len(step) for step in alone[:-1]} <= {batch_pairs}
 
     def test_the_pairs_of_a_prompt_travel_together_or_each_alone(self):
         trees = Trees(tree_pairs(30, 3))

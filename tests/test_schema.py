@@ -60,6 +60,7 @@ BAD = [
     (TrainConfig, {"precision": "fp16"}), (TrainConfig, {"early_stopping_evals": -1}),
     (TrainConfig, {"eval_frac": 0}),
     (TrainConfig, {"shuffle": "responses"}), (TrainConfig, {"trainable_layers": 0}),
+    (TrainConfig, {"trunk_cache_dtype": "fp16"}),
     (RuntimeConfig, {"micro_batch_tokens": 0}), (RuntimeConfig, {"score_batch_tokens": 0}),
     (RuntimeConfig, {"attention": "eager"}), (RuntimeConfig, {"trunk_cache_gb": -1}),
     (RuntimeConfig, {"trunk_cache_dtype": "fp16"}),
@@ -200,7 +201,8 @@ MATTERS = {
         {"epochs": 2.0}, {"batch_pairs": 8}, {"learning_rate": 2e-4}, {"schedule": "linear"},
         {"lr_warmup_frac": 0.1}, {"weight_decay": 0.0}, {"max_grad_norm": 2.0},
         {"center_coef": 0.01}, {"precision": "bf16"}, {"early_stopping_evals": 2},
-        {"eval_frac": 0.2}, {"shuffle": "pairs"}, {"trainable_layers": 2})],
+        {"eval_frac": 0.2}, {"shuffle": "pairs"}, {"trainable_layers": 2},
+        {"trunk_cache_dtype": "bf16"})],
 }
 """What can change a run's result, and another value of it."""
 NAMES = {"experiment": "other", "name": "other-L4", "model": "/elsewhere/m.yaml", "data": "other",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.records import content_hash
-from src.steps import epoch_order, tokens_trained
+from src.steps import epoch_steps, tokens_trained
 from src.trees import Trees, trees_of
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
@@ -104,9 +104,8 @@ def test_a_split_s_trees_are_found_once():
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("epochs", [0.1, 1, 2, 1.5])
 def test_the_tokens_of_a_training_are_those_of_its_steps(together, epochs):
-    trees = Trees(tree_pairs(7, 3))  # 21 pairs: steps of 4, 4, 4, 4, 4, 1
-    orders = [epoch_order(trees, 3, epoch, together) for epoch in range(2)]
-    steps = [order[begin:begin + 4] for order in orders for begin in range(0, 21, 4)]
+    trees = Trees(tree_pairs(7, 3))  # 21 pairs: six steps of about 4
+    steps = [step for epoch in range(2) for step in epoch_steps(trees, 4, 3, epoch, together)]
     expected = sum(trees.tokens(step, np.zeros(len(step), int))
                    for step in steps[:int(np.ceil(epochs * 6))])
     assert tokens_trained(trees, 4, epochs, 3, together) == expected
