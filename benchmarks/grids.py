@@ -66,11 +66,10 @@ def deep_experiment(folder: Path, shape: Shape, mix: LengthMix, pairs: int, seed
         write_model(shape, base, seed=0)
         for name in TOKENIZER_FILES:
             shutil.copy(DEMO / name, base)
-        _write_pairs(folder / "raw.jsonl", draw(mix, 3 * pairs, 0, shape.vocab))
+        _write_pairs(folder / "raw.jsonl", draw(mix, 4 * pairs, 0, shape.vocab))
     model = folder / "base.yaml"
     model.write_text(yaml.safe_dump({"checkpoint": str(base), "family": "llama"}))
-    data = _prepared(folder, folder / "raw.jsonl", pairs, base, test_pairs=pairs // 2,
-                     max_length=8192)
+    data = _prepared(folder, folder / "raw.jsonl", pairs, base, test_pairs=pairs, max_length=8192)
     teachers = tuple(range(trainable, trainable + 4))
     return ExperimentConfig(
         "deep", data, (LadderConfig(str(model), teachers, "first"),),
@@ -134,11 +133,14 @@ def _labels_for(run: RunConfig, sweep: Sweep, runs_dir: Path, labels_once: bool)
 
 
 def train_students(sweep: Sweep, runs_dir: Path) -> None:
-    """Train the students on random labels, others for each teacher and seed."""
+    """Train the students on random labels, others for each teacher and seed, and score them on
+    test, which has as many pairs."""
     for run in sweep.runs("students"):
         draw_labels = np.random.default_rng(int(run.labels[:8], 16))
         train_run(run, sweep, draw_labels.random(len(sweep.split(run.model, run.split))), None,
                   folder_of(run, runs_dir))
+        scores_of(folder_of(run, runs_dir), run.identity, sweep.split(run.model, "test"), "test",
+                  sweep.experiment.runtime, lambda run=run: sweep.trunk(run, "test", runs_dir))
 
 
 def folder_of(run: RunConfig, runs_dir: Path) -> Path:

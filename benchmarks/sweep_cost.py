@@ -6,8 +6,8 @@
 demo: teachers, ceilings and students of the demo experiment, one seed and one epoch, trained,
 labelled and scored on test: with every key off and labels made anew for each student, with labels
 made once for each teacher, and with every key on.
-deep: 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs, without and with the trunk cache. The
-cache is made anew in each round. Ratios are to each part's first system.
+deep: 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs and a score on test, without and with
+the trunk cache. The cache is made anew in each round. Ratios are to each part's first system.
 """
 
 import argparse
@@ -110,7 +110,9 @@ def deep(args: argparse.Namespace, folder: Path) -> list[Row]:
     measured = alternate(systems, args.rounds, f"top {TRAINABLE} of {shape.layers} layers")
     difference = grids.largest_difference(folder / "runs-0" / "latest",
                                           folder / "runs-1" / "latest")
-    return _rows(mix.name, measured, sweep(FULL), ("students",), 0, args, layers=shape.layers,
+    whole = sweep(FULL)
+    scored = _tokens(whole.split(whole.students[0].base.key, "test")) * len(whole.runs("students"))
+    return _rows(mix.name, measured, whole, ("students",), scored, args, layers=shape.layers,
                  pairs=args.pairs, trainable_layers=TRAINABLE, weight_difference=difference)
 
 

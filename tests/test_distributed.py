@@ -140,3 +140,21 @@ def test_zero3_resumes_after_kill_9_in_its_second_epoch(prepared, trained):
         found, expected = (load_file(f / "model.safetensors") for f in (folder, uninterrupted))
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
         assert losses(folder) == pytest.approx(losses(uninterrupted), abs=1e-6)
+
+
+def test_ranks_fill_one_trunk_cache_and_train_as_one_process_does(prepared):
+    frozen = {"train": {"epochs": 1, "trainable_layers": 1}, "seeds": [0]}
+    together, alone = (prepared.copy(name, **frozen) for name in ("frozen", "frozen_alone"))
+    ended = launch("train_student_model.sh", together, "zero3")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert in_process("src.train", *alone.train("ceilings")) == 0
+    caches = sorted(path.relative_to(together.runs_dir)
+                    for path in together.runs_dir.glob("trunks/*/hidden.bin"))
+    assert len(caches) == 2
+    for path in caches:
+        rows = [np.fromfile(each.runs_dir / path, np.float32) for each in (together, alone)]
+        np.testing.assert_allclose(*rows, atol=1e-5, rtol=0)
+    for folder, single in zip(together.finished("ceilings"), alone.finished("ceilings"),
+                              strict=True):
+        tensors, expected = (load_file(f / "model.safetensors") for f in (folder, single))
+        torch.testing.assert_close(tensors, expected, atol=1e-4, rtol=0)
