@@ -14,7 +14,8 @@ from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
 from data.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from src.batching import PairDataset
-from src.trainer import build_trainer, training_arguments
+from src.trainer import build_trainer
+from src.training_arguments import training_arguments
 
 NEVER = 10**9
 PLAIN = RuntimeConfig(share_prompt=False, pack=False, last_layer_shortcut=False, trunk_cache_gb=0.0,

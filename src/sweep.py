@@ -28,7 +28,7 @@ from model.size import check_length, count_parameters
 from model.truncate import check_family, kept_layers
 from model.weights import base_fingerprint, read_config
 from src.steps import tokens_trained
-from src.trainer import optimiser_steps
+from src.training_arguments import optimiser_steps
 from src.trees import trees_of
 from src.trunk_cache import TrunkCache, trunk_cache
 

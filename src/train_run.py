@@ -37,7 +37,8 @@ from src.runs import (
     write_text,
 )
 from src.sweep import Sweep
-from src.trainer import PairTrainer, build_trainer, training_arguments
+from src.trainer import PairTrainer, build_trainer
+from src.training_arguments import training_arguments
 
 PROBE_PAIRS = 4
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}

@@ -6,9 +6,7 @@ accelerate, DeepSpeed, resuming, schedules and logging are transformers.Trainer'
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -27,7 +25,6 @@ from src import distributed
 from src.batching import PairDataset, TreeCollator
 from src.losses import centering, pair_loss, soft_bradley_terry
 from src.packing import Budget
-from src.runs import RESUME
 from src.steps import SinglePass, StepSampler
 
 
@@ -159,57 +156,6 @@ class PairTrainer(Trainer):
             for parameter in self.model.parameters():
                 vars(parameter).clear()
         self.accelerator.free_memory()
-
-
-def optimiser_steps(run: RunConfig, pairs: int) -> int:
-    """Optimiser steps of a run over `pairs` training pairs."""
-    return max(1, int(np.ceil(np.ceil(pairs / run.train.batch_pairs) * run.train.epochs)))
-
-
-def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
-                       pairs: int) -> TrainingArguments:
-    """transformers' arguments for a run; those of our configs and the launcher's hardware."""
-    on_gpu = torch.cuda.is_available()
-    deepspeed = distributed.uses_deepspeed()
-    stopping = run.train.early_stopping_evals > 0
-    steps = optimiser_steps(run, pairs)
-    save_steps = max(1, round(steps * run.train.eval_frac)) if stopping else runtime.save_steps
-    return TrainingArguments(
-        output_dir=str(folder / RESUME),
-        per_device_train_batch_size=1,  # our batches are whole steps
-        per_device_eval_batch_size=1,
-        num_train_epochs=run.train.epochs,
-        learning_rate=run.train.learning_rate,
-        lr_scheduler_type=run.train.schedule,
-        warmup_steps=int(np.ceil(run.train.lr_warmup_frac * steps)),
-        weight_decay=run.train.weight_decay,
-        max_grad_norm=run.train.max_grad_norm,
-        seed=run.seed,
-        data_seed=run.seed,
-        bf16=on_gpu if run.train.precision == "auto" else run.train.precision == "bf16",
-        gradient_checkpointing=runtime.gradient_checkpointing,
-        save_strategy="steps",
-        save_steps=save_steps,
-        save_total_limit=2,
-        eval_strategy="steps" if stopping else "no",
-        eval_steps=save_steps if stopping else None,
-        load_best_model_at_end=stopping,
-        metric_for_best_model="loss" if stopping else None,
-        greater_is_better=False if stopping else None,
-        logging_strategy="steps",
-        logging_steps=runtime.logging_steps,
-        logging_nan_inf_filter=False,  # we stop at the first one instead
-        report_to=runtime.report_to,
-        run_name=f"{run.experiment}/{run.folder_name}",
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        disable_tqdm=steps < 200 or not distributed.is_main(),
-        use_cpu=not on_gpu and not deepspeed,
-        ddp_backend="gloo" if not on_gpu and distributed.world_size() > 1 else None,
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # none of them changes in training
-        ddp_timeout=6 * 3600,
-    )
 
 
 def build_trainer(run: RunConfig, runtime: RuntimeConfig,

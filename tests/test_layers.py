@@ -17,7 +17,7 @@ COMMANDS = {"eval", "data.preprocess", "data.demo", "model.download", "model.pre
 LAYER_OF_SRC = {
     2: "runs distributed losses metrics bootstrap batching steps packing trees "
        "number_text model_card",
-    3: "trainer trunk_cache scoring weak_labels pgr baselines run_scores tables",
+    3: "trainer training_arguments trunk_cache scoring weak_labels pgr baselines run_scores tables",
     4: "analysis plots plot_style plots_ladder plots_pgr plots_training document document_style "
        "report report_findings report_sections sweep dry_run train_run evaluation one_model",
 }
