@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from model.tree_attention import Group, Layout, groups
+from model.tree_attention import Block, Group, Layout, groups, visible
 
 BLOCK_TOKENS = {"cpu": 128, "cuda": 1024}
 """Smaller blocks cost more calls than they spare scores."""
@@ -59,13 +59,23 @@ def _masks(layout: Layout, window: int | None, last_only: bool,
     """(Q, S) for each block of the plan, added to the scores."""
     name = "masks", window, last_only, dtype
     if name not in layout.made:
-        index = torch.arange(layout.tree.shape[1], device=layout.tree.device)[None]
-        given = layout.last_index.clamp(min=0) if last_only else index
-        layout.made[name] = [[
-            _added(layout.sees(given[:, start:end], _stretches(index, block.keys, dim=1),
-                               window)[0], dtype)
-            for block, (start, end) in zip(group.blocks, reads, strict=True)]
-            for group, reads in _plan(layout, last_only)]
+        index = torch.arange(layout.tree.shape[1], device=layout.tree.device)
+        facts = [index, layout.tree[0], layout.branch[0], layout.position_ids[0]]
+        last = layout.last_index[0].clamp(min=0)
+        given = [fact[last] for fact in facts] if last_only else facts
+
+        def mask(group: Group, block: Block, start: int, end: int) -> Tensor:
+            queries = [fact[start:end, None] for fact in given]
+            if group.cut:
+                position, key = queries[-1], index[None, :sum(e - s for s, e in block.keys)]
+                sees = key <= position
+                return _added(sees if window is None else sees & (position - key < window), dtype)
+            return _added(visible(queries, [fact[None, block.start:block.end] for fact in facts],
+                                  window), dtype)
+
+        layout.made[name] = [[mask(group, block, *read) for block, read in
+                              zip(group.blocks, reads, strict=True)]
+                             for group, reads in _plan(layout, last_only)]
     return layout.made[name]
 
 
@@ -84,12 +94,12 @@ def _added(sees: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, -math.inf)
 
 
-def _stretches(tensor: Tensor, ranges: Sequence[tuple[int, int]], dim: int = 2) -> Tensor:
-    """The stretches of `tensor` along `dim`, joined."""
+def _stretches(tensor: Tensor, ranges: Sequence[tuple[int, int]]) -> Tensor:
+    """Some stretches of the tokens of (B, H, T, D), joined."""
     if len(ranges) == 1:
         start, end = ranges[0]
-        return tensor.narrow(dim, start, end - start)
-    return torch.cat([tensor.narrow(dim, start, end - start) for start, end in ranges], dim=dim)
+        return tensor[:, :, start:end]
+    return torch.cat([tensor[:, :, start:end] for start, end in ranges], dim=2)
 
 
 def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float,

@@ -43,6 +43,8 @@ class Group:
     start: int
     end: int
     blocks: tuple[Block, ...]
+    cut: bool
+    """Whether it is one tree in parts: then a block's keys have the positions 0, 1, 2 ..."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ def groups(segments: list[Segment], size: int) -> Iterator[Group]:
             yield _together(short)
             short = []
         if tree[-1].end - tree[0].start > size:
-            yield Group(tree[0].start, tree[-1].end, tuple(_cut(tree, size)))
+            yield Group(tree[0].start, tree[-1].end, tuple(_cut(tree, size)), cut=True)
         else:
             short += tree
     if short:
@@ -131,7 +133,7 @@ def _trees(segments: list[Segment]) -> Iterator[list[Segment]]:
 
 def _together(segments: list[Segment]) -> Group:
     start, end = segments[0].start, segments[-1].end
-    return Group(start, end, (Block(start, end, ((start, end),)),))
+    return Group(start, end, (Block(start, end, ((start, end),)),), cut=False)
 
 
 def _cut(tree: list[Segment], size: int) -> Iterator[Block]:

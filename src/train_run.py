@@ -135,11 +135,12 @@ def _open_folder(run: RunConfig, folder: Path) -> None:
 
 
 def _probe(trainer: PairTrainer) -> tuple[list[list[int]], list[float]]:
-    """The sequences (prompt + response) of a few pairs and the rewards that the model in memory
-    gives them, laid out as it was trained."""
+    """The sequences (prompt + response) of a few pairs, none above the median length, and the
+    rewards that the model in memory gives them, laid out as it was trained."""
     data = trainer.train_dataset
-    pairs = np.arange(min(PROBE_PAIRS, len(data)))
-    ids = data.read(pairs, pairs).ids  # each pair a unit of its own
+    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")[:max(1, len(data) // 2)]
+    pairs = short[np.unique(np.linspace(0, len(short) - 1, PROBE_PAIRS).astype(int))]
+    ids = data.read(pairs, np.arange(len(pairs))).ids  # each pair a unit of its own
     batch, place = trainer.data_collator.lay_out(ids)
     model = trainer.model_wrapped
     model.eval()
