@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/src/shell.sh"
 ensure_venv
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"        # small models; with a busy core, two threads take 30 times as long
 
 "${python}" data/demo.py                              # raw pairs, generated from a seed
 "${python}" data/preprocess.py --experiment demo      # train_1, train_2, val, test
