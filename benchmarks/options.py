@@ -19,7 +19,8 @@ import transformers  # noqa: E402
 from benchmarks.mixes import MIXES, Mix, Row, draw, read_rows  # noqa: E402
 from benchmarks.shapes import SHAPES, Shape  # noqa: E402
 from configs.errors import UserError  # noqa: E402
-from configs.schema import REPO_ROOT  # noqa: E402
+from configs.schema import REPO_ROOT, RuntimeConfig  # noqa: E402
+from model.attend import BACKENDS  # noqa: E402
 from src.runs import commit  # noqa: E402
 
 
@@ -58,6 +59,14 @@ def add_options(parser: argparse.ArgumentParser, *, pairs: int, layers: tuple[in
                      "(default: %(default)s)")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+
+
+def add_ours(parser: argparse.ArgumentParser, budget: str) -> None:
+    """Options of our systems alone; `budget` is the key of RuntimeConfig that limits a forward."""
+    ours = parser.add_argument_group("ours")
+    ours.add_argument(f"--{budget}", type=int, metavar="N", default=getattr(RuntimeConfig(), budget),
+                      help="tokens of a packed row (default: %(default)s)")
+    ours.add_argument("--attention", default="auto", choices=BACKENDS)
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -42,11 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_options(parser, pairs=96, layers=(4,))
-    ours = parser.add_argument_group("ours")
-    ours.add_argument("--score_batch_tokens", type=int, metavar="N",
-                      default=RuntimeConfig().score_batch_tokens,
-                      help="budget of a packed row (default: %(default)s)")
-    ours.add_argument("--attention", default="auto", choices=("auto", "dense", "flex", "varlen"))
+    options.add_ours(parser, "score_batch_tokens")
     return parser.parse_args()
 
 

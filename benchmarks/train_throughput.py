@@ -28,7 +28,6 @@ from benchmarks.shapes import Shape, write_model  # noqa: E402
 from benchmarks.table import Row  # noqa: E402
 from benchmarks.tokens import describe  # noqa: E402
 from configs.errors import run_command  # noqa: E402
-from configs.schema import RuntimeConfig  # noqa: E402
 
 FORWARD_AND_BACKWARD = 3
 
@@ -37,11 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_options(parser, pairs=48, layers=(4,))
-    ours = parser.add_argument_group("ours")
-    ours.add_argument("--micro_batch_tokens", type=int, metavar="N",
-                      default=RuntimeConfig().micro_batch_tokens,
-                      help="budget of a packed row (default: %(default)s)")
-    ours.add_argument("--attention", default="auto", choices=("auto", "dense", "flex", "varlen"))
+    options.add_ours(parser, "micro_batch_tokens")
     parser.add_argument("--no_trl", action="store_true", help="leave TRL out; ratios are then to "
                         "the padded transformers.Trainer")
     return parser.parse_args()

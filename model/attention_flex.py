@@ -34,7 +34,7 @@ def flex(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: flo
 
 
 def flex_length(length: int) -> int:
-    """The least of 128, 192 (as 256), 256, 384, 512, 768 ... that is not below `length`."""
+    """The least of 128, 256, 384, 512, 768, 1024 ... that is not below `length`."""
     power = TILE
     while power < length:
         power *= 2
