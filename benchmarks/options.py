@@ -64,7 +64,8 @@ def add_options(parser: argparse.ArgumentParser, *, pairs: int, layers: tuple[in
 def add_ours(parser: argparse.ArgumentParser, budget: str) -> None:
     """Options of our systems alone; `budget` is the key of RuntimeConfig that limits a forward."""
     ours = parser.add_argument_group("ours")
-    ours.add_argument(f"--{budget}", type=int, metavar="N", default=getattr(RuntimeConfig(), budget),
+    ours.add_argument(f"--{budget}", type=int, metavar="N",
+                      default=getattr(RuntimeConfig(), budget),
                       help="tokens of a packed row (default: %(default)s)")
     ours.add_argument("--attention", default="auto", choices=BACKENDS)
 

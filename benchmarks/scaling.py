@@ -27,6 +27,7 @@ from benchmarks.shapes import Shape, write_model  # noqa: E402
 from benchmarks.table import Row  # noqa: E402
 from benchmarks.tokens import useful_tokens  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
+from model.attend import BACKENDS  # noqa: E402
 
 FACTORS = (1, 2, 4, 8)
 LINEAR = ("length", "depth")
@@ -58,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=1024, metavar="N",
                         help="micro_batch_tokens of the budget axis's start; the other axes take "
                         "8 times that (default: %(default)s)")
-    parser.add_argument("--attention", default="auto", choices=("auto", "dense", "flex", "varlen"))
+    parser.add_argument("--attention", default="auto", choices=BACKENDS)
     return parser.parse_args()
 
 
