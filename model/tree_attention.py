@@ -6,8 +6,6 @@ so that each reward equals that of a forward over `prompt | response k` alone.
 """
 
 import functools
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,26 +23,6 @@ class Segment:
     branch: int
     start: int
     end: int
-
-
-@dataclass(frozen=True)
-class Block:
-    """Queries start .. end of a row, and the stretches of it that hold every key they see."""
-
-    start: int
-    end: int
-    keys: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Whole trees, and the blocks that their queries make."""
-
-    start: int
-    end: int
-    blocks: tuple[Block, ...]
-    cut: bool
-    """Whether it is one tree in parts: then a block's keys have the positions 0, 1, 2 ..."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,43 +87,3 @@ def visible(query: list[Tensor], key: list[Tensor], window: int | None) -> Tenso
     if window is not None:
         sees = sees & (position - key_position < window)
     return (sees & (tree != PADDING)) | (key_index == index)
-
-
-def groups(segments: list[Segment], size: int) -> Iterator[Group]:
-    """Groups that cover a packed row, in blocks of at most `size` queries.
-
-    Short trees are taken together: all their keys for each other, the mask hides most. A tree that
-    is longer than `size` is cut: nothing is computed between one response and another, nor
-    between a stretch of queries and the keys that come after it.
-    """
-    short: list[Segment] = []
-    for tree in _trees(segments):
-        if short and tree[-1].end - short[0].start > size:
-            yield _together(short)
-            short = []
-        if tree[-1].end - tree[0].start > size:
-            yield Group(tree[0].start, tree[-1].end, tuple(_cut(tree, size)), cut=True)
-        else:
-            short += tree
-    if short:
-        yield _together(short)
-
-
-def _trees(segments: list[Segment]) -> Iterator[list[Segment]]:
-    for _, tree in itertools.groupby(segments, key=lambda segment: segment.tree):
-        yield list(tree)
-
-
-def _together(segments: list[Segment]) -> Group:
-    start, end = segments[0].start, segments[-1].end
-    return Group(start, end, (Block(start, end, ((start, end),)),), cut=False)
-
-
-def _cut(tree: list[Segment], size: int) -> Iterator[Block]:
-    """The blocks of one long tree, whose prompt, where it has one, comes first."""
-    shared = ((tree[0].start, tree[0].end),) if tree[0].branch == PROMPT else ()
-    for segment in tree:
-        before = shared if segment.branch != PROMPT else ()
-        for start in range(segment.start, segment.end, size):
-            end = min(start + size, segment.end)
-            yield Block(start, end, (*before, (segment.start, end)))

@@ -6,10 +6,11 @@ from transformers import AutoModelForSequenceClassification, LlamaModel, masking
 
 from configs.errors import UserError
 from model import attention_dense
+from model.attention_blocks import groups
 from model.attention_dense import BLOCK_TOKENS
 from model.attention_flex import flex_length
 from model.reward_model import build_reward_model
-from model.tree_attention import Layout, groups
+from model.tree_attention import Layout
 from tests.families import (
     FAMILIES,
     PAD,
@@ -77,18 +78,41 @@ def test_mask_of_one_response_is_the_ordinary_causal_one():
 
 
 @pytest.mark.parametrize("size", [1, 4, 6, 20, 500])
-def test_blocks_cover_every_query_once_and_hold_all_that_it_sees(size):
+@pytest.mark.parametrize("window", [None, 1, 5])
+def test_the_masks_of_the_blocks_make_up_the_mask_of_the_row(size, window, monkeypatch):
+    monkeypatch.setitem(BLOCK_TOKENS, "cpu", size)
     batch = packed_batch(TREES, extra=3)
-    sees, length = whole_mask(batch)[0], batch["tree"].shape[1]
-    found = torch.zeros(length, length, dtype=torch.int)
-    for group in groups(layout_of(batch).segments(), size):
-        for block in group.blocks:
+    layout, length = layout_of(batch), batch["tree"].shape[1]
+    found = torch.zeros(length, length, dtype=torch.bool)
+    rows = []
+    masks, read = (make(layout, window, torch.float32) for make in (
+        attention_dense._masks, attention_dense._read_masks))
+    for group, group_masks, group_read in zip(groups(layout.segments(), size), masks, read,
+                                              strict=True):
+        for block, mask, own in zip(group.blocks, group_masks, group_read, strict=True):
             assert group.start <= block.start < block.end <= group.end
-            assert block.end - block.start <= max(size, 1)
-            for start, end in block.keys:
-                found[block.start:block.end, start:end] += 1
-    assert (found[sees] == 1).all() and found.max() == 1
-    assert found.sum() == length * length or size < 500
+            assert block.end - block.start <= size
+            keys = torch.cat([torch.arange(start, end) for start, end in block.keys])
+            assert len(set(keys.tolist())) == mask.shape[1]
+            assert set(mask.unique().tolist()) <= {0.0, -torch.inf}
+            found[block.start:block.end, keys] = mask == 0
+            rows += [torch.zeros(length, dtype=torch.bool).index_fill(0, keys[row == 0], True)
+                     for row in own]
+    expected, real = whole_mask(batch, window)[0], batch["tree"][0] >= 0
+    assert torch.equal(found[real], expected[real])
+    assert found.diagonal().all()  # padding sees something, whatever it is
+    assert torch.equal(torch.stack(rows), expected[batch["last_index"][0]])
+
+
+def test_scoring_leaves_nothing_behind_that_training_cannot_use(base, monkeypatch):
+    monkeypatch.setitem(BLOCK_TOKENS, "cpu", 6)
+    attention_dense._band.cache_clear()
+    model = build_reward_model(base("llama"), KEPT, 0, pad_token_id=PAD)
+    batch = packed_batch(TREES)
+    with torch.inference_mode():
+        model(**batch)
+    model(**batch).sum().backward()
+    assert model.score.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(("family", "backend", "rows", "shortcut"), WAYS)
