@@ -116,10 +116,7 @@ def run_grid(sweep: Sweep, runs_dir: Path, labels_once: bool) -> None:
     """
     for stage in STAGES:
         for run in sweep.runs(stage):
-            train_run(run, sweep, _labels_for(run, sweep, runs_dir, labels_once), None,
-                      folder_of(run, runs_dir))
-            scores_of(folder_of(run, runs_dir), run.identity, sweep.split(run.model, "test"),
-                      "test", sweep.experiment.runtime)
+            _train_and_score(run, sweep, runs_dir, _labels_for(run, sweep, runs_dir, labels_once))
 
 
 def _labels_for(run: RunConfig, sweep: Sweep, runs_dir: Path, labels_once: bool) -> np.ndarray:
@@ -139,10 +136,20 @@ def train_students(sweep: Sweep, runs_dir: Path) -> None:
     test."""
     for run in sweep.runs("students"):
         draw_labels = np.random.default_rng(int(run.labels[:8], 16))
-        train_run(run, sweep, draw_labels.random(len(sweep.split(run.model, run.split))), None,
-                  folder_of(run, runs_dir))
-        scores_of(folder_of(run, runs_dir), run.identity, sweep.split(run.model, "test"), "test",
-                  sweep.experiment.runtime, lambda run=run: sweep.trunk(run, "test", runs_dir))
+        _train_and_score(run, sweep, runs_dir,
+                         draw_labels.random(len(sweep.split(run.model, run.split))))
+
+
+def train_ceiling(sweep: Sweep, runs_dir: Path) -> None:
+    """Train the first ceiling and score it on test: a sweep does so before its students."""
+    run = sweep.runs("ceilings")[0]
+    _train_and_score(run, sweep, runs_dir, np.ones(len(sweep.split(run.model, run.split))))
+
+
+def _train_and_score(run: RunConfig, sweep: Sweep, runs_dir: Path, labels: np.ndarray) -> None:
+    train_run(run, sweep, labels, None, folder_of(run, runs_dir))
+    scores_of(folder_of(run, runs_dir), run.identity, sweep.split(run.model, "test"), "test",
+              sweep.experiment.runtime, lambda: sweep.trunk(run, "test", runs_dir))
 
 
 def folder_of(run: RunConfig, runs_dir: Path) -> Path:

@@ -6,8 +6,10 @@
 demo: teachers, ceilings and students of the demo experiment, one seed and one epoch, trained,
 labelled and scored on test: with every key off and labels made anew for each student, with labels
 made once for each teacher, and with every key on.
-deep: 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs and a score on test, without and with
-the trunk cache. The cache is made anew in each round. Ratios are to each part's first system.
+deep: students of 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs and a score on test.
+Without the trunk cache; with one that they fill themselves; and with the one that the ceilings
+leave, which come first in a sweep and have the same base, layers and pairs. Each round begins
+without a cache. Ratios are to each part's first system.
 """
 
 import argparse
@@ -50,12 +52,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def system(name: str, make: Callable[[], Sweep], work: Callable[[Sweep, Path], None],
-           runs: Path) -> System:
-    """`work` over a sweep opened anew and an empty folder of runs, which stays until the next."""
+def system(name: str, make: Callable[[], Sweep], work: Callable[[Sweep, Path], None], runs: Path,
+           before: Callable[[Sweep, Path], None] = lambda sweep, folder: None) -> System:
+    """`work` over a sweep opened anew and an empty folder of runs, which stays until the next; its
+    time begins when `before` has been there."""
     def run(number: int) -> Round:
         folder = Path(tempfile.mkdtemp(prefix="round-", dir=runs))
         sweep = make()
+        before(sweep, folder)
         with grids.all_counted() as sizes:
             clock = Clock()
             work(sweep, folder)
@@ -94,7 +98,7 @@ def demo(args: argparse.Namespace, folder: Path) -> list[Row]:
 
 
 def deep(args: argparse.Namespace, folder: Path) -> list[Row]:
-    """Deep-only students without and with the trunk cache."""
+    """Deep-only students without the trunk cache, with their own, and with the ceilings'."""
     shape = dataclasses.replace(options.shapes_of(args)[0], vocab=grids.vocabulary())
     if shape.layers < TRAINABLE + TEACHERS - 1:
         raise UserError(f"--layers {shape.layers}: four teachers of {TRAINABLE} layers and more "
@@ -105,14 +109,18 @@ def deep(args: argparse.Namespace, folder: Path) -> list[Row]:
         return Sweep(grids.deep_experiment(folder, shape, mix, pairs, tuple(range(SEEDS)),
                                            TRAINABLE, runtime), folder / "processed")
 
-    kinds = {"without the trunk cache": dataclasses.replace(FULL, trunk_cache_gb=0.0),
-             "with the trunk cache": FULL}
-    systems = [system(name, lambda runtime=runtime: sweep(runtime), grids.train_students,
-                      folder / f"runs-{number}")
-               for number, (name, runtime) in enumerate(kinds.items())]
+    def students(number: int, name: str, runtime: RuntimeConfig, **options) -> System:
+        return system(name, lambda: sweep(runtime), grids.train_students,
+                      folder / f"runs-{number}", **options)
+
+    systems = [students(0, "without the trunk cache",
+                        dataclasses.replace(FULL, trunk_cache_gb=0.0)),
+               students(1, "with it, filled by these students", FULL),
+               students(2, "with it, filled by the ceilings", FULL, before=grids.train_ceiling)]
     measured = alternate(systems, args.rounds, f"top {TRAINABLE} of {shape.layers} layers")
-    difference = grids.largest_difference(folder / "runs-0" / "latest",
-                                          folder / "runs-1" / "latest")
+    difference = max(grids.largest_difference(folder / "runs-0" / "latest",
+                                              folder / f"runs-{number}" / "latest")
+                     for number in (1, 2))
     whole = sweep(FULL)
     scored = _tokens(whole.split(whole.students[0].base.key, "test")) * len(whole.runs("students"))
     return _rows(mix.name, measured, whole, ("students",), scored, args, layers=shape.layers,

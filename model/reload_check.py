@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from model.reward_model import load_reward_model
+from model.reward_model import saved_config
 from model.weights import whole_weights
 
 
@@ -32,7 +32,7 @@ def check_reload(folder: Path, sequences: Sequence[Sequence[int]], expected: Seq
             bf16 need about 0.05: the folder is read in fp32.
     Raises:
         UserError: the folder is no whole checkpoint of a reward model.
-        ReloadError: the rewards differ, or are not finite.
+        ReloadError: tensors are missing or too many, or the rewards differ or are not finite.
     """
     rewards = plain_rewards(folder, sequences)
     wanted = torch.tensor(expected, dtype=torch.float32)
@@ -44,11 +44,15 @@ def check_reload(folder: Path, sequences: Sequence[Sequence[int]], expected: Seq
 
 def plain_rewards(folder: Path, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """(N,) float32: rewards by the library's own classifier, read in fp32, on CPU."""
+    config = saved_config(folder)
     with whole_weights(), torch.no_grad():
-        config = load_reward_model(folder).config  # refuses what the library would silently mend
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager",
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True,
             use_safetensors=True, local_files_only=True)
+        misfits = {*info["missing_keys"], *info["unexpected_keys"]}
+        if misfits:  # of which the library would invent some and drop the others
+            raise ReloadError(f"{folder}: {len(misfits)} tensors missing or too many, "
+                              f"{min(misfits)} first: the save is not trusted")
         length = max(map(len, sequences))
         pads = [length - len(sequence) for sequence in sequences]
         rows = [[*ids, *[config.pad_token_id] * pad]

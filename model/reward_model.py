@@ -132,25 +132,35 @@ def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32, attenti
     It is whole in every process that calls this, under ZeRO-3 too: nothing here is collective.
 
     Raises:
+        UserError: see `saved_config`; weights that do not fit the config.
+    """
+    config = saved_config(path)
+    check_family(config, str(path))
+    _switch_dropout_off(config)
+    files = tensor_files(path)
+    state = read_tensors(files, {name: name for name in files}, dtype)
+    with whole_weights():
+        return _load(_reward_class(type(config)), config, state, path, dtype, attention,
+                     last_layer_shortcut)
+
+
+def saved_config(path: Path) -> PreTrainedConfig:
+    """The config of a saved reward model; what the library would silently make up is refused.
+
+    Raises:
         UserError: not a whole checkpoint, not a reward model, or without a padding token.
     """
     config = read_config(path)
-    check_family(config, str(path))
     if config.num_labels != 1:
         raise UserError(f"{path}: num_labels is {config.num_labels}, but a reward model has 1; "
                         "name the folder of a finished reward model")
     if config.pad_token_id is None:
         raise UserError(f"{path}: config.json has no pad_token_id, so that others cannot score "
                         "batches with it; add the tokenizer's padding token id to config.json")
-    files = tensor_files(path)
-    if HEAD not in files:
+    if HEAD not in tensor_files(path):
         raise UserError(f"{path}: no tensor {HEAD}: a language model, or a reward model saved "
                         "without its head; name the folder of a finished reward model")
-    _switch_dropout_off(config)
-    state = read_tensors(files, {name: name for name in files}, dtype)
-    with whole_weights():
-        return _load(_reward_class(type(config)), config, state, path, dtype, attention,
-                     last_layer_shortcut)
+    return config
 
 
 def initial_head(hidden_size: int, seed: int) -> Tensor:

@@ -315,6 +315,14 @@ def test_the_gate_passes_a_faithful_save_and_refuses_another(saved):
         check_reload(saved, SEQUENCES, expected)
     with pytest.raises(ReloadError, match="differ by nan"):
         check_reload(saved, SEQUENCES, [float("nan")] * len(SEQUENCES))
+    removed = state.pop("model.norm.weight")
+    save_file(state, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ReloadError, match="1 tensors missing or too many, model.norm.weight"):
+        check_reload(saved, SEQUENCES, expected)
+    save_file({**state, "model.norm.weight": removed, "other": removed + 1},
+              saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ReloadError, match="too many, other first"):
+        check_reload(saved, SEQUENCES, expected)
 
 
 # --- size and identity ---
