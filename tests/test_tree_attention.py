@@ -98,6 +98,7 @@ def test_the_masks_of_the_blocks_make_up_the_mask_of_the_row(size, window, monke
             found[block.start:block.end, keys] = mask == 0
             rows += [torch.zeros(length, dtype=torch.bool).index_fill(0, keys[row == 0], True)
                      for row in own]
+    assert sum(len(mask) for group_masks in masks for mask in group_masks) == length
     expected, real = whole_mask(batch, window)[0], batch["tree"][0] >= 0
     assert torch.equal(found[real], expected[real])
     assert found.diagonal().all()  # padding sees something, whatever it is
