@@ -127,7 +127,7 @@ def test_zero3_resumes_after_kill_9_in_its_second_epoch(prepared, trained):
     tiny = prepared.copy("killed")
     launcher = start("weak_to_strong.sh", tiny, "zero3")
     deadline = time.monotonic() + 200
-    while not list(tiny.runs_dir.rglob("checkpoint-16")):
+    while not list(tiny.runs_dir.glob("tiny/students/*/resume/checkpoint-16")):
         assert time.monotonic() < deadline and launcher.poll() is None
         time.sleep(0.01)
     for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:

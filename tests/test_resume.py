@@ -153,7 +153,7 @@ def test_a_script_that_is_stopped_stops_its_training(tmp_path, sign):
     assert in_process("data.preprocess", *tiny.preprocess) == 0
     script = start("train_teacher_model.sh", tiny, "cpu")
     deadline = time.monotonic() + 120
-    while not list(tiny.runs_dir.rglob("checkpoint-*")):
+    while not list(tiny.runs_dir.glob("tiny/teachers/*/resume/checkpoint-*")):
         assert time.monotonic() < deadline and script.poll() is None
         time.sleep(0.05)
     processes = script.children(recursive=True)
