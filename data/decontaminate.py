@@ -39,7 +39,7 @@ def read_benchmarks(config: DataConfig) -> dict[str, RunSet]:
             benchmark = load_config(DataConfig, name)
             if config.fixture:
                 benchmark = as_fixture(benchmark)
-            sets[name] = RunSet(batched(_prompts(benchmark), BATCH), config.ngram)
+            sets[name] = RunSet(batched(_prompts(benchmark)), config.ngram)
         except UserError as error:
             raise UserError(f"data/{config.name}: decontaminate: {name}: {error}. Make it "
                             "readable, or leave it out of decontaminate") from error

@@ -67,12 +67,12 @@ def _cut(tree: list[Segment], size: int) -> Iterator[Block]:
     start = tree[0].start
     shared = start, start
     if tree[0].branch == PROMPT:
-        yield from _stretches(shared, tree[0], size)
+        yield from _branch_blocks(shared, tree[0], size)
         shared = start, tree[0].end
         tree = tree[1:]
     for some in _neighbours(tree, size):
         if len(some) == 1:
-            yield from _stretches(shared, some[0], size)
+            yield from _branch_blocks(shared, some[0], size)
         else:
             own = some[0].start, some[-1].end
             branches = tuple((each.start, each.end) for each in some)
@@ -91,7 +91,7 @@ def _neighbours(responses: list[Segment], size: int) -> Iterator[list[Segment]]:
         yield some
 
 
-def _stretches(shared: Stretch, branch: Segment, size: int) -> Iterator[Block]:
+def _branch_blocks(shared: Stretch, branch: Segment, size: int) -> Iterator[Block]:
     """One branch, `size` queries after the other: each sees what is shared and the branch so far"""
     for start in range(branch.start, branch.end, size):
         end = min(start + size, branch.end)

@@ -325,6 +325,13 @@ def test_the_gate_passes_a_faithful_save_and_refuses_another(saved):
         check_reload(saved, SEQUENCES, expected)
 
 
+@every_family
+def test_the_gate_knows_every_tensor_of_every_family(base, family, tmp_path):
+    model = build(base(family))
+    model.save_pretrained(tmp_path)
+    check_reload(tmp_path, SEQUENCES, rewards_of(model, TREES).tolist(), tolerance=1e-5)
+
+
 # --- size and identity ---
 
 @every_family
