@@ -6,6 +6,7 @@
     python eval.py --model FOLDER --data sciq      # or on the test pairs of a config
     python eval.py --model FOLDER --data reward_bench      # a published benchmark's own score
     python eval.py --model FOLDER --data reward_bench=FILE # its rows from a file of yours
+    python eval.py --model A --data reward_bench --against B   # two models, subset by subset
     python eval.py --model FOLDER --look           # its rewards, length bias, worst pairs: a report
     python eval.py --model demo --transfer sciq    # the experiment's models on other data too
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
@@ -77,7 +78,11 @@ def evaluate_model(args: argparse.Namespace) -> str:
                     args.output_dir)
     benchmark = benchmark_config(args.data)
     if benchmark is not None:
-        return evaluate_benchmark(folder, benchmark, args.results_dir, args.output_dir)
+        return evaluate_benchmark(folder, benchmark, args.results_dir, args.output_dir,
+                                  args.against)
+    if args.against is not None:
+        raise UserError(f"--against {args.against}: goes with --data and the name of a benchmark, "
+                        "such as reward_bench")
     return evaluate_one(folder, args.data, args.split, args.runs_dir, args.data_dir)
 
 
@@ -91,6 +96,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--scores", type=Path, metavar="FILE",
                         help="with a benchmark: rewards made elsewhere, parquet or csv with the "
                              "columns of src/benchmark_rows.py; --model is then any name")
+    parser.add_argument("--against", type=Path, metavar="MODEL",
+                        help="with a benchmark of pairs: another reward model (with --scores: its "
+                             "file), compared in each subset, corrected for their number")
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[],
                         help="instead of the experiment's seeds")
@@ -114,7 +122,7 @@ def main() -> None:
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if args.scores is not None:
         print(evaluate_scores(args.scores, args.data, args.model, args.results_dir,
-                              args.output_dir))
+                              args.output_dir, args.against))
     elif experiment:
         if args.data is not None or args.look:
             raise UserError("--data and --look go with one reward model, not with an experiment: "

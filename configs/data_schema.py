@@ -112,10 +112,13 @@ class DataConfig:
     manifest."""
     limit: int | None = None
     """Read only so many rows of each file; null for all."""
-    scorer: Literal["accuracy", "subsets", "reward_bench", "reward_bench_2",
-                    "rm_bench"] = "accuracy"
+    scorer: Literal["accuracy", "subsets", "reward_bench", "reward_bench_2", "rm_bench",
+                    "judge_bench", "llmbar", "pandalm"] = "accuracy"
     """How eval.py adds up what a model makes of this data: one accuracy; one for each subset and
     their mean; or a published benchmark's own arithmetic."""
+    part_files: str = ""
+    """A benchmark whose parts come as files of a folder: their names, relative to it, with one `*`
+    (or `**`, over folders) where the name of the subset stands, such as `*_filtered.json`."""
     fixture: bool = False
     """Read a dozen made rows in the source's schema instead, see data/fixture.py."""
     fraction: float = 1.0

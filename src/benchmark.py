@@ -5,13 +5,14 @@
         scores.csv         one line a part of the benchmark, baselines beside
         meta.json          what was scored and what was left out
         figures/scores.png, and styles.png of RM-Bench
+        against_<other>.csv, figures/against_<other>.png    beside another model, where asked for
 
 Rows are not deduplicated. One with a response that is too long for the model stays in the table
 without a reward, is in no score, and is counted.
 """
 
+import dataclasses
 import datetime
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,27 +23,27 @@ from configs.errors import UserError
 from configs.schema import DataConfig
 from data.answers import Answers
 from data.named_data import named_data
-from data.records import content_hash
-from data.sources import find_form, open_source, read_answers
-from src.benchmark_report import Report, read_report
+from src.benchmark_against import differences
+from src.benchmark_report import Report, difference_lines, read_report
+from src.benchmark_source import ALL_ROWS, Rows, read_rows
 from src.one_model import read_run
-from src.plots_benchmark import draw_benchmark
+from src.plots_benchmark import draw_benchmark, draw_differences
 from src.runs import commit, read_table, write_json, write_table, write_text
 from src.text_scores import NO_REWARD, TextScorer
 
 CHUNK_ROWS = 500
-ALL_ROWS = "all rows"
-"""The subset of rows whose data set has no subsets."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A benchmark's rows."""
+class Scored:
+    """A model's rewards on a benchmark, and the folder that they lie in."""
 
-    answers: list[Answers]
-    unusable: Counter[str]
-    """Reason -> rows that hold no answers."""
-    data_hash: str
+    name: str
+    output: Path
+    table: pd.DataFrame
+    inputs: dict[str, str]
+    why_missing: str
+    """Why a response has no reward."""
 
 
 def benchmark_config(data: str | None) -> DataConfig | None:
@@ -52,39 +53,57 @@ def benchmark_config(data: str | None) -> DataConfig | None:
 
 
 def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,
-                       output_dir: Path | None) -> str:
+                       output_dir: Path | None, against: Path | None = None) -> str:
     """Score the reward model in `folder`, write tables and figure; return the lines to print.
 
     Rewards that were made from the same model and rows before are only read.
 
+    Args:
+        against: another reward model, to compare it with subset by subset.
     Raises:
         UserError: no reward model; a run that is not finished; no benchmark where the config says.
     """
-    run, rows, scorer = read_run(folder), read_rows(config), TextScorer(folder)
+    if against is not None and against.resolve().name == folder.resolve().name:
+        raise UserError(f"--against {against}: is called as {folder} is, and results are kept by "
+                        "name: rename the folder of one of the two")
+    rows = read_rows(config)
+    scored = score_rows(folder, config, rows, results_dir, output_dir)
+    notes = [f"left out: {rows.left_out}"] if rows.unusable else []
+    expected, found = config.expected.get("rows"), len(rows.answers) + rows.unusable.total()
+    if expected not in (None, found):
+        notes.append(f"expected {expected:,} rows (published), found {found:,}")
+    report = read_report(config, scored.table, scored.name, notes, scored.why_missing)
+    lines = write_results(scored.output, report, {**scored.inputs, "rows": found})
+    if against is None:
+        return lines
+    other = score_rows(against, config, rows, results_dir, None)
+    return lines + write_differences(scored.output, config, scored, other)
+
+
+def score_rows(folder: Path, config: DataConfig, rows: Rows, results_dir: Path,
+               output_dir: Path | None) -> Scored:
+    """The rewards of the model in `folder`, made now or read."""
+    run, scorer = read_run(folder), TextScorer(folder)
     name = folder.resolve().name
     output = output_dir or results_dir.joinpath(*([run.experiment] if run else []), "benchmarks",
                                                 name, config.name)
     inputs = {"data": rows.data_hash, **scorer.identity}
     table = read_table(output / "rewards.parquet", inputs)
     if table is None:
-        table = reward_table(scorer, rows.answers, f"{name} on {config.name}")
+        table = reward_table(scorer, rows, f"{name} on {config.name}")
         write_table(output / "rewards.parquet", table, inputs)
-    notes = [f"left out: {_counts(rows.unusable)}"] if rows.unusable else []
-    expected, found = config.expected.get("rows"), len(rows.answers) + rows.unusable.total()
-    if expected not in (None, found):
-        notes.append(f"expected {expected:,} rows (published), found {found:,}")
-    report = read_report(config, table, name, notes, NO_REWARD.format(most=scorer.most_tokens))
-    return write_results(output, report, {**inputs, "rows": found})
+    return Scored(name, output, table, inputs, NO_REWARD.format(most=scorer.most_tokens))
 
 
 def evaluate_scores(path: Path, data: str | None, name: str, results_dir: Path,
-                    output_dir: Path | None) -> str:
+                    output_dir: Path | None, against: Path | None = None) -> str:
     """The same for rewards made elsewhere: a parquet or csv file with the columns of
     src/benchmark_rows.py.
 
     Args:
         data: the benchmark's name.
         name: what the model is called.
+        against: such a file of another model, to compare it with subset by subset.
     Raises:
         UserError: no benchmark; no such file, or not such columns.
     """
@@ -92,55 +111,34 @@ def evaluate_scores(path: Path, data: str | None, name: str, results_dir: Path,
     if config is None:
         raise UserError(f"--scores {path}: goes with --data and the name of a benchmark, such as "
                         "reward_bench")
+    scored = Scored(name, output_dir or results_dir / "benchmarks" / name / config.name,
+                    _read_scores(path), {"scores": str(path)}, "not given")
+    other = against and dataclasses.replace(scored, name=against.stem, table=_read_scores(against))
+    report = read_report(config, scored.table, name, [], scored.why_missing)
+    lines = write_results(scored.output, report, scored.inputs)
+    return lines + (write_differences(scored.output, config, scored, other) if other else "")
+
+
+def _read_scores(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"--scores {path}: no such file")
     try:
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
         table = table.astype({"reward": float, "value": float, "row": int, "response": int})
-        table = table.assign(subset=table["subset"].fillna(ALL_ROWS), id=table["id"].fillna(""))
+        return table.assign(subset=table["subset"].fillna(ALL_ROWS), id=table["id"].fillna(""))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--scores {path}: not readable as a table of rewards ({error}): expected "
                         "parquet or csv with row, id, subset, response, value, reward") from error
-    output = output_dir or results_dir / "benchmarks" / name / config.name
-    return write_results(output, read_report(config, table, name, [], "not given"),
-                         {"scores": str(path)})
 
 
-def read_rows(config: DataConfig) -> Rows:
-    """The rows of a benchmark: its test file, or all its files."""
-    if config.sources:
-        raise UserError(f"data/{config.name}: a mixture has no benchmark's score: scorer "
-                        f"{config.scorer} needs path or files")
-    files = config.files and ([config.files["test"]] if "test" in config.files else
-                              list(config.files.values()))
-    answers, unusable, hashes = [], Counter(), []
-    for path in files or [config.path]:
-        source = open_source(path, config)
-        hashes.append(source.sha256())
-        for _, row in read_answers(source, find_form(source, config), config):
-            if isinstance(row, str):
-                unusable[row] += 1
-            else:
-                answers.append(row)
-    if not answers:
-        raise UserError(f"data/{config.name}: no usable row: "
-                        + _counts(unusable))
-    return Rows(answers, unusable, content_hash([str(config), hashes]))
-
-
-def reward_table(scorer: TextScorer, answers: list[Answers], title: str) -> pd.DataFrame:
+def reward_table(scorer: TextScorer, rows: Rows, title: str) -> pd.DataFrame:
     """One line a response, with its reward and its length in characters."""
     rewards = []
-    for start in tqdm(range(0, len(answers), CHUNK_ROWS), desc=title, unit_scale=CHUNK_ROWS,
-                      unit=" rows", disable=None):
-        chunk = answers[start:start + CHUNK_ROWS]
+    for start in tqdm(range(0, len(rows.answers), CHUNK_ROWS), desc=title,
+                      unit_scale=CHUNK_ROWS, unit=" rows", disable=None):
+        chunk: list[Answers] = rows.answers[start:start + CHUNK_ROWS]
         rewards += scorer.rewards([(row.prompt, row.texts) for row in chunk], title)
-    return pd.DataFrame([
-        {"row": number, "id": row.row_id, "subset": row.subset or ALL_ROWS, "response": i,
-         "value": row.values[i], "reward": float(own[i]), "prompt_id": prompt_id,
-         "length": len(text), "source": row.source}
-        for number, (row, own) in enumerate(zip(answers, rewards, strict=True))
-        for prompt_id in [content_hash(list(row.prompt))] for i, text in enumerate(row.texts)])
+    return rows.table(rewards)
 
 
 def write_results(output: Path, report: Report, facts: dict[str, object]) -> str:
@@ -155,5 +153,14 @@ def write_results(output: Path, report: Report, facts: dict[str, object]) -> str
     return "\n".join([*report.lines(), "", "written: " + "\n         ".join(map(str, files))])
 
 
-def _counts(unusable: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in unusable.most_common())
+def write_differences(output: Path, config: DataConfig, scored: Scored, other: Scored) -> str:
+    """What the model has over another: a table, a figure, and the lines to print."""
+    found = differences(config.scorer, scored.table, other.table)
+    table = pd.DataFrame(map(dataclasses.asdict, found))
+    table.insert(0, "other_model", other.name)
+    table.insert(0, "model", scored.name)
+    path = output / f"against_{other.name}.csv"
+    write_text(path, table.to_csv(index=False))
+    figure = draw_differences(found, scored.name, other.name, config.name, output / "figures")
+    return "\n".join(["", "", *difference_lines(found, scored.name, other.name), "",
+                      f"written: {path}", f"         {figure.path}"])

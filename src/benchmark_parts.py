@@ -46,28 +46,31 @@ class Part:
 
 
 def part_of(name: str, score: float, replicates: np.ndarray, margins: Sequence[np.ndarray],
-            missing: int, section: str = "", kind: str = "subset") -> Part:
+            missing: int, section: str = "", kind: str = "subset", n: int | None = None) -> Part:
     """A part with a score of its own.
 
     Args:
         margins: better minus worse rewards of each row, for the accuracy.
+        n: rows in the score, where it counts rows that have no better response as well.
     """
     found = interval(score, replicates, LEVEL)
-    accuracy = float(np.mean([correctness(row).mean() for row in margins]))
+    accuracy = float(np.mean([correctness(row).mean() for row in margins])) if margins else np.nan
     return Part(Score(name, kind, section, found.estimate, found.low, found.high, accuracy,
-                      len(margins), sum(ties(row) for row in margins), missing), replicates)
+                      len(margins) if n is None else n, sum(ties(row) for row in margins),
+                      missing), replicates)
 
 
 def mean_of_rows(name: str, credit: Sequence[float], prompts: Sequence[str],
-                 margins: Sequence[np.ndarray], missing: int, section: str, seed: int) -> Part:
-    """A subset whose score is the mean of its rows' credits, all (n,).
+                 margins: Sequence[np.ndarray], missing: int, section: str, seed: int,
+                 kind: str = "subset") -> Part:
+    """A part whose score is the mean of its rows' credits, all (n,).
 
     Args:
         seed: another for every subset, or they would be resampled as if they were one.
     """
     values = np.asarray(credit, np.float64)
     replicates = resampled_means(values[None], np.asarray(prompts), samples=SAMPLES, seed=seed)
-    return part_of(name, float(values.mean()), replicates[:, 0], margins, missing, section)
+    return part_of(name, float(values.mean()), replicates[:, 0], margins, missing, section, kind)
 
 
 def mean_of_parts(name: str, kind: str, parts: Sequence[Part],

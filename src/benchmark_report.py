@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from configs.schema import DataConfig
+from src.benchmark_against import Difference
 from src.benchmark_parts import LEVEL, Score
 from src.benchmark_rows import read_subsets
 from src.benchmark_scores import absent, benchmark_scores
@@ -85,6 +86,17 @@ def read_report(config: DataConfig, table: pd.DataFrame, model: str, notes: list
     return Report(model, config.name, config.scorer, scores, baselines, notes, matrix)
 
 
+def difference_lines(found: list[Difference], name: str, other: str) -> list[str]:
+    """One model against another, for the console."""
+    head = ["", "n", name, other, "difference", "95% interval", "p", "p (Holm)"]
+    rows = [[each.subset, count(each.n), number(each.score), number(each.other),
+             number(each.difference), interval(each.low, each.high), number(each.p),
+             number(each.p_holm)] for each in found]
+    apart = sum(each.p_holm < 1 - LEVEL for each in found)
+    return [f"{name} against {other}: {apart} of {len(found)} subsets differ (McNemar's exact "
+            f"test, Holm's correction for {len(found)})", "", *_aligned([head, *rows])]
+
+
 def _columns(scores: list[Score], baselines: dict[str, dict[str, float]]) -> list[str]:
     """The parts as aligned text."""
     head = ["", "score", "95% interval", "accuracy", "n", "ties", "missing", *baselines]
@@ -93,7 +105,12 @@ def _columns(scores: list[Score], baselines: dict[str, dict[str, float]]) -> lis
              count(score.ties), count(score.missing),
              *(number(found.get(score.name, np.nan)) for found in baselines.values())]
             for score in scores]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return _aligned([head, *rows])
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
                       for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-            for row in [head, *rows]]
+            for row in rows]

@@ -50,6 +50,9 @@ class Subset:
     rows: tuple[Row, ...]
     missing: int
     """Rows of which a response has no reward: they are in no score, and counted."""
+    tied: tuple[Row, ...] = ()
+    """Rows without a better response. Only PandaLM scores them: a tie is one of its classes."""
+    missing_tied: int = 0
 
     @property
     def prompts(self) -> list[str]:
@@ -61,7 +64,7 @@ class Subset:
 
 
 def read_subsets(table: pd.DataFrame) -> list[Subset]:
-    """The subsets in the order of their first rows. Rows without a better response are left out.
+    """The subsets in the order of their first rows.
 
     Raises:
         UserError: a column or a response is missing or given twice; a row in two subsets; an
@@ -74,18 +77,21 @@ def read_subsets(table: pd.DataFrame) -> list[Subset]:
     if np.isinf(table.reward.to_numpy(float)).any():
         raise UserError("infinite rewards: leave the cell empty where there is no reward")
     table = table.sort_values(["row", "response"], kind="stable")
-    found: dict[str, list[Row | None]] = {}
+    found: dict[str, list[tuple[bool, Row | None]]] = {}
     for number, own in table.groupby("row", sort=True):
         if own.response.tolist() != list(range(len(own))) or own.subset.nunique() != 1:
             raise UserError(f"row {number}: responses {own.response.tolist()} of subset "
                             f"{', '.join(map(str, own.subset.unique()))}: expected responses "
                             "0, 1, ... once each, and one subset")
         values, rewards = own["value"].to_numpy(float), own["reward"].to_numpy(float)
-        if values.max() == values.min():
-            continue
         prompt = own["prompt_id"].iloc[0] if "prompt_id" in own else number
         row = Row(str(own["id"].iloc[0]), str(prompt), values, rewards)
         found.setdefault(str(own["subset"].iloc[0]), []).append(
-            None if np.isnan(rewards).any() else row)
-    return [Subset(name, tuple(row for row in rows if row is not None), rows.count(None))
-            for name, rows in found.items()]
+            (values.max() == values.min(), None if np.isnan(rewards).any() else row))
+    return [Subset(name, *_known(rows, False), *_known(rows, True)) for name, rows in found.items()]
+
+
+def _known(rows: list[tuple[bool, Row | None]], tied: bool) -> tuple[tuple[Row, ...], int]:
+    """The rows that are, or are not, tied and have all rewards; how many of these lack one."""
+    own = [row for is_tied, row in rows if is_tied == tied]
+    return tuple(row for row in own if row is not None), own.count(None)

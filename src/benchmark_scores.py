@@ -23,8 +23,20 @@ response has spread 0 here; the script stops there.
 **RM-Bench** (THU-KEG/RM-Bench, scripts/utils.py). See src/rm_bench.py. A domain without rows is
 left out of the mean; theirs divides by 0.
 
-**subsets** (JudgeBench, LLMBar, PandaLM). Accuracy of each subset, ties one half, and their plain
-mean.
+**JudgeBench** (ScalerLab/JudgeBench, run_judge.py and utils/metrics.py). Pairs are pooled in four
+groups, by what their source begins with, and once over all. Each pair is judged in both orders, and
+a reward model's tie says B both times, which is right once and wrong once: never right.
+
+**LLMBar** (princeton-nlp/LLMBar, LLMEvaluator/evaluate.py). The mean over both orders, in which a
+tie of an evaluator that rates each output alone is right once: one half. The four adversarial
+subsets have a plain mean of their own.
+
+**PandaLM** (WeOpenML/PandaLM, data/compute_metrics.py). The label is what most of three people say,
+the first one's where all differ, and a tie is a label like the others: it is right where both
+rewards are equal. Accuracy is over all rows, so that the rows that people find tied cost a reward
+model nearly all of their weight; our accuracy beside it is over the others.
+
+**subsets**. Accuracy of each subset, ties one half, and their plain mean.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +47,13 @@ import pandas as pd
 from configs.errors import UserError
 from src.benchmark_parts import Part, Score, mean_of_parts, mean_of_rows
 from src.benchmark_rows import Subset, read_subsets
+from src.judge_benchmarks import (
+    JUDGE_BENCH_GROUPS,
+    LLMBAR_SUBSETS,
+    judge_bench,
+    llmbar,
+    pandalm,
+)
 from src.metrics import correctness
 from src.reward_bench import SECTION_OF, SUBSETS_2, reward_bench, reward_bench_2
 from src.rm_bench import DOMAINS, rm_bench
@@ -46,12 +65,13 @@ def benchmark_scores(scorer: str, table: pd.DataFrame) -> list[Score]:
     """Scores of subsets, then of sections, of styles, and overall.
 
     Args:
-        scorer: subsets, reward_bench, reward_bench_2 or rm_bench.
+        scorer: of a data config.
         table: one line a response, see src/benchmark_rows.py.
     Raises:
         UserError: not such a table; no row has all its rewards; rows that are not the benchmark's.
     """
-    subsets = [subset for subset in read_subsets(table) if subset.rows]
+    subsets = [subset for subset in read_subsets(table)
+               if subset.rows or scorer == "pandalm" and subset.tied]
     if not subsets:
         raise UserError("no row has a reward for each of its responses: there is nothing to score")
     return sorted((part.score for part in _SCORERS[scorer](subsets)),
@@ -61,7 +81,8 @@ def benchmark_scores(scorer: str, table: pd.DataFrame) -> list[Score]:
 def absent(scorer: str, scores: Sequence[Score]) -> list[str]:
     """Subsets of the published benchmark without a score: lacking them, no score compares."""
     expected = {"reward_bench": tuple(SECTION_OF), "reward_bench_2": SUBSETS_2,
-                "rm_bench": DOMAINS}.get(scorer, ())
+                "rm_bench": DOMAINS, "judge_bench": JUDGE_BENCH_GROUPS,
+                "llmbar": LLMBAR_SUBSETS}.get(scorer, ())
     found = {score.name.lower() for score in scores}
     return [name for name in expected if name.lower() not in found]
 
@@ -78,4 +99,4 @@ def by_subset(subsets: Sequence[Subset]) -> list[Part]:
 
 _SCORERS: dict[str, Callable[[Sequence[Subset]], list[Part]]] = {
     "subsets": by_subset, "reward_bench": reward_bench, "reward_bench_2": reward_bench_2,
-    "rm_bench": rm_bench}
+    "rm_bench": rm_bench, "judge_bench": judge_bench, "llmbar": llmbar, "pandalm": pandalm}

@@ -6,7 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.benchmark_parts import Score
+from src.benchmark_against import Difference
+from src.benchmark_parts import LEVEL, Score
 from src.benchmark_report import Report
 from src.number_text import number
 from src.plot_style import INK, METHODS, QUIET, STYLE, Drawn, Margins, page, save
@@ -24,6 +25,37 @@ def draw_benchmark(report: Report, folder: Path) -> list[Drawn]:
         if report.matrix is not None:
             drawn.append(_save(folder, "styles", *styles_figure(report)))
         return drawn
+
+
+def draw_differences(found: list[Difference], name: str, other: str, benchmark: str,
+                     folder: Path) -> Drawn:
+    """against_<other>.png: what one model has over another in each subset."""
+    with matplotlib.rc_context(STYLE):
+        return _save(folder, f"against_{other}",
+                     *differences_figure(found, name, other, benchmark))
+
+
+def differences_figure(found: list[Difference], name: str, other: str,
+                       benchmark: str) -> tuple[Figure, str]:
+    """A line a subset, in their order; returns the title too."""
+    title = f"{name} against {other} on {benchmark}"
+    footer = ("Share of rows that the first gets right less that of the second, and its 95% "
+              "interval, prompts resampled. Filled: the two differ (McNemar's exact test, Holm's "
+              f"correction for {len(found)} subsets).")
+    label = 0.35 + 0.064 * max(len(each.subset) for each in found)
+    figure, (axes,) = page(1, 1, (4.2, LINE * (len(found) + 0.6)), (0, 0), title, footer,
+                           margins=Margins(label, 0.75, 0.1, 0.5))
+    for place, each in enumerate(found):
+        apart = each.p_holm < 1 - LEVEL
+        axes.plot([each.low, each.high], [place, place], color=METHODS[0], linewidth=1.4)
+        axes.plot(each.difference, place, "o", color=METHODS[0], markersize=5,
+                  markerfacecolor=METHODS[0] if apart else "white")
+        axes.annotate(number(each.difference), (1, place), (6, 0), ("axes fraction", "data"),
+                      "offset points", fontsize=7.5, color=INK if apart else QUIET, va="center")
+    axes.axvline(0, color=QUIET, linewidth=0.8, zorder=0)
+    _lines(axes, [each.subset for each in found])
+    axes.set_xlabel("difference")
+    return figure, title
 
 
 def scores_figure(report: Report) -> tuple[Figure, str]:
@@ -88,15 +120,20 @@ def styles_figure(report: Report) -> tuple[Figure, str]:
 
 
 def _finish(axes: matplotlib.axes.Axes, scores: list[Score]) -> None:
-    axes.set_yticks(range(len(scores)), [score.name for score in scores])
+    _lines(axes, [score.name for score in scores])
     for tick, score in zip(axes.get_yticklabels(), scores, strict=True):
         tick.set_fontweight("bold" if score.kind != "subset" else "normal")
-    axes.set_ylim(len(scores) - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("score")
+
+
+def _lines(axes: matplotlib.axes.Axes, names: list[str]) -> None:
+    """A named line each, from the top down."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("score")
 
 
 def _save(folder: Path, name: str, figure: Figure, title: str) -> Drawn:

@@ -11,6 +11,7 @@ from configs.errors import UserError
 from src.benchmark_parts import SAMPLES, Part, mean_of_parts, mean_of_rows, part_of
 from src.benchmark_rows import Row, Subset
 from src.bootstrap import resampled_means
+from src.judge_benchmarks import only_margin
 
 SECTIONS = {
     "Chat": {"alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95,
@@ -35,7 +36,7 @@ def reward_bench(subsets: Sequence[Subset]) -> list[Part]:
     """Subsets, sections and score of RewardBench: a tie is wrong, see benchmark_scores."""
     parts = {}
     for seed, subset in enumerate(subsets):
-        credit = [float(_margin(row) > 0) for row in subset.rows]
+        credit = [float(only_margin(row) > 0) for row in subset.rows]
         parts[subset.name] = mean_of_rows(
             subset.name, credit, subset.prompts, subset.margins, subset.missing,
             SECTION_OF.get(subset.name, "Prior Sets" if subset.name in PRIOR_SETS else ""), seed)
@@ -126,10 +127,3 @@ def _gaps(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ref, tied, spread = (np.array([found[name].get(number, np.nan) for number in numbers])
                          for name in ("ref", "tied", "spread"))
     return ref, tied, spread
-
-
-def _margin(row: Row) -> float:
-    if len(row.rewards) != 2:
-        raise UserError(f"row {row.id or '?'}: {len(row.rewards)} responses: expected one chosen "
-                        "and one rejected")
-    return float(row.margins[0])

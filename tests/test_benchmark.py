@@ -7,9 +7,10 @@ import pytest
 from configs.errors import UserError
 from configs.schema import CONFIG_ROOT, DataConfig, load_config
 from src import benchmark
-from src.benchmark import benchmark_config, evaluate_benchmark, read_rows
+from src.benchmark import benchmark_config, evaluate_benchmark
 from src.benchmark_report import read_report
 from src.benchmark_scores import benchmark_scores
+from src.benchmark_source import read_rows
 from src.plots_benchmark import draw_benchmark, ordered, scores_figure
 from tests.test_benchmark_scores import RM, TIES, TIES_SCORE, V1, table
 from tests.tiny_data import write_jsonl
@@ -116,7 +117,7 @@ def test_every_named_benchmark_reads_its_rows_and_has_a_score(name, tmp_path):
         def rewards(self, questions, title):
             return [np.array([-len(text) for text in texts], np.float32) for _, texts in questions]
 
-    made = benchmark.reward_table(Scorer(), rows.answers, "")
+    made = benchmark.reward_table(Scorer(), rows, "")
     report = read_report(config, made, "shortest", [], "")
     assert report.overall.n == len(rows.answers) >= 8
     assert report.baselines["shorter"]["overall"] == pytest.approx(report.overall.score)

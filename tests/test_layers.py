@@ -17,11 +17,12 @@ COMMANDS = {"eval", "data.preprocess", "data.demo", "data.chess_documents", "mod
 LAYER_OF_SRC = {
     2: "runs distributed losses metrics bootstrap batching steps packing trees "
        "length_bias reward_figures eval_sets "
-       "benchmark_rows benchmark_parts benchmark_scores reward_bench rm_bench "
+       "benchmark_rows benchmark_parts benchmark_scores reward_bench rm_bench judge_benchmarks "
+       "benchmark_against "
        "number_text model_card",
     3: "trainer training_arguments trunk_cache scoring text_scores score_file weak_labels pgr "
        "baselines run_scores tables "
-       "reward_view",
+       "reward_view benchmark_source",
     4: "analysis plots plot_style plots_ladder plots_pgr plots_training document document_style "
        "plots_rewards plots_parts wrong_pairs "
        "reward_report reward_tables look transfer transfer_report "

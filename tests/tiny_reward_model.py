@@ -15,16 +15,17 @@ NO_SYSTEM = ("{% for m in messages %}{% if m['role'] == 'system' %}"
 MOST_TOKENS = 128
 
 
-def make_reward_model(folder: Path, template: str = TURNS) -> Path:
-    """A reward model in `folder` / model that takes MOST_TOKENS tokens, about as many letters."""
+def make_reward_model(folder: Path, template: str = TURNS, name: str = "model",
+                      seed: int = 0) -> Path:
+    """A reward model in `folder` / `name` that takes MOST_TOKENS tokens, about as many letters."""
     base = save_base(folder / "base", "llama", vocab_size=260, hidden_size=32, num_hidden_layers=2,
                      num_attention_heads=4, num_key_value_heads=2,
                      max_position_embeddings=MOST_TOKENS)
-    tokenizer = load_tokenizer(save(llama_like(template), folder / "model"))
-    model = build_reward_model(base, (0, 1), 0, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    return folder / "model"
+    tokenizer = load_tokenizer(save(llama_like(template), folder / name))
+    model = build_reward_model(base, (0, 1), seed, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder / name)
+    tokenizer.save_pretrained(folder / name)
+    return folder / name
 
 
 def plain_reward(model: Path, prompt: list[dict], response: str) -> float:
