@@ -14,7 +14,8 @@ from collections.abc import Mapping
 import chess
 
 from configs.schema import DataConfig
-from data.fields import BadRow, Row, filled, text
+from data.fields import Row, filled, text
+from data.messages import BadRow
 from data.records import Message, content_hash
 
 VALUES = {chess.PAWN: 1, chess.KNIGHT: 3, chess.BISHOP: 3, chess.ROOK: 5, chess.QUEEN: 9}

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data.records import ROLES, Message
+from data.messages import BadRow, message_list, turns
+from data.records import Message
 
 COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b", "score_a",
            "score_b", "score_chosen", "score_rejected", "answers", "answer", "score", "rank",
@@ -20,14 +21,7 @@ Keys = Mapping[str, str]
 
 NO_SCORE = (None, "", "N/A")
 """What a source writes where a score is missing."""
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
 _BRACES = re.compile(r"\{([^{}]+)\}")
-
-
-class BadRow(Exception):
-    """A row that cannot be used; the message is the reason it is counted under, from a small fixed
-    set."""
 
 
 def column(row: Row, name: str) -> Any:
@@ -117,36 +111,6 @@ def prompt(row: Row, keys: Keys, template: str = "") -> list[Message]:
     if system is not None and as_text(system, "system").strip():
         messages = [{"role": "system", "content": system}, *messages]
     return messages
-
-
-def message_list(value: Any, name: str) -> list[Message]:
-    """A list of messages, other keys than role and content left out."""
-    if not isinstance(value, list):
-        raise BadRow(f"wrong type of {name}")
-    messages = []
-    for message in value:
-        if not isinstance(message, dict):
-            raise BadRow(f"wrong type of {name}")
-        for key in ("role", "content"):
-            if message.get(key) is None:
-                raise BadRow(f"missing key {key} in {name}")
-        if message["role"] not in ROLES:
-            raise BadRow("unknown role")
-        if not isinstance(message["content"], str):
-            raise BadRow(f"wrong type of {name}")
-        messages.append({"role": message["role"], "content": message["content"]})
-    return messages
-
-
-def turns(transcript: str) -> list[Message]:
-    """`\\n\\nHuman: ... \\n\\nAssistant: ...` as messages, white space around each turn removed."""
-    transcript = transcript.lstrip()
-    marks = list(_TURN.finditer(transcript))
-    if not marks or marks[0].start() != 0:
-        raise BadRow("not a Human / Assistant transcript")
-    ends = [mark.start() for mark in marks[1:]] + [len(transcript)]
-    return [{"role": _TURN_ROLES[mark[1]], "content": transcript[mark.end():end].strip()}
-            for mark, end in zip(marks, ends, strict=True)]
 
 
 def _own_prompt(row: Row, keys: Keys) -> list[Message]:

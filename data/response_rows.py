@@ -10,7 +10,8 @@ from typing import Any
 
 from configs.schema import DataConfig
 from data.answers import Answers
-from data.fields import BadRow, Row, as_text, message_list, optional_text, prompt
+from data.fields import Row, as_text, optional_text, prompt
+from data.messages import BadRow, message_list
 from data.raw_files import NOT_UTF8, RawRow
 from data.records import Message
 from data.rows import detect_form, row_to_answers

@@ -12,21 +12,19 @@ from data.answers import Answers
 from data.chess_puzzles import puzzle_parts
 from data.fields import (
     COLUMNS,
-    BadRow,
     Keys,
     Row,
     as_text,
     column,
     filled,
     lookup,
-    message_list,
     need,
     number,
     optional_text,
     prompt,
     text,
-    turns,
 )
+from data.messages import BadRow, message_list, turns
 from data.records import Message
 from data.rules import answer_values
 

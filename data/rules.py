@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from configs.schema import DataConfig
-from data.fields import NO_SCORE, BadRow, Row, column, need, number, optional_text
+from data.fields import NO_SCORE, Row, column, need, number, optional_text
+from data.messages import BadRow
 
 EQUAL_SCORES = "equal scores"
 IDENTICAL_SIDES = "identical sides"

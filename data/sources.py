@@ -19,8 +19,9 @@ from configs.errors import UserError
 from configs.schema import REPO_ROOT, DataConfig
 from data.answers import Answers, grouped
 from data.compare import compare_answers
-from data.fields import COLUMNS, BadRow
+from data.fields import COLUMNS
 from data.fixture import fixture_path
+from data.messages import BadRow
 from data.pointwise import one_side
 from data.raw_files import (
     SUFFIXES,

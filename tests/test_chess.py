@@ -15,7 +15,7 @@ from data.chess_puzzles import (
     solution_line,
     wrong_move,
 )
-from data.fields import BadRow
+from data.messages import BadRow
 
 START = chess.STARTING_FEN
 BACK_RANK = "6k1/5ppp/8/8/8/8/5PPP/R5K1 b - - 0 1"

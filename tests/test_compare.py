@@ -10,7 +10,8 @@ from configs.errors import UserError
 from configs.schema import DataConfig, from_dict
 from data.answers import Answers
 from data.compare import compare_answers
-from data.fields import BadRow, filled
+from data.fields import filled
+from data.messages import BadRow
 from data.records import Pair
 from data.rows import row_to_answers
 from data.sources import find_form, open_source, read_answers, read_pairs
