@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data.messages import BadRow, message_list, turns
+from data.messages import BadRow, message_list, messages_in, turns
 from data.records import Message
 
 COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b", "score_a",
@@ -19,6 +19,9 @@ COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b",
 Row = Mapping[str, Any]
 Keys = Mapping[str, str]
 
+CONVERSATIONS = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "response",
+                 "responses", "messages")
+"""Columns that may hold messages, or a text that holds them."""
 NO_SCORE = (None, "", "N/A")
 """What a source writes where a score is missing."""
 _BRACES = re.compile(r"\{([^{}]+)\}")
@@ -37,6 +40,17 @@ def column(row: Row, name: str) -> Any:
 def lookup(row: Row, name: str, keys: Keys) -> Any:
     """The value of our column `name`, None where there is none."""
     return column(row, keys.get(name, name))
+
+
+def opened(row: Row, keys: Keys) -> Row:
+    """The row, with messages in place of every text that holds them, see messages_in."""
+    found = {}
+    for name in CONVERSATIONS:
+        value = lookup(row, name, keys)
+        messages = messages_in(value, name) if isinstance(value, str) else None
+        if messages is not None:
+            found[keys.get(name, name)] = messages
+    return {**row, **found} if found else row
 
 
 def need(row: Row, name: str, keys: Keys) -> Any:
@@ -62,6 +76,21 @@ def as_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise BadRow(f"wrong type of {name}")
     return value
+
+
+def answer_text(value: Any, name: str) -> str:
+    """The text of an answer: a text, a message, or a list of one message of the assistant's; or a
+    text that holds these."""
+    if isinstance(value, str):
+        value = messages_in(value, name) or value
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        return as_text(value, name)
+    messages = message_list(value, name)
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
+        raise BadRow(f"{name} is not one message of the assistant's")
+    return messages[0]["content"]
 
 
 def number(value: Any, name: str) -> float:

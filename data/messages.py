@@ -7,9 +7,14 @@ import re
 from typing import Any
 
 from data.records import ROLES, Message
+from data.serialised import parsed
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+_CLAIMS = re.compile(r"""\s*(?:\[\s*\{|\{\s*(['"])(?:role|content|from|value)\1\s*:)""")
+_MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 
 
 class BadRow(Exception):
@@ -34,6 +39,29 @@ def message_list(value: Any, name: str) -> list[Message]:
             raise BadRow(f"wrong type of {name}")
         messages.append({"role": message["role"], "content": message["content"]})
     return messages
+
+
+def messages_in(text: str, name: str) -> list[Any] | None:
+    """The messages that a text holds, as JSON or as Python or numpy print them; None where it is
+    a text like any other, which may begin with a bracket.
+
+    Raises:
+        BadRow: it begins like a list of messages, and cannot be read.
+    """
+    if not _CLAIMS.match(text) or not any(
+            all(f"'{key}'" in text or f'"{key}"' in text for key in keys)
+            for keys in _MESSAGE_KEYS):
+        return None
+    value = parsed(text)
+    if value is None:
+        raise BadRow(f"unreadable list of messages in {name}")
+    messages = value if isinstance(value, list) else [value]
+    return messages if any(map(is_message, messages)) else None
+
+
+def is_message(value: Any) -> bool:
+    """Whether a record is a message, in our words or in those of ShareGPT."""
+    return isinstance(value, dict) and any(value.keys() >= set(keys) for keys in _MESSAGE_KEYS)
 
 
 def turns(transcript: str) -> list[Message]:

@@ -3,12 +3,10 @@
 import codecs
 import csv
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from configs.errors import UserError
 from data.raw_json import RawRow
@@ -31,7 +29,7 @@ def csv_rows(path: Path, header: Sequence[str], encoding: str) -> Iterator[RawRo
                    newline="") as file:
         try:
             for number, row in enumerate(csv.DictReader(file, header or None), 1):
-                yield number, {key: _csv_cell(cell) for key, cell in row.items()
+                yield number, {key: cell for key, cell in row.items()
                                if key is not None and cell is not None}
         except csv.Error as error:
             raise UserError(f"{path}: not readable as csv: {error}") from error
@@ -57,13 +55,3 @@ def zip_rows(path: Path, encoding: str) -> Iterator[RawRow]:
                             yield number, {"text": line.strip(), "file": name}
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"{path}: not a whole zip of text files: {error}") from error
-
-
-def _csv_cell(cell: str) -> Any:
-    """The cell's text, or its message list where a csv file carries one as JSON."""
-    if cell.startswith("[{") and '"role"' in cell:
-        try:
-            return json.loads(cell)
-        except json.JSONDecodeError:
-            return cell
-    return cell

@@ -4,17 +4,16 @@ For scoring, where nothing is compared: a row needs a prompt and at least one re
 on which is better.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from configs.schema import DataConfig
 from data.answers import Answers
-from data.fields import Row, as_text, optional_text, prompt
+from data.fields import Row, answer_text, opened, optional_text, prompt
 from data.messages import BadRow, message_list
 from data.raw_files import NOT_UTF8, RawRow
-from data.records import Message
 from data.rows import detect_form, row_to_answers
+from data.serialised import parsed
 
 NO_COLUMNS = "no columns to score"
 """Neither responses nor response, messages, or chosen and rejected."""
@@ -25,9 +24,9 @@ PLAIN = DataConfig(name="rows", path="rows")
 def read_responses(rows: Iterator[RawRow], name: str) -> Iterator[tuple[int, Answers | str]]:
     """Every row of a file: its number, and its prompt with responses or the reason why it has none.
 
-    prompt + responses (a list) or response (one); messages, whose last is the response; chosen and
-    rejected in any form of preference pair. A prompt is a text or a message list, a response a text
-    or the assistant's messages.
+    chosen and rejected in any form of preference pair; prompt + responses (a list) or response
+    (one); messages, whose last is the response. A prompt is a text or a message list, a
+    response a text or the assistant's message.
     """
     for number, row in rows:
         if isinstance(row, str):
@@ -40,18 +39,24 @@ def read_responses(rows: Iterator[RawRow], name: str) -> Iterator[tuple[int, Ans
 
 
 def row_to_responses(row: Row, source: str) -> Answers:
-    """The prompt and the responses of a row, whose values are 0; BadRow where it has none."""
+    """The prompt and the responses of a row; BadRow where it has none.
+
+    A row that is a pair is read as one, whatever else it has: some data sets keep the chosen
+    conversation as `messages` too.
+    """
+    if (form := detect_form(row, {})) is not None:
+        return row_to_answers(row, form, PLAIN, source)
+    row = opened(row, {})
     if row.get("responses") is not None:
-        messages, texts = prompt(row, {}), [_response(item) for item in _items(row["responses"])]
+        messages, texts = prompt(row, {}), [answer_text(item, "response")
+                                           for item in _items(row["responses"])]
     elif row.get("response") is not None:
-        messages, texts = prompt(row, {}), [_response(row["response"])]
+        messages, texts = prompt(row, {}), [answer_text(row["response"], "response")]
     elif row.get("messages") is not None:
         *messages, last = message_list(row["messages"], "messages") or [{"role": ""}]
         if last["role"] != "assistant":
             raise BadRow("last turn is not the assistant's")
         texts = [last["content"]]
-    elif (form := detect_form(row, {})) is not None:
-        return row_to_answers(row, form, PLAIN, source)
     else:
         raise BadRow(NO_COLUMNS)
     if not texts:
@@ -69,24 +74,9 @@ def row_to_responses(row: Row, source: str) -> Answers:
 
 
 def _items(value: Any) -> list[Any]:
-    """A list, or the JSON text of one, which is how csv holds it."""
+    """A list, or the text of one, which is how csv holds it."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            raise BadRow("responses is not a list") from None
+        value = parsed(value)
     if not isinstance(value, list):
         raise BadRow("responses is not a list")
     return value
-
-
-def _response(item: Any) -> str:
-    """The text of a response: a text, a message, or a list of one message of the assistant's."""
-    if isinstance(item, Mapping):
-        item = [item]
-    if not isinstance(item, list):
-        return as_text(item, "response")
-    messages: list[Message] = message_list(item, "response")
-    if len(messages) != 1 or messages[0]["role"] != "assistant":
-        raise BadRow("response is not one message of the assistant's")
-    return messages[0]["content"]

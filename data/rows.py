@@ -6,6 +6,7 @@ counted. Knows nothing of files, nor of which answers are compared.
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from configs.schema import DataConfig
 from data.answers import Answers
@@ -14,17 +15,18 @@ from data.fields import (
     COLUMNS,
     Keys,
     Row,
-    as_text,
+    answer_text,
     column,
     filled,
     lookup,
     need,
     number,
+    opened,
     optional_text,
     prompt,
     text,
 )
-from data.messages import BadRow, message_list, turns
+from data.messages import BadRow, is_message, message_list, turns
 from data.records import Message
 from data.rules import answer_values
 
@@ -43,7 +45,10 @@ def detect_form(row: Row, keys: Keys) -> str | None:
     """
     present = {name for name in COLUMNS if lookup(row, name, keys) is not None}
     if {"chosen", "rejected"} <= present:
-        chosen = lookup(row, "chosen", keys)
+        try:
+            chosen = lookup(opened(row, keys), "chosen", keys)
+        except BadRow:
+            chosen = []  # a list that cannot be read: its rows are counted when their turn comes
         if isinstance(chosen, list):
             starts_inside = bool(chosen) and isinstance(chosen[0], dict) and (
                 chosen[0].get("role") == "assistant")
@@ -63,6 +68,7 @@ def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answ
     Raises:
         BadRow: the row is not usable.
     """
+    row = opened(row, config.keys)
     messages, texts, values, scores = _FORMS[form](row, config)
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
         raise BadRow("empty prompt")
@@ -80,6 +86,10 @@ def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answ
 
 def _messages(row: Row, config: DataConfig) -> Parts:
     sides = [message_list(need(row, name, config.keys), name) for name in ("chosen", "rejected")]
+    question = lookup(row, "prompt", config.keys)
+    if isinstance(question, list):  # a text beside whole conversations is their question again
+        question = message_list(question, "prompt")
+        sides = [_conversation(question, side) for side in sides]
     return _pair(*sides, row, config)
 
 
@@ -95,16 +105,36 @@ def _prompt_answers(row: Row, config: DataConfig) -> Parts:
         value = need(row, name, config.keys)
         if isinstance(value, str):
             sides.append([*messages, {"role": "assistant", "content": value}])
-            continue
-        answer = message_list(value, name)
-        inside = bool(answer) and answer[0]["role"] == "assistant"
-        sides.append([*messages, *answer] if inside else answer)
+        else:
+            sides.append(_conversation(messages, message_list(value, name)))
     return _pair(*sides, row, config)
+
+
+def _conversation(question: list[Message], side: list[Message]) -> list[Message]:
+    """The conversation of a prompt and a side, which goes on from the prompt or holds it.
+
+    A side may begin before the prompt's last turn (a greeting of the assistant's, the whole
+    conversation) or with it. A system message that only the prompt has is the conversation's.
+    """
+    asked = [message for message in question if message["role"] != "system"]
+    places = [i for i, message in enumerate(side) if asked and _same_turn(message, asked[-1])]
+    if not places and side and side[0]["role"] == "assistant":
+        return [*question, *side]
+    if places and places[-1] < len(asked) - 1:
+        return [*question, *side[places[-1] + 1:]]
+    own = question[:1] if question[:1] != asked[:1] and side and side[0]["role"] != "system" else []
+    return [*own, *side]
+
+
+def _same_turn(message: Message, other: Message) -> bool:
+    return message["role"] == other["role"] and (
+        message["content"].strip() == other["content"].strip())
 
 
 def _scored_answers(row: Row, config: DataConfig) -> Parts:
     messages = prompt(row, config.keys, config.template.get("prompt", ""))
-    texts = [text(row, name, config.keys) for name in ("response_a", "response_b")]
+    texts = [answer_text(need(row, name, config.keys), name)
+             for name in ("response_a", "response_b")]
     scores = [number(need(row, name, config.keys), name) for name in ("score_a", "score_b")]
     return messages, texts, scores, scores
 
@@ -121,8 +151,7 @@ def _answers(row: Row, config: DataConfig) -> Parts:
         items = need(row, "answers", config.keys)
         if not isinstance(items, list):
             raise BadRow("wrong type of answers")
-    texts = [text(item, "answer", config.keys) if isinstance(item, Mapping)
-             else as_text(item, "answer") for item in items]
+    texts = [answer_text(_own_answer(item, config), "answer") for item in items]
     if "answer" in config.template:
         texts = [filled(config.template["answer"], row, words) for words in texts]
     values = answer_values(row, items, config)
@@ -130,9 +159,15 @@ def _answers(row: Row, config: DataConfig) -> Parts:
     return messages, texts, values, values if config.compare.rule == "by_score" else []
 
 
+def _own_answer(item: Any, config: DataConfig) -> Any:
+    """The answer in an item of a list of answers: of a record its column `answer`."""
+    is_record = isinstance(item, Mapping) and ("answer" in config.keys or not is_message(item))
+    return need(item, "answer", config.keys) if is_record else item
+
+
 def _one_answer(row: Row, config: DataConfig) -> Parts:
     messages = prompt(row, config.keys, config.template.get("prompt", ""))
-    words = text(row, "answer", config.keys)
+    words = answer_text(need(row, "answer", config.keys), "answer")
     if "answer" in config.template:
         words = filled(config.template["answer"], row, words)
     values = answer_values(row, [row], config)
@@ -149,7 +184,7 @@ def _lists(row: Row, config: DataConfig) -> Parts:
             raise BadRow(f"wrong type of {name}")
         if not value:
             raise BadRow("empty side")
-        sides.append([as_text(item, name) for item in value])
+        sides.append([answer_text(item, name) for item in value])
     messages = prompt(row, config.keys, config.template.get("prompt", ""))
     values = [1.0] * len(sides[0]) + [0.0] * len(sides[1])
     return messages, sides[0] + sides[1], values, []

@@ -29,7 +29,7 @@ from data.pair_files import batched
 from src.runs import read_table, write_table
 from src.text_scores import TextScorer
 
-FORMAT = "1"
+FORMAT = "2"
 """Raise it when the same rows come to give another table."""
 CHUNK_PROMPTS = 1_000
 SCHEMA = pa.schema([("file", pa.string()), ("row", pa.int64()), ("response", pa.int32()),
