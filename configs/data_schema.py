@@ -80,7 +80,8 @@ class DataConfig:
     keys: dict[str, str] = field(default_factory=dict)
     """Our column name -> the file's: prompt, chosen, rejected, response_a, response_b, score_a,
     score_b, score_chosen, score_rejected; answers (a list), answer (the text in an item of it),
-    score, rank, better; system (a system message, read only where it is named here); subset,
+    score, rank, better; system (a system message; a column system, system_prompt or
+    system_message that is used for nothing else need not be named, "" leaves it out); subset,
     difficulty, id; fen, moves. `a.b` is column b inside a."""
     columns: tuple[str, ...] = ()
     """answers: the columns that hold one answer each, instead of the key `answers`."""

@@ -29,6 +29,8 @@ class Answers:
     difficulty: float | None = None
     row_id: str = ""
     """The row's own `id`, as text, where it has one."""
+    notes: tuple[str, ...] = ()
+    """What of the row was left out or read as something else, see data/row_notes.py."""
 
 
 def grouped(rows: Iterator[tuple[int, Answers | str]]) -> Iterator[tuple[int, Answers | str]]:

@@ -46,7 +46,7 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
         assignment = assign_splits(index, config, parts, clean)
         report.add_assignment(assignment, index.source, parts, spilled.data["source"])
         report.compare_with_published(config, parts)
-        _check_filled(assignment, config)
+        _check_filled(assignment, config, report)
         (work / "pairs").mkdir()
         for code, name in enumerate(SPLITS):
             picked = np.flatnonzero(assignment.split == code)
@@ -69,7 +69,7 @@ def _write_split(spilled: datasets.Dataset, picked: np.ndarray, path: Path) -> N
             writer.write_table(table.cast(SCHEMA).combine_chunks(), row_group_size=BATCH)
 
 
-def _check_filled(assignment: Assignment, config: DataConfig) -> None:
+def _check_filled(assignment: Assignment, config: DataConfig, report: BuildReport) -> None:
     """Raise where a split that the config asks for has no pair."""
     names = [name for name in SPLITS if name in config.files]
     if config.path or config.sources:
@@ -80,4 +80,5 @@ def _check_filled(assignment: Assignment, config: DataConfig) -> None:
     if empty:
         raise UserError(f"data/{config.name}: no pair is left for {', '.join(empty)}: "
                         f"{int((assignment.reason == -1).sum())} pairs are too few, or the files "
-                        "have the same prompts, or fraction is too small")
+                        "have the same prompts, or fraction is too small; dropped: "
+                        f"{report.reasons()}")

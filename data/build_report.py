@@ -1,5 +1,6 @@
 """What became of every row of the source, and of every pair made of it; enters the manifest."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -8,7 +9,10 @@ import pyarrow as pa
 from configs.schema import DataConfig
 from data.mixture import sources_of
 from data.pair_index import PER_PROMPT, REASONS, UNUSED, Assignment
+from data.rules import HARMLESS
 
+NOTES_LISTED = 50
+OTHER_NOTES = "other parts left out"
 ROWS_LISTED = 10_000
 """Rows named for one reason; beyond them only the count goes on, or millions would be held."""
 
@@ -33,6 +37,9 @@ class BuildReport:
     """Evaluation set -> its `prompts` and distinct `runs` of words, and `pairs` (split -> count)
     whose prompts overlap. A pair that overlaps several sets counts for each."""
 
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was left out of rows that were used, or read as something else -> rows."""
+
     def add_source(self, name: str, rows: int) -> None:
         """A file of the data config `name` is read."""
         entry = self.sources.setdefault(name, {"rows": 0, "pairs": 0, "dropped": {}, "kept": 0})
@@ -46,6 +53,26 @@ class BuildReport:
         entry = self.dropped.setdefault(reason, {"count": 0, "rows": []})
         entry["count"] += count
         entry["rows"] += rows[:ROWS_LISTED - len(entry["rows"])]
+
+    def add_notes(self, notes: Counter[str]) -> None:
+        """The notes on a source's rows; a file of ever new ones is no reason to hold them all."""
+        for note, count in notes.items():
+            kept = note in self.notes or len(self.notes) < NOTES_LISTED
+            note = note if kept else OTHER_NOTES
+            self.notes[note] = self.notes.get(note, 0) + count
+
+    def reasons(self, source: str = "", harmless: bool = True) -> str:
+        """`3 empty side, 1 equal scores`: what became of the rows that gave nothing.
+
+        Args:
+            source: count this data config's alone; "" for all.
+            harmless: count those too that say nothing against the source.
+        """
+        counts = self.sources[source]["dropped"] if source else {
+            reason: entry["count"] for reason, entry in self.dropped.items()}
+        ordered = sorted(counts.items(), key=lambda item: -item[1])
+        return ", ".join(f"{count:,} {reason}" for reason, count in ordered
+                         if harmless or reason not in HARMLESS) or "no rows"
 
     def add_assignment(self, assignment: Assignment, source: np.ndarray, parts: list[DataConfig],
                        rows: pa.ChunkedArray) -> None:

@@ -3,6 +3,7 @@
 A value that is not there or of the wrong kind raises BadRow. Knows no form.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -80,7 +81,9 @@ def as_text(value: Any, name: str) -> str:
 
 def answer_text(value: Any, name: str) -> str:
     """The text of an answer: a text, a message, or a list of one message of the assistant's; or a
-    text that holds these."""
+    text that holds these. True and false are the words that JSON has for them."""
+    if isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, str):
         value = messages_in(value, name) or value
     if isinstance(value, Mapping):
@@ -130,26 +133,26 @@ def filled(template: str, row: Row, answer: str | None = None) -> str:
 
 
 def prompt(row: Row, keys: Keys, template: str = "") -> list[Message]:
-    """The messages up to the answer: a message list, a transcript, or one text of the user's; a
-    system message first where `keys` says which column has it and the row's is not blank."""
+    """The messages up to the answer: a message list, a transcript, or one text of the user's."""
     if template:
-        messages = [{"role": "user", "content": filled(template, row)}]
-    else:
-        messages = _own_prompt(row, keys)
-    system = lookup(row, "system", keys) if "system" in keys else None
-    if system is not None and as_text(system, "system").strip():
-        messages = [{"role": "system", "content": system}, *messages]
-    return messages
-
-
-def _own_prompt(row: Row, keys: Keys) -> list[Message]:
+        return [{"role": "user", "content": filled(template, row)}]
     value = need(row, "prompt", keys)
     if isinstance(value, list):
         return message_list(value, "prompt")
     words = as_text(value, "prompt")
-    if words.lstrip().startswith("Human:") and words.rstrip().endswith("\n\nAssistant:"):
+    if _is_transcript(words) and not is_open_transcript(words):
         return turns(words)[:-1]
     return [{"role": "user", "content": words}]
+
+
+def is_open_transcript(value: Any) -> bool:
+    """Whether a prompt is a transcript that does not end with the turn to be answered."""
+    return isinstance(value, str) and _is_transcript(value) and (
+        not value.rstrip().endswith("\n\nAssistant:"))
+
+
+def _is_transcript(words: str) -> bool:
+    return words.lstrip().startswith("Human:")
 
 
 def _written(value: Any, name: str) -> str:

@@ -4,6 +4,7 @@ What cannot be used raises BadRow. Knows no column and no form.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data.records import ROLES, Message
@@ -15,6 +16,14 @@ _TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 _CLAIMS = re.compile(r"""\s*(?:\[\s*\{|\{\s*(['"])(?:role|content|from|value)\1\s*:)""")
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+_READ_KEYS = {key for keys in _MESSAGE_KEYS for key in keys}
+REFUSED_PARTS = ("tool_calls", "tool_use", "tool_result", "function_call", "image", "images",
+                 "image_url", "input_image", "video", "videos", "video_url", "audio", "audios",
+                 "input_audio", "file", "files")
+"""Keys of a message, and types of a part of its content, without which it is another message."""
+_TEXT_TYPES = (None, "text", "input_text", "output_text")
+_THOUGHT_TYPES = ("reasoning", "thinking", "redacted_thinking")
+"""What led to an answer and is no part of it."""
 
 
 class BadRow(Exception):
@@ -23,22 +32,72 @@ class BadRow(Exception):
 
 
 def message_list(value: Any, name: str) -> list[Message]:
-    """A list of messages, other keys than role and content left out."""
+    """A list of messages: role and content, which may be a list of texts.
+
+    Raises:
+        BadRow: a message that has no text, or is more than a text (REFUSED_PARTS). What else it has
+            is left out, see unused_parts.
+    """
     if not isinstance(value, list):
         raise BadRow(f"wrong type of {name}")
     messages = []
     for message in value:
         if not isinstance(message, dict):
             raise BadRow(f"wrong type of {name}")
+        _refuse_parts(message, name)
         for key in ("role", "content"):
             if message.get(key) is None:
                 raise BadRow(f"missing key {key} in {name}")
         if message["role"] not in ROLES:
             raise BadRow("unknown role")
-        if not isinstance(message["content"], str):
-            raise BadRow(f"wrong type of {name}")
-        messages.append({"role": message["role"], "content": message["content"]})
+        messages.append({"role": message["role"], "content": _content(message["content"], name)})
     return messages
+
+
+def _content(content: Any, name: str) -> str:
+    """The text of a message; parts follow each other as chat templates write them."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise BadRow(f"wrong type of {name}")
+    return "".join(_part_text(part, name) for part in content)
+
+
+def _part_text(part: Any, name: str) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise BadRow(f"wrong type of {name}")
+    _refuse_parts(part, name)
+    if part.get("type") in _THOUGHT_TYPES:
+        return ""
+    if part.get("type") in _TEXT_TYPES and isinstance(part.get("text"), str):
+        return part["text"]
+    kind = part.get("type")
+    raise BadRow(f"{kind} in {name}" if kind in REFUSED_PARTS else f"wrong type of {name}")
+
+
+def _refuse_parts(record: Mapping[str, Any], name: str) -> None:
+    for key in REFUSED_PARTS:
+        if not is_nothing(record.get(key)):
+            raise BadRow(f"{key} in {name}")
+
+
+def unused_parts(value: Any) -> Iterator[str]:
+    """The names of what the messages of a list have beside role and content, and is not empty."""
+    for message in value if isinstance(value, list) else [value]:
+        if not is_message(message):
+            continue
+        yield from (str(key) for key, part in message.items()
+                    if key not in _READ_KEYS and not is_nothing(part))
+        for part in message["content"] if isinstance(message.get("content"), list) else ():
+            if isinstance(part, Mapping) and part.get("type") in _THOUGHT_TYPES:
+                yield part["type"]
+
+
+def is_nothing(part: Any) -> bool:
+    """Whether a part is null, as a table with other rows that have it holds it, or empty."""
+    return part is None or part != part or isinstance(part, (str, list, dict)) and not part
 
 
 def messages_in(text: str, name: str) -> list[Any] | None:
@@ -73,3 +132,24 @@ def turns(transcript: str) -> list[Message]:
     ends = [mark.start() for mark in marks[1:]] + [len(transcript)]
     return [{"role": _TURN_ROLES[mark[1]], "content": transcript[mark.end():end].strip()}
             for mark, end in zip(marks, ends, strict=True)]
+
+
+def whole_conversation(question: list[Message], side: list[Message]) -> list[Message]:
+    """The conversation of a prompt and a side, which goes on from the prompt or holds it.
+
+    A side may begin before the prompt's last turn (a greeting of the assistant's, the whole
+    conversation) or with it. A system message that only the prompt has is the conversation's.
+    """
+    asked = [message for message in question if message["role"] != "system"]
+    places = [i for i, message in enumerate(side) if asked and _same_turn(message, asked[-1])]
+    if not places and side and side[0]["role"] == "assistant":
+        return [*question, *side]
+    if places and places[-1] < len(asked) - 1:
+        return [*question, *side[places[-1] + 1:]]
+    own = question[:1] if question[:1] != asked[:1] and side and side[0]["role"] != "system" else []
+    return [*own, *side]
+
+
+def _same_turn(message: Message, other: Message) -> bool:
+    return message["role"] == other["role"] and (
+        message["content"].strip() == other["content"].strip())

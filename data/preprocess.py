@@ -130,7 +130,8 @@ def build_config(options: argparse.Namespace) -> DataConfig:
     elif options.train_path:
         values |= {"path": options.train_path, "files": {}}
     values |= {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}
-    keys = {name: value for name in COLUMNS if (value := getattr(options, f"{name}_key"))}
+    keys = {name: value for name in COLUMNS
+            if (value := getattr(options, f"{name}_key")) is not None}
     values["keys"] = {**values.get("keys", {}), **keys}
     config = from_dict(DataConfig, values, "command line")
     return as_fixture(config) if options.fixture else config

@@ -12,8 +12,10 @@ from data.answers import Answers
 from data.fields import Row, answer_text, opened, optional_text, prompt
 from data.messages import BadRow, message_list
 from data.raw_files import NOT_UTF8, RawRow
+from data.row_notes import row_notes
 from data.rows import detect_form, row_to_answers
 from data.serialised import parsed
+from data.system_column import with_system
 
 NO_COLUMNS = "no columns to score"
 """Neither responses nor response, messages, or chosen and rejected."""
@@ -61,6 +63,7 @@ def row_to_responses(row: Row, source: str) -> Answers:
         raise BadRow(NO_COLUMNS)
     if not texts:
         raise BadRow("no responses")
+    messages = with_system(messages, row, PLAIN)
     if not any(message["content"].strip() for message in messages):
         raise BadRow("empty prompt")
     if messages[-1]["role"] == "assistant":
@@ -70,7 +73,7 @@ def row_to_responses(row: Row, source: str) -> Answers:
     except UnicodeEncodeError:
         raise BadRow(NOT_UTF8) from None
     return Answers(tuple(messages), tuple(texts), (0.0,) * len(texts), source=source,
-                   row_id=optional_text(row, "id", {}))
+                   row_id=optional_text(row, "id", {}), notes=row_notes(row, PLAIN))
 
 
 def _items(value: Any) -> list[Any]:

@@ -26,9 +26,11 @@ from data.fields import (
     prompt,
     text,
 )
-from data.messages import BadRow, is_message, message_list, turns
+from data.messages import BadRow, is_message, message_list, turns, whole_conversation
 from data.records import Message
+from data.row_notes import row_notes
 from data.rules import answer_values
+from data.system_column import with_system
 
 PROMPTS_DIFFER = "prompts are not a common prefix"
 
@@ -70,6 +72,7 @@ def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answ
     """
     row = opened(row, config.keys)
     messages, texts, values, scores = _FORMS[form](row, config)
+    messages = with_system(messages, row, config)
     if not any(message["role"] == "user" and message["content"].strip() for message in messages):
         raise BadRow("empty prompt")
     if messages[-1]["role"] == "assistant":
@@ -81,7 +84,8 @@ def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answ
         tuple(messages), tuple(texts), tuple(values), tuple(scores), source,
         subset=optional_text(row, "subset", config.keys),
         difficulty=None if difficulty is None else number(difficulty, "difficulty"),
-        row_id=optional_text(row, "id", config.keys))
+        row_id=optional_text(row, "id", config.keys),
+        notes=row_notes(row, config))
 
 
 def _messages(row: Row, config: DataConfig) -> Parts:
@@ -89,7 +93,7 @@ def _messages(row: Row, config: DataConfig) -> Parts:
     question = lookup(row, "prompt", config.keys)
     if isinstance(question, list):  # a text beside whole conversations is their question again
         question = message_list(question, "prompt")
-        sides = [_conversation(question, side) for side in sides]
+        sides = [whole_conversation(question, side) for side in sides]
     return _pair(*sides, row, config)
 
 
@@ -103,32 +107,12 @@ def _prompt_answers(row: Row, config: DataConfig) -> Parts:
     sides = []
     for name in ("chosen", "rejected"):
         value = need(row, name, config.keys)
-        if isinstance(value, str):
-            sides.append([*messages, {"role": "assistant", "content": value}])
+        if isinstance(value, list):
+            sides.append(whole_conversation(messages, message_list(value, name)))
         else:
-            sides.append(_conversation(messages, message_list(value, name)))
+            answer = {"role": "assistant", "content": answer_text(value, name)}
+            sides.append([*messages, answer])
     return _pair(*sides, row, config)
-
-
-def _conversation(question: list[Message], side: list[Message]) -> list[Message]:
-    """The conversation of a prompt and a side, which goes on from the prompt or holds it.
-
-    A side may begin before the prompt's last turn (a greeting of the assistant's, the whole
-    conversation) or with it. A system message that only the prompt has is the conversation's.
-    """
-    asked = [message for message in question if message["role"] != "system"]
-    places = [i for i, message in enumerate(side) if asked and _same_turn(message, asked[-1])]
-    if not places and side and side[0]["role"] == "assistant":
-        return [*question, *side]
-    if places and places[-1] < len(asked) - 1:
-        return [*question, *side[places[-1] + 1:]]
-    own = question[:1] if question[:1] != asked[:1] and side and side[0]["role"] != "system" else []
-    return [*own, *side]
-
-
-def _same_turn(message: Message, other: Message) -> bool:
-    return message["role"] == other["role"] and (
-        message["content"].strip() == other["content"].strip())
 
 
 def _scored_answers(row: Row, config: DataConfig) -> Parts:
@@ -179,9 +163,7 @@ def _lists(row: Row, config: DataConfig) -> Parts:
     sides = []
     for name in ("chosen", "rejected"):
         value = need(row, name, config.keys)
-        value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list):
-            raise BadRow(f"wrong type of {name}")
+        value = value if isinstance(value, list) else [value]
         if not value:
             raise BadRow("empty side")
         sides.append([answer_text(item, name) for item in value])

@@ -33,6 +33,8 @@ def print_summary(output_dir: Path, manifest: dict[str, Any]) -> None:
     for reason, count in manifest["unused"].items():
         if count:
             print(f"  unused   {count:>8} {reason}")
+    for note, count in manifest.get("notes", {}).items():
+        print(f"  note: {count} rows: {note}")
     for what, key in (("longer than max_length under some tokenizer", "over_length"),
                       ("refused by a chat template", "refused")):
         if manifest[key]["count"]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,10 +56,12 @@ class Source:
     limit: int | None = None
     rows_read: int = 0
     """How many rows the latest raw_rows has given so far, sound or not."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """Notes on those that were used -> rows, see data/row_notes.py."""
 
     def raw_rows(self) -> Iterator[RawRow]:
         """The rows with their numbers, from the start, `limit` of them."""
-        self.rows_read = 0
+        self.rows_read, self.notes = 0, Counter()
         for row in itertools.islice(self._all_rows(), self.limit):
             self.rows_read += 1
             yield row
@@ -184,6 +186,9 @@ def _each_row(source: Source, form: str,
             yield number, row
             continue
         try:
-            yield number, row_to_answers(row, form, config, f"{source.name}:{number}")
+            answers = row_to_answers(row, form, config, f"{source.name}:{number}")
         except BadRow as reason:
             yield number, str(reason)
+            continue
+        source.notes.update(answers.notes)
+        yield number, answers

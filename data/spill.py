@@ -53,7 +53,8 @@ def spill(config: DataConfig, parts: list[DataConfig], path: Path,
     report.form = ", ".join(dict.fromkeys(forms))
     if not ids["pair"]:
         names = [*config.sources, *config.files.values(), config.path]
-        raise UserError(f"data/{config.name}: no usable pair in {', '.join(filter(None, names))}")
+        raise UserError(f"data/{config.name}: no usable pair in "
+                        f"{', '.join(filter(None, names))}: {report.reasons()}")
     return PairIndex(np.array(ids["pair"], np.uint64), np.array(ids["prompt"], np.uint64),
                      np.array(ids["chosen_first"], bool), np.array(group_names)[np.array(group)],
                      np.array(part_numbers, np.uint16))
@@ -83,11 +84,13 @@ def _usable_pairs(source: Source, form: str, part: DataConfig, path: str, prefix
     rows = source.rows_read  # a row may give several pairs, or several rows one
     if rows and bad / rows > part.max_bad_frac and not part.fixture:
         raise UserError(
-            f"{source.name}: {bad} of {rows} rows are unusable as form {form} (first is "
-            f"{example}), above max_bad_frac {part.max_bad_frac}: mend the file, give its column "
-            "names (--chosen_key ...), or raise --max_bad_frac")
+            f"{source.name}: {bad} of {rows} rows are unusable as form {form} "
+            f"({report.reasons(part.name, harmless=False)}; first is {example}), above "
+            f"max_bad_frac {part.max_bad_frac}: mend the file, give its column names "
+            "(--chosen_key ...), or raise --max_bad_frac")
     report.source.append({"path": path, "sha256": source.sha256(), "rows": rows})
     report.add_source(part.name, rows)
+    report.add_notes(source.notes)
 
 
 def _of_mixture(pairs: Iterator[Pair], name: str) -> Iterator[Pair]:

@@ -41,9 +41,10 @@ DATA is jsonl, json, csv or parquet, one prompt a row:
   {"prompt": [{"role": "user", "content": "Why?"}], "response": "Because."}
   {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}
   {"prompt": "Why?", "chosen": "Because.", "rejected": "No."}
-An `id` is carried over. A response that is longer than the model takes gets no reward and is
-counted; nothing is cut. Memory does not grow with the file. A call that is stopped goes on where it
-was when it is repeated; a finished one does nothing. Bad input: one line, exit code 2.
+An `id` is carried over; a column `system` is the system message. A response that is longer than
+the model takes gets no reward and is counted; nothing is cut. Memory does not grow with the file. A
+call that is stopped goes on where it was when it is repeated; a finished one does nothing. Bad
+input: one line, exit code 2.
 """
 
 
@@ -139,6 +140,7 @@ def _summary_lines(summary: Summary, scorer: TextScorer, out: Path) -> str:
                      f"{NO_REWARD.format(most=scorer.most_tokens)})")
     if summary.unusable:
         lines.append(f"left out: {unusable_text(summary)}")
+    lines += [f"note: {count:,} rows: {note}" for note, count in summary.notes.most_common(10)]
     return "\n".join(lines)
 
 

@@ -48,6 +48,8 @@ class Summary:
     without_reward: int = 0
     unusable: Counter[str] = field(default_factory=Counter)
     """Reason -> rows that hold nothing to score."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What was left out of rows, or read as something else -> rows."""
 
     def usable(self, rows: Iterable[tuple[int, Answers | str]]) -> Iterator[Answers]:
         """The rows that can be scored; the others are counted."""
@@ -56,6 +58,7 @@ class Summary:
                 self.unusable[row] += 1
                 continue
             self.prompts += 1
+            self.notes.update(row.notes)
             self.responses += len(row.texts)
             yield row
 

@@ -249,10 +249,13 @@ def test_template_makes_prompt_and_answers():
     assert (found.texts, found.values) == (("No, It rains.", "Yes, It rains."), (0, 1))
 
 
-def test_a_system_message_is_read_only_where_keys_name_it():
+def test_a_system_message_is_read_by_its_name_or_where_keys_name_it():
     row = {"prompt": "Hi?", "system": "Be brief.", "chosen": "a", "rejected": "b"}
-    assert row_to_answers(row, "prompt_answers", config(), "").prompt == ASK
+    without = config(keys={"system": ""})
+    assert row_to_answers(row, "prompt_answers", without, "").prompt == ASK
     named = config(keys={"system": "system"})
+    assert row_to_answers(row, "prompt_answers", config(), "") == (
+        row_to_answers(row, "prompt_answers", named, ""))
     assert row_to_answers(row, "prompt_answers", named, "").prompt == (
         {"role": "system", "content": "Be brief."}, *ASK)
     assert row_to_answers({**row, "system": " "}, "prompt_answers", named, "").prompt == ASK

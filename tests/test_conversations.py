@@ -6,13 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.schema import DataConfig
+from configs.data_schema import CompareConfig
+from configs.errors import UserError
+from configs.schema import CONFIG_ROOT, DataConfig, load_config
+from data.fixture import as_fixture
+from data.manifest import read_manifest
 from data.response_rows import read_responses
+from data.row_notes import OPEN_TRANSCRIPT, TRUE_OR_FALSE
 from data.serialised import MAX_CHARS, parsed
-from data.sources import open_source
+from data.sources import find_form, open_source, read_pairs
+from data.system_column import READ
+from src.score_file import Summary
 from tests.test_sources import PROMPT, content, read, turns
-from tests.tiny_data import messages_row, write_jsonl
+from tests.tiny_data import messages_row, text_rows, write_jsonl
+from tests.tiny_experiment import in_process
 
+NAMES = sorted(path.stem for path in (CONFIG_ROOT / "data").glob("*.yaml"))
 ANSWERS = {"chosen": [{"role": "assistant", "content": "It's \"good\".\nYes: {a} [b] nan."}],
            "rejected": [{"role": "assistant", "content": "Bad."}]}
 PAIR = (PROMPT, ANSWERS["chosen"][0]["content"], "Bad.")
@@ -170,3 +179,185 @@ def test_no_turn_of_a_prompt_is_written_twice_or_lost(tmp_path, case):
            "rejected": turns(*chosen[:-1], ("assistant", "B"))}
     path = write_jsonl(tmp_path / "a.jsonl", [row])
     assert content(read(path)[1]) == as_pairs(scored(path)) == [(tuple(turns(*expected)), "A", "B")]
+
+
+ASK_BRIEFLY = ({"role": "system", "content": "Be brief."}, *PROMPT)
+SYSTEM_ROWS = {
+    "prompt_answers": {"prompt": "Hi?", "chosen": "A", "rejected": "B"},
+    "messages": messages_row("Hi?", "A", "B"),
+    "transcript": {"chosen": "\n\nHuman: Hi?\n\nAssistant: A",
+                   "rejected": "\n\nHuman: Hi?\n\nAssistant: B"},
+    "scored_answers": {"prompt": "Hi?", "response_a": "A", "response_b": "B", "score_a": 2,
+                       "score_b": 1},
+}
+
+
+@pytest.mark.parametrize("form", SYSTEM_ROWS)
+@pytest.mark.parametrize("name", ["system", "system_prompt", "system_message"])
+def test_a_system_column_is_the_system_message_in_every_form(tmp_path, form, name):
+    rows = [{**SYSTEM_ROWS[form], name: text} for text in ("Be brief.", "Be kind.", " ", None)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    kind = ({"role": "system", "content": "Be kind."}, *PROMPT)
+    expected = [(prompt, "A", "B") for prompt in (ASK_BRIEFLY, kind, PROMPT, PROMPT)]
+    assert content(read(path)[1]) == as_pairs(scored(path)) == expected
+    assert len({pair.prompt_id for _, pair in read(path)[1]}) == 3
+    assert content(read(path, keys={"system": ""})[1]) == [(PROMPT, "A", "B")] * 4
+
+
+def test_responses_and_messages_to_score_get_their_system_column(tmp_path):
+    rows = [{"prompt": "Hi?", "responses": ["A", "B"], "system": "Be brief."},
+            {"prompt": "Hi?", "response": "A", "system": "Be brief."},
+            {"messages": turns(("user", "Hi?"), ("assistant", "A")), "system_prompt": "Be brief."}]
+    assert scored(write_jsonl(tmp_path / "a.jsonl", rows)) == [
+        (ASK_BRIEFLY, ("A", "B")), (ASK_BRIEFLY, ("A",)), (ASK_BRIEFLY, ("A",))]
+
+
+def test_a_system_column_that_is_something_else_is_no_message(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "Hi?", "system": "A", "system_prompt": "B",
+                                               "system_message": 7}])
+    rule = {"form": "answers", "columns": ["system", "system_prompt"],
+            "compare": CompareConfig("first_is_better")}
+    assert content(read(path, **rule)[1]) == [(PROMPT, "A", "B")]
+    filled = read(path, **{**rule, "template": {"prompt": "{system}: {prompt}"}})
+    assert content(filled[1]) == [(({"role": "user", "content": "A: Hi?"},), "A", "B")]
+
+
+def test_one_system_message_is_enough_and_two_are_a_bad_row(tmp_path):
+    row = {"chosen": [*ASK_BRIEFLY, {"role": "assistant", "content": "A"}],
+           "rejected": [*ASK_BRIEFLY, {"role": "assistant", "content": "B"}]}
+    rows = [{**row, "system": "Be brief.\n"}, {**row, "system": "Be kind."}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    assert content(read(path)[1]) == [(ASK_BRIEFLY, "A", "B"),
+                                      "system messages in the conversation and in a column"]
+
+
+def prepare(tmp_path, rows, *options):
+    """The manifest of a file, prepared by the command."""
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    code = in_process("data.preprocess", "--train_path", str(path), "--output_dir",
+                      str(tmp_path / "out"), "--val_pairs", "0", *options)
+    assert code == 0
+    return read_manifest(tmp_path / "out")
+
+
+def test_rows_that_differ_only_in_the_system_column_are_two_prompts_and_are_told(tmp_path, capsys):
+    rows = [{**row, "system": f"You are number {i}." if i % 4 else None}
+            for i, row in enumerate(text_rows(40, per_prompt=2))]
+    manifest = prepare(tmp_path, rows)
+    assert sum(split["prompts"] for split in manifest["splits"].values()) == 40
+    note = 'column system read as the system message (keys: {system: ""} leaves it out)'
+    assert manifest["notes"] == {note: 30}
+    assert f"note: 30 rows: {note}" in capsys.readouterr().out
+    (tmp_path / "b").mkdir()
+    without = prepare(tmp_path / "b", rows, "--system_key", "")
+    assert sum(split["prompts"] for split in without["splits"].values()) == 20
+    assert without["notes"] == {}
+
+
+def test_where_everything_is_dropped_the_reasons_and_counts_are_told(tmp_path):
+    empty, same = {"prompt": "Hi?", "chosen": "", "rejected": "B"}, SYSTEM_ROWS["prompt_answers"]
+    rows = [empty] * 3 + [{**same, "rejected": "A"}] * 2
+    with pytest.raises(UserError, match="no usable pair in .*: 3 empty side, 2 identical sides"):
+        prepare(tmp_path, rows, "--max_bad_frac", "0.9")
+    with pytest.raises(UserError, match=r"4 of 6 rows .*\(4 empty side; first is row 1"):
+        prepare(tmp_path, [empty] * 4 + [same] * 2)
+    dropped = "no pair is left for .* dropped: 3 empty side, 1 duplicate"
+    with pytest.raises(UserError, match=dropped):
+        prepare(tmp_path, [empty] * 3 + [same] * 2, "--max_bad_frac", "0.9")
+    assert not (tmp_path / "out").exists()
+
+
+def with_parts(**parts):
+    """A pair whose chosen message has parts beside its text."""
+    row = messages_row("Hi?", "A", "B")
+    row["chosen"][-1] |= parts
+    return row
+
+
+TEXTS = [{"type": "text", "text": "A"}, {"text": " and", "type": "text", "image_url": None}, " B."]
+CALL = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+REFUSED = {
+    "tool calls": ({"tool_calls": CALL}, "tool_calls in chosen"),
+    "nothing but a tool call": ({"content": None, "tool_calls": CALL}, "tool_calls in chosen"),
+    "a function call": ({"function_call": {"name": "f"}}, "function_call in chosen"),
+    "images": ({"images": ["a.png"]}, "images in chosen"),
+    "audio": ({"audio": {"id": "a"}}, "audio in chosen"),
+    "an image in the content": ({"content": [*TEXTS, {"type": "image_url", "image_url": {
+        "url": "a"}}]}, "image_url in chosen"),
+    "a placeholder of an image": ({"content": [{"type": "image", "text": None}, *TEXTS]},
+                                  "image in chosen"),
+    "a tool's result": ({"content": [{"type": "tool_result", "content": "a"}]},
+                        "tool_result in chosen"),
+    "a part of another kind": ({"content": [{"type": "poem", "text": "a"}]},
+                               "wrong type of chosen"),
+    "a text that is none": ({"content": [{"type": "text", "text": 3}]}, "wrong type of chosen"),
+}
+LEFT_OUT = {
+    "nothing": ({"name": None, "tool_calls": None, "images": [], "audio": {}, "refusal": "",
+                 "function_call": float("nan")}, "A", []),
+    "a list of texts": ({"content": TEXTS}, "A and B.", []),
+    "a name": ({"name": "Ada"}, "A", ["name of a message left out"]),
+    "reasoning": ({"reasoning_content": "Hm."}, "A", ["reasoning_content of a message left out"]),
+    "thoughts in the content": ({"content": [{"type": "thinking", "thinking": "Hm."}, *TEXTS]},
+                                "A and B.", ["thinking of a message left out"]),
+    "anything": ({"weight": 1, "id": "x"}, "A", ["id of a message left out",
+                                                 "weight of a message left out"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_message_that_is_more_than_its_text_is_a_bad_row_wherever_it_stands(tmp_path, case):
+    parts, reason = REFUSED[case]
+    row = with_parts(**parts)
+    asked = {"prompt": [{**PROMPT[0], **parts}], "chosen": "A", "rejected": "B"}
+    path = write_jsonl(tmp_path / "a.jsonl", [row, {"messages": row["chosen"]}, asked])
+    assert content(read(path, form="messages")[1])[0] == reason
+    assert scored(path) == [reason, reason.replace("chosen", "messages"),
+                            reason.replace("chosen", "prompt")]
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_other_parts_of_messages_are_left_out_and_counted_by_name(tmp_path, case):
+    parts, words, notes = LEFT_OUT[case]
+    row = with_parts(**parts)
+    path = write_jsonl(tmp_path / "a.jsonl", [row, row, {"messages": row["chosen"]}])
+    assert scored(path) == [(PROMPT, (words, "B"))] * 2 + [(PROMPT, (words,))]
+    config = DataConfig(name="a", path=str(path), form="messages")
+    source = open_source(str(path), config)
+    assert content(read_pairs(source, "messages", config))[:2] == [(PROMPT, words, "B")] * 2
+    assert source.notes == dict.fromkeys(notes, 2)
+
+
+def test_what_a_row_has_beside_its_texts_is_counted(tmp_path):
+    rows = [{**SYSTEM_ROWS["prompt_answers"], "images": ["a.png"], "audio": None},
+            {"prompt": "\n\nHuman: One\n\nAssistant: Two\n\nHuman: Three", "chosen": True,
+             "rejected": "B"}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    summary = Summary()
+    source = open_source(str(path), DataConfig(name="a", path=str(path)))
+    usable = list(summary.usable(read_responses(source.raw_rows(), "a")))
+    assert summary.notes == {"column images left out": 1, TRUE_OR_FALSE: 1, OPEN_TRANSCRIPT: 1}
+    assert content(read(path)[1])[1] == (
+        ({"role": "user", "content": rows[1]["prompt"]},), "true", "B")
+    assert usable[1].texts == ("true", "B")
+
+
+def test_true_and_false_among_the_answers_of_pandalm_are_words(tmp_path):
+    row = {"instruction": "Is it?", "input": "", "response1": True, "response2": "Perhaps.",
+           "annotator1": 1, "annotator2": 1, "annotator3": 2}
+    path = write_jsonl(tmp_path / "a.jsonl", [row])
+    config = load_config(DataConfig, "pandalm")
+    source = open_source(str(path), config)
+    (_, pair), = read_pairs(source, config.form, config)
+    assert (pair.chosen, pair.rejected, source.notes[TRUE_OR_FALSE]) == ("true", "Perhaps.", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_data_gives_no_note_but_that_of_its_own_system_column(name):
+    config = load_config(DataConfig, name)
+    if config.sources:
+        return
+    config = as_fixture(config)
+    source = open_source(config.path or next(iter(config.files.values())), config)
+    list(read_pairs(source, find_form(source, config), config))
+    assert not source.notes or (name, list(source.notes)) == ("orca_dpo", [READ.format("system")])

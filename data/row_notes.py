@@ -1,0 +1,47 @@
+"""What is worth telling of rows that are used: what was left out, or read as something else.
+
+Such rows are counted under a few words each, as bad rows are under their reasons.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from configs.schema import DataConfig
+from data.fields import CONVERSATIONS, Row, column, is_open_transcript, lookup
+from data.messages import is_nothing, unused_parts
+from data.system_column import READ, is_used, system_column
+
+MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "tools")
+"""Columns beside the texts that a conversation may depend on."""
+TRUE_OR_FALSE = "an answer that is true or false, taken as that word"
+OPEN_TRANSCRIPT = "a prompt that is a transcript without a last Assistant:, taken as one text"
+
+
+def row_notes(row: Row, config: DataConfig) -> tuple[str, ...]:
+    """The notes on a row, none twice.
+
+    Args:
+        row: as data.fields.opened gives it.
+    """
+    notes = {f"column {name} left out" for name in MEDIA_COLUMNS
+             if not is_nothing(row.get(name)) and not is_used(name, config)}
+    if name := system_column(row, config):
+        notes.add(READ.format(name))
+    for value in _spoken(row, config):
+        notes.update(f"{part} of a message left out" for part in unused_parts(value))
+        if isinstance(value, bool):
+            notes.add(TRUE_OR_FALSE)
+    if "prompt" not in config.template and is_open_transcript(lookup(row, "prompt", config.keys)):
+        notes.add(OPEN_TRANSCRIPT)
+    return tuple(sorted(notes))
+
+
+def _spoken(row: Row, config: DataConfig) -> Iterator[Any]:
+    """What a row's columns hold of its conversations, lists of answers item by item."""
+    values = [lookup(row, name, config.keys) for name in (*CONVERSATIONS, "answers")
+              if name in config.keys or name not in config.keys.values()]
+    for value in (*values, *(column(row, name) for name in config.columns)):
+        yield value
+        if isinstance(value, list):
+            for item in value:
+                yield lookup(item, "answer", config.keys) if isinstance(item, Mapping) else item
