@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from configs.schema import DataConfig
 from data.build import build_pairs
+from data.control_tokens import count_control_tokens
 from data.formatting import load_tokenizer, tokenizer_key
 from data.lengths import judge
 from data.manifest import (
@@ -180,8 +181,11 @@ def _add_tokens(config: DataConfig, output_dir: Path, manifest: dict[str, Any],
                                    output_dir / "tokens" / key / split, spec.path,
                                    spec.chat_template, left_length, num_proc)
             parts[split] = [[path.name, path.stat().st_size] for path in files]
+        controls = count_control_tokens(
+            [output_dir / "pairs" / f"{split}.parquet" for split in parts],
+            load_tokenizer(spec.path, spec.chat_template))
         manifest["tokenizers"][key] = {"name": spec.name, "chat_template": spec.chat_template,
-                                       "parts": parts}
+                                       "parts": parts, "control_tokens": controls}
     try:
         judge(config, output_dir, manifest)
     except UserError:

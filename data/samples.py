@@ -1,5 +1,6 @@
 """What a prepared data set looks like, printed for a person: counts, drops, lengths, samples."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def print_summary(output_dir: Path, manifest: dict[str, Any]) -> None:
             print(f"  unused   {count:>8} {reason}")
     for note, count in manifest.get("notes", {}).items():
         print(f"  note: {count} rows: {note}")
+    _print_control_tokens(manifest)
     for what, key in (("longer than max_length under some tokenizer", "over_length"),
                       ("refused by a chat template", "refused")):
         if manifest[key]["count"]:
@@ -61,6 +63,16 @@ def _print_sources(manifest: dict[str, Any]) -> None:
     if manifest["decontaminated"]:
         _print_table("overlaps with", {name: {"its prompts": entry["prompts"], **entry["pairs"]}
                                        for name, entry in manifest["decontaminated"].items()})
+
+
+def _print_control_tokens(manifest: dict[str, Any]) -> None:
+    for entry in manifest["tokenizers"].values():
+        found = entry.get("control_tokens", {"pairs": 0})  # none in a folder of an older version
+        if found["pairs"]:
+            named = ", ".join(f"{token} ({count})" for token, count in
+                              itertools.islice(found["tokens"].items(), ROWS_NAMED))
+            print(f"  note: {found['pairs']} pairs have texts that {entry['name']} reads as "
+                  f"control tokens: {named}")
 
 
 def _print_table(first: str, rows: dict[str, dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from configs.data_schema import CompareConfig
 from configs.errors import UserError
 from configs.schema import CONFIG_ROOT, DataConfig, load_config
 from data.fixture import as_fixture
+from data.formatting import encode_pair
 from data.manifest import read_manifest
 from data.response_rows import read_responses
 from data.row_notes import OPEN_TRANSCRIPT, TRUE_OR_FALSE
@@ -18,7 +19,15 @@ from data.sources import find_form, open_source, read_pairs
 from data.system_column import READ
 from src.score_file import Summary
 from tests.test_sources import PROMPT, content, read, turns
-from tests.tiny_data import messages_row, text_rows, write_jsonl
+from tests.tiny_data import (
+    TURNS,
+    gpt2_like,
+    llama_like,
+    messages_row,
+    save,
+    text_rows,
+    write_jsonl,
+)
 from tests.tiny_experiment import in_process
 
 NAMES = sorted(path.stem for path in (CONFIG_ROOT / "data").glob("*.yaml"))
@@ -361,3 +370,18 @@ def test_known_data_gives_no_note_but_that_of_its_own_system_column(name):
     source = open_source(config.path or next(iter(config.files.values())), config)
     list(read_pairs(source, find_form(source, config), config))
     assert not source.notes or (name, list(source.notes)) == ("orca_dpo", [READ.format("system")])
+
+
+def test_texts_that_a_tokenizer_reads_as_control_tokens_are_counted(tmp_path, capsys):
+    rows = text_rows(40)
+    rows[3]["chosen"] += " <|end|> and <|start|>"
+    rows[7]["prompt"] = [{"role": "system", "content": "<|end|>"}, *PROMPT]
+    rows[9]["rejected"] = "<|end|><|end|>"
+    folders = [save(llama_like(), tmp_path / "llama"), save(gpt2_like(TURNS), tmp_path / "gpt2")]
+    manifest = prepare(tmp_path, rows, "--tokenizer_name", *folders)
+    found = {entry["name"]: entry["control_tokens"] for entry in manifest["tokenizers"].values()}
+    assert found == {folders[0]: {"pairs": 3, "tokens": {"<|end|>": 3, "<|start|>": 1}},
+                     folders[1]: {"pairs": 0, "tokens": {}}}
+    end = llama_like().convert_tokens_to_ids("<|end|>")
+    assert encode_pair(llama_like(), PROMPT, "a", rows[9]["rejected"])[2][:2] == [end, end]
+    assert "3 pairs have texts that" in capsys.readouterr().out
