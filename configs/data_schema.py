@@ -9,7 +9,7 @@ puzzles apart.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.strict_yaml import require
+from configs.strict_yaml import require, require_name
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ class DataConfig:
     """Above this share of unusable rows the command stops."""
 
     def __post_init__(self):
+        require_name(self.name, "data")
         where = f"data/{self.name}"
         given = [name for name in ("path", "files", "sources") if getattr(self, name)]
         require(len(given) == 1, f"{where}: give one of path, files and sources, not "

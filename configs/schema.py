@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 from configs.data_schema import DataConfig
 from configs.errors import UserError
-from configs.strict_yaml import from_dict, read_yaml, require
+from configs.strict_yaml import from_dict, read_yaml, require, require_name
 from data.records import content_hash
 
 RUN_FORMAT = 1
@@ -19,13 +19,6 @@ RUN_FORMAT = 1
 CONFIG_ROOT = Path(__file__).resolve().parent
 REPO_ROOT = CONFIG_ROOT.parent
 T = TypeVar("T")
-
-
-def require_name(name: str, where: str) -> None:
-    """Raise UserError unless `name` can be a part of a folder's name."""
-    require(bool(name) and not name.startswith(".") and "/" not in name,
-            f"{where}: name {name!r} becomes part of a folder's name: it needs a first character "
-            "that is no dot, and no slash")
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,8 @@ class ModelConfig:
 
     def __post_init__(self):
         require_name(self.name, "models")
+        require(bool(self.checkpoint.strip("./ ")), f"models/{self.name}: checkpoint "
+                f"{self.checkpoint!r}: expected a hub id or the folder of a checkpoint")
         require(self.learning_rate > 0, f"models/{self.name}: learning_rate {self.learning_rate} "
                 "must be above 0")
         require(self.parameters >= 0 and self.download_gb >= 0,
@@ -277,6 +272,7 @@ class PretrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        require_name(self.name, "pretrain")
         require(bool(self.documents or self.books or self.pairs),
                 f"pretrain/{self.name}: give some documents, books or pairs to train on")
         for name in ("max_length", "layers", "heads", "epochs", "batch_rows", "learning_rate"):
@@ -312,6 +308,10 @@ class RunConfig:
     method: MethodConfig
     train: TrainConfig
     seed: int
+
+    def __post_init__(self):
+        for name in (self.experiment, self.name, self.data):
+            require_name(name, "run")
 
     @property
     def identity(self) -> str:

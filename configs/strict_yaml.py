@@ -15,12 +15,21 @@ import yaml
 from configs.errors import UserError
 
 T = TypeVar("T")
+NAME_LENGTH = 100
 
 
 def require(condition: bool, message: str) -> None:
     """Raise UserError(message) unless `condition`."""
     if not condition:
         raise UserError(message)
+
+
+def require_name(name: str, where: str) -> None:
+    """Raise UserError unless `name` can be a part of a folder's name."""
+    require(0 < len(name) <= NAME_LENGTH and not name.startswith(".") and name.isprintable()
+            and not set(name) & set("/\\"),
+            f"{where}: name {name[:NAME_LENGTH]!r} becomes part of a folder's name: it needs 1 to "
+            f"{NAME_LENGTH} printable characters, the first no dot, and no slash")
 
 
 class _StrictLoader(yaml.SafeLoader):

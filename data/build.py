@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from configs.errors import UserError
+from configs.owned import disclaim
 from configs.schema import DataConfig
 from data.build_report import BuildReport
 from data.decontaminate import drop_overlaps, read_benchmarks
@@ -53,13 +54,13 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
             picked = picked[np.lexsort((index.pair[picked], assignment.order[picked]))]
             if len(picked):
                 _write_split(spilled, picked, work / "pairs" / f"{name}.parquet")
-        shutil.rmtree(output_dir / "pairs", ignore_errors=True)
-        (work / "pairs").rename(output_dir / "pairs")
+        (output_dir / "pairs").mkdir(exist_ok=True)
+        for path in (work / "pairs").iterdir():
+            path.replace(output_dir / "pairs" / path.name)
         return report
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        if not any(output_dir.iterdir()):
-            output_dir.rmdir()
+        disclaim(output_dir)
 
 
 def _write_split(spilled: datasets.Dataset, picked: np.ndarray, path: Path) -> None:

@@ -14,6 +14,7 @@ import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from configs.errors import UserError
+from configs.pretrained import from_folder
 from configs.schema import CONFIG_ROOT
 from data.records import Message
 
@@ -54,7 +55,7 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
         raise UserError(f"no tokenizer at {folder}: expected a model folder; fetch one with "
                         "python model/download.py --model NAME")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = from_folder(AutoTokenizer, str(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise UserError(f"{folder}: no readable tokenizer in it: {error}") from error
     if chat_template:

@@ -7,7 +7,7 @@ is trained and scored on the same pairs.
 """
 
 import dataclasses
-import shutil
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
+from configs.owned import claim, clear, require_ours
 from configs.schema import DataConfig
 from data.build import build_pairs
 from data.control_tokens import count_control_tokens
@@ -34,6 +35,10 @@ from data.pair_files import drop_pairs
 from data.sources import open_source
 from data.tokenise import tokenise_split
 
+KIND = "prepared data"
+WRITTEN = (MANIFEST, f".{MANIFEST}.*.partial", "pairs/*.parquet", "pairs/.*.partial",
+           "tokens/*.arrow", "tokens/*.partial", ".work/*")
+"""What a prepared folder holds, beside its mark."""
 NO_PAIRS = {"count": 0, "pair_ids": []}
 
 
@@ -59,13 +64,15 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         UserError: bad source, config or tokenizer; or the folder holds something else than what is
             asked for and `overwrite` is not set.
     """
+    require_place(output_dir)
     keys = {_checked_key(config, spec): spec for spec in tokenizers}
-    for partial in output_dir.rglob(".*.partial"):  # of a call that was killed
-        partial.unlink(missing_ok=True)
+    clear(output_dir, ["*/.*.partial", f".{MANIFEST}.*.partial"])  # of a call that was killed
     manifest = None if overwrite else _load_whole(config, output_dir)
     built = manifest is None
     if manifest is None:
-        _clear(output_dir)
+        (output_dir / MANIFEST).unlink(missing_ok=True)  # first: the rest is unfinished without it
+        clear(output_dir, WRITTEN)
+        claim(output_dir, KIND, "--output_dir")
         report = build_pairs(config, output_dir)
         manifest = {"format": FORMAT, "name": config.name, "config": dataclasses.asdict(config),
                     **dataclasses.asdict(report), "splits": {}, "over_length": dict(NO_PAIRS),
@@ -77,6 +84,20 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         _add_tokens(config, output_dir, manifest, wanted, num_proc)
     drop_pairs(output_dir / "pairs", over_length_ids(manifest))
     return manifest, built or bool(wanted)
+
+
+def require_place(output_dir: Path) -> None:
+    """UserError unless `output_dir` is new, empty or prepared data of ours."""
+    require_ours(output_dir, KIND, "--output_dir", _is_prepared)
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether a folder without a mark is one that was prepared before there were marks."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"splits", "tokenizers", "config"} <= set(manifest)
 
 
 def _checked_key(config: DataConfig, spec: TokenizerSpec) -> str:
@@ -93,11 +114,6 @@ def _load_whole(config: DataConfig, output_dir: Path) -> dict[str, Any] | None:
     """The manifest where the folder holds exactly what `config` asks for; None where it holds
     nothing or unfinished work; UserError where it holds something else."""
     if not (output_dir / MANIFEST).exists():
-        strangers = [p.name for p in output_dir.iterdir() if p.name not in (
-            "pairs", "tokens", ".work")] if output_dir.is_dir() else []
-        if strangers or output_dir.is_file():
-            raise UserError(f"{output_dir}: holds something else ({', '.join(strangers[:3])}): "
-                            "give an empty or new folder as --output_dir")
         return None
     try:
         manifest = read_manifest(output_dir)
@@ -164,13 +180,6 @@ def _has_tokens(output_dir: Path, manifest: dict[str, Any], key: str) -> bool:
         and path.stat().st_size == size for split, files in parts.items() for name, size in files)
 
 
-def _clear(output_dir: Path) -> None:
-    """Remove an earlier result, its manifest first: without one the rest counts as unfinished."""
-    (output_dir / MANIFEST).unlink(missing_ok=True)
-    for name in ("tokens", "pairs", ".work"):
-        shutil.rmtree(output_dir / name, ignore_errors=True)
-
-
 def _add_tokens(config: DataConfig, output_dir: Path, manifest: dict[str, Any],
                 wanted: dict[str, TokenizerSpec], num_proc: int) -> None:
     left_length = config.max_length if config.truncation == "left" else None
@@ -189,8 +198,5 @@ def _add_tokens(config: DataConfig, output_dir: Path, manifest: dict[str, Any],
     try:
         judge(config, output_dir, manifest)
     except UserError:
-        for key in wanted:
-            shutil.rmtree(output_dir / "tokens" / key, ignore_errors=True)
-        if not any((output_dir / "tokens").iterdir()):
-            (output_dir / "tokens").rmdir()
+        clear(output_dir, [f"tokens/{key}/*" for key in wanted])
         raise

@@ -211,10 +211,11 @@ def main() -> None:
     if options.num_proc < 1:
         raise UserError(f"--num_proc {options.num_proc}: expected at least 1")
 
-    from data.prepare import prepare
+    from data.prepare import prepare, require_place
     from data.samples import print_samples, print_summary
     from src.runs import lock
 
+    require_place(output_dir)
     tokenizers = find_tokenizers(options)
     with lock(output_dir):
         manifest, worked = prepare(config, output_dir, tokenizers, options.num_proc,

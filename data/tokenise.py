@@ -53,7 +53,7 @@ def tokenise_split(pairs: Path, folder: Path, tokenizer_path: str, chat_template
     """Write the missing part files of one split.
 
     Returns:
-        The part files in the order of the pairs. Other files of the folder are removed.
+        The part files in the order of the pairs. Other part files of the folder are removed.
     """
     jobs = list(_plan(pairs, folder, left_length))
     missing = [job for job in jobs if not _is_whole(job.part)]
@@ -63,7 +63,7 @@ def tokenise_split(pairs: Path, folder: Path, tokenizer_path: str, chat_template
         for _ in _run(missing, tokenizer_path, chat_template, num_proc):
             bar.update()
     wanted = {job.part for job in jobs}
-    for path in folder.iterdir():
+    for path in folder.glob("part-*.arrow"):
         if path not in wanted:
             path.unlink()
     return [job.part for job in jobs]

@@ -120,6 +120,8 @@ def _check_present(model: ModelConfig) -> None:
     try:
         _check_checkpoint(model, model.path)
     except UserError as error:
+        if not (model.path / SOURCE).is_file():  # not fetched by us: not ours to advise away
+            raise UserError(f"{error}; or correct `checkpoint` of models/{model.name}") from None
         raise UserError(f"{error}; or delete {model.path} and run the same command again") from None
     source = model.path / SOURCE
     if source.is_file():

@@ -10,7 +10,6 @@ import fnmatch
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
 from configs.errors import UserError
+from configs.owned import clear, require_ours
 from configs.schema import ModelConfig
 from model.hub_errors import hub_errors
 
@@ -84,12 +84,15 @@ def fetch_files(model: ModelConfig, listing: Listing, folder: Path) -> None:
     What the folder holds of another commit is deleted first.
 
     Raises:
-        UserError: as hub_errors; a checksum that is not the hub's, after the file was deleted.
+        UserError: as hub_errors; a folder that holds anything else; a checksum that is not the
+            hub's, after the file was deleted.
         OSError: no space left; what was fetched stays.
     """
     if _commit_in(folder) != listing.commit:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        require_ours(folder, "a download", "the unfinished download",
+                     lambda place: (place / SOURCE).is_file())
+        clear(folder, (*WANTED, *(f"{name}{PART}" for name in WANTED)))
+        folder.mkdir(parents=True, exist_ok=True)
         source = {"checkpoint": model.checkpoint, "revision": model.revision,
                   "commit": listing.commit}
         (folder / SOURCE).write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")

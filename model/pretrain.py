@@ -35,10 +35,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.errors import UserError, run_command  # noqa: E402
+from configs.owned import CHECKPOINT, MARK, claim, clear, require_ours  # noqa: E402
 from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
 from data.records import content_hash  # noqa: E402
 
 IGNORED = -100
+KIND = "a model that was pre-trained here"
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 GUTENBERG = re.compile(r"\*\*\* ?START OF.*?\*\*\*(.*?)\*\*\* ?END OF", re.DOTALL)
 
@@ -156,7 +158,10 @@ on {rows:,} rows of {tokens:,} tokens in all, under this config:
 def pretrain(config: PretrainConfig) -> Path:
     """Tokenizer, rows, training, and the finished folder; only a finished model ends up there."""
     output_dir = ROOT / config.output_dir
+    require_ours(output_dir, KIND, f"pretrain/{config.name}: output_dir", _was_made_here)
     work = ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(asdict(config), 8)}"
+    claim(work, "checkpoints of a pre-training", "pre-training",
+          lambda folder: any(folder.glob("checkpoint-*")))
     tokenizer = train_tokenizer(config)
     after = _mark(config, tokenizer)
     rows = token_rows(config, tokenizer)
@@ -179,6 +184,7 @@ def pretrain(config: PretrainConfig) -> Path:
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
     partial = output_dir.with_name(f".{output_dir.name}.partial")
+    claim(partial, KIND, "the unfinished model")
     trainer.save_model(str(partial))
     tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(CARD.format(
@@ -186,10 +192,27 @@ def pretrain(config: PretrainConfig) -> Path:
         rows=len(rows), tokens=sum(map(len, rows)),
         config=yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)))
     (partial / "training_args.bin").unlink(missing_ok=True)
-    shutil.rmtree(output_dir, ignore_errors=True)
-    partial.rename(output_dir)
+    _put_in_place(partial, output_dir)
     shutil.rmtree(work)
     return output_dir
+
+
+def _was_made_here(folder: Path) -> bool:
+    """Whether a folder without a mark holds a model that was made before there were marks."""
+    card = folder / "README.md"
+    return card.is_file() and "python -m model.pretrain --config" in card.read_text(
+        encoding="utf-8", errors="replace")
+
+
+def _put_in_place(partial: Path, output_dir: Path) -> None:
+    """The finished model instead of an earlier one; what else lies there stays."""
+    clear(output_dir, (*CHECKPOINT, MARK))
+    if not output_dir.exists():
+        partial.rename(output_dir)
+        return
+    for path in partial.iterdir():
+        path.replace(output_dir / path.name)
+    partial.rmdir()
 
 
 def _mark(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from configs.pretrained import from_folder
 from model.reward_model import saved_config
 from model.weights import whole_weights
 
@@ -46,9 +47,9 @@ def plain_rewards(folder: Path, sequences: Sequence[Sequence[int]]) -> torch.Ten
     """(N,) float32: rewards by the library's own classifier, read in fp32, on CPU."""
     config = saved_config(folder)
     with whole_weights(), torch.no_grad():
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True,
-            use_safetensors=True, local_files_only=True)
+        model, info = from_folder(
+            AutoModelForSequenceClassification, folder, dtype=torch.float32,
+            attn_implementation="eager", output_loading_info=True, use_safetensors=True)
         misfits = {*info["missing_keys"], *info["unexpected_keys"]}
         if misfits:  # of which the library would invent some and drop the others
             raise ReloadError(f"{folder}: {len(misfits)} tensors missing or too many, "

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from configs.errors import UserError
+from configs.pretrained import from_folder
 from model.attend import choose_backend
 from model.family_attention import (
     at_last,
@@ -182,8 +183,8 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
     """A model with exactly the weights `state`: the library would invent what is missing and drop
     what is left over. The family's class is called, for the Auto class takes no state."""
     choose_backend(attention, torch.device("cpu"), getattr(config, "attn_logit_softcapping", None))
-    model, info = cls.from_pretrained(
-        None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
+    model, info = from_folder(
+        cls, None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
         attn_implementation=library_implementation(config), output_loading_info=True)
     wanted, names = set(model.state_dict()), set(state)
     misfits = {"missing": wanted - names, "unknown": names - wanted,

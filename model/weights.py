@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.integrations import deepspeed
 
 from configs.errors import UserError
+from configs.pretrained import from_folder
 
 WHOLE_FILE_BYTES = 1 << 30
 EDGE_BYTES = 1 << 20
@@ -31,7 +32,7 @@ def read_config(folder: Path) -> PreTrainedConfig:
         raise UserError(f"{folder}: no config.json, so not a Hugging Face checkpoint; "
                         "`python model/download.py --model NAME` fetches a base model")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return from_folder(AutoConfig, folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/config.json: not readable as a model's config ({error}); "
                         "fetch or train the model again") from error

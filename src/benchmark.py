@@ -20,7 +20,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from configs.errors import UserError
+from configs.owned import claim
 from configs.schema import DataConfig
+from configs.strict_yaml import require_name
 from data.answers import Answers
 from data.named_data import named_data
 from src.benchmark_against import differences
@@ -28,10 +30,11 @@ from src.benchmark_report import Report, difference_lines, read_report
 from src.benchmark_source import ALL_ROWS, Rows, read_rows
 from src.one_model import read_run
 from src.plots_benchmark import draw_benchmark, draw_differences
-from src.runs import commit, read_table, write_json, write_table, write_text
+from src.runs import commit, holds_meta, read_table, write_json, write_table, write_text
 from src.text_scores import NO_REWARD, TextScorer
 
 CHUNK_ROWS = 500
+KIND = "scores of a benchmark"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def score_rows(folder: Path, config: DataConfig, rows: Rows, results_dir: Path,
     name = folder.resolve().name
     output = output_dir or results_dir.joinpath(*([run.experiment] if run else []), "benchmarks",
                                                 name, config.name)
+    claim(output, KIND, "--output_dir", holds_meta("benchmark"))
     inputs = {"data": rows.data_hash, **scorer.identity}
     table = read_table(output / "rewards.parquet", inputs)
     if table is None:
@@ -111,10 +115,12 @@ def evaluate_scores(path: Path, data: str | None, name: str, results_dir: Path,
     if config is None:
         raise UserError(f"--scores {path}: goes with --data and the name of a benchmark, such as "
                         "reward_bench")
+    require_name(name, "--model")
     scored = Scored(name, output_dir or results_dir / "benchmarks" / name / config.name,
                     _read_scores(path), {"scores": str(path)}, "not given")
     other = against and dataclasses.replace(scored, name=against.stem, table=_read_scores(against))
     report = read_report(config, scored.table, name, [], scored.why_missing)
+    claim(scored.output, KIND, "--output_dir", holds_meta("benchmark"))
     lines = write_results(scored.output, report, scored.inputs)
     return lines + (write_differences(scored.output, config, scored, other) if other else "")
 

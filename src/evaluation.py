@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import shutil
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,23 +12,26 @@ import pandas as pd
 from tqdm import tqdm
 
 from configs.errors import UserError
+from configs.owned import claim, clear
 from configs.schema import RunConfig
 from data.manifest import atomic_path
 from data.pair_files import read_pairs
-from data.records import content_hash
+from data.records import SPLITS, content_hash
 from model.weights import base_fingerprint
 from src import analysis
 from src.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
 from src.model_card import Accuracy, write_model_card
 from src.report import write_report
 from src.run_scores import EvalPairs, RunScores
-from src.runs import commit, find_finished, read_json, write_json
+from src.runs import commit, find_finished, holds_meta, read_json, write_json
 from src.scoring import scores_of
 from src.sweep import STAGES, Sweep
 from src.tables import Results, contamination_mark
 
 RESULTS_FORMAT = 1
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
+SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
+"""Of an experiment's results, filled by other calls than its evaluation on test."""
 
 
 def finished_runs(sweep: Sweep, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
@@ -116,14 +118,19 @@ def is_current(folder: Path, inputs: str) -> bool:
     return whole and bool(meta) and meta.get("inputs") == inputs
 
 
+def claim_results(folder: Path) -> None:
+    """Make the folder of an experiment's results ours; UserError where it is somebody's."""
+    claim(folder, "results", "results folder", lambda place: holds_meta("experiment")(place)
+          or all(item.name in SUB_FOLDERS for item in place.iterdir()))
+
+
 def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep: Sweep,
                   missing: list[str], inputs: str) -> Path:
     """Tables, figures and report into `folder`; returns the path of report.html."""
     config = sweep.experiment.eval
-    if folder.is_dir():  # nothing of an earlier evaluation may stand beside this one
-        for path in (folder / "report.html", *folder.glob("transfer*.*")):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(folder / "figures", ignore_errors=True)
+    claim_results(folder)
+    clear(folder, ["report.html", "transfer*.*"], keep=SUB_FOLDERS)  # of an earlier evaluation
+    clear(folder / "figures", ["*.png"])
     models = [run for run in scored if run.role != "baseline"]
     tables = {
         "scores": analysis.scores_table(scored, pairs),

@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from configs.owned import claim, require_ours
 from configs.schema import EvalConfig, RunConfig, RuntimeConfig
 from data.formatting import load_tokenizer, tokenizer_key
 from data.pair_files import read_pairs
@@ -28,11 +29,12 @@ from src.plots_rewards import Subject, rewards_figure
 from src.reward_report import blocks
 from src.reward_tables import console_lines, write_tables
 from src.reward_view import RewardView, ScoredPairs, most_wrong, view_of
-from src.runs import commit, write_json, write_text
+from src.runs import commit, holds_meta, write_json, write_text
 from src.scoring import score, scores_of
 from src.tables import contamination_mark
 from src.wrong_pairs import WrongPair
 
+KIND = "a look at a reward model"
 WRONG_PAIRS = 20
 """Pairs shown among the most confidently wrong."""
 
@@ -65,10 +67,12 @@ def look(folder: Path, data: str | None, split: str, data_dir: Path, results_dir
     """
     run = read_run(folder)
     material = material_of(folder, run, data, split, data_dir)
+    output = output_dir or _default_output(folder, run, material, results_dir)
+    require_ours(output, KIND, "--output_dir", holds_meta("data scored"))
     scored = _scored(material, _rewards(folder, run, material, data is None))
     view = view_of(scored, EvalConfig())
     subject = _subject(folder, run, material, view, data is None)
-    output = output_dir or _default_output(folder, run, material, results_dir)
+    claim(output, KIND, "--output_dir", holds_meta("data scored"))
     figures = draw(view, scored, subject, output)
     write_tables(output, view, scored)
     facts = _facts(folder, run, material, view)

@@ -8,7 +8,6 @@ is never trusted for anything else.
 
 import fcntl
 import json
-import shutil
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
+from configs.owned import CHECKPOINT, clear
 from configs.schema import REPO_ROOT
 from data.manifest import atomic_path
 
@@ -30,6 +30,10 @@ DONE = "DONE"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 """The model card: written again when the run has been scored, so DONE does not hold its size."""
+WRITTEN = (*CHECKPOINT, DONE, "config.yaml", "manifest.json", "log.jsonl", "training_args.bin",
+           "scores/*.parquet", "weak_labels/*.parquet", ".*.partial", "scores/.*.partial",
+           "weak_labels/.*.partial")
+"""What a run's folder holds, beside our mark and the two folders below."""
 RESUME = "resume"
 """Folder of the trainer's own checkpoints, removed when the run is done."""
 CURVES = "tensorboard"
@@ -51,6 +55,14 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return None
+
+
+def holds_meta(key: str) -> Callable[[Path], bool]:
+    """Whether a folder has a meta.json of ours, which says `key`."""
+    def holds(folder: Path) -> bool:
+        meta = read_json(folder / "meta.json")
+        return isinstance(meta, dict) and key in meta
+    return holds
 
 
 def write_table(path: Path, table: pd.DataFrame, inputs: dict[str, str]) -> None:
@@ -97,12 +109,7 @@ def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:
 
 def clear_unfinished(folder: Path) -> None:
     """Remove what a stopped run left, except the checkpoints it resumes from and its curves."""
-    if folder.is_dir():
-        for item in folder.iterdir():
-            if item.is_dir() and item.name not in (RESUME, CURVES):
-                shutil.rmtree(item)
-            elif item.is_file():
-                item.unlink()
+    clear(folder, WRITTEN, keep=(RESUME, CURVES))
 
 
 def require_space(folder: Path) -> None:

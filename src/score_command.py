@@ -16,7 +16,14 @@ from data.named_data import named_data
 from data.records import content_hash
 from data.response_rows import read_responses
 from data.sources import Source, find_form, open_source, read_answers
-from src.score_file import Summary, ranks, score_rows, unusable_text, write_best
+from src.score_file import (
+    Summary,
+    check_outputs,
+    ranks,
+    score_rows,
+    unusable_text,
+    write_best,
+)
 from src.text_scores import NO_REWARD, TextScorer
 
 HELP = """\
@@ -82,9 +89,7 @@ def score_data(scorer: TextScorer, data: str, out: Path, best: Path | None) -> N
     """The table of a file or data set, and the best responses where they are asked for."""
     config = named_data(data)
     sources = _sources(config, data)
-    for path in filter(None, (out, best)):
-        if any(source.path == path.resolve() for source in sources):
-            raise UserError(f"{path}: is the data itself: give another name")
+    check_outputs(out, best, [source.path for source in sources if source.path])
     data_hash = content_hash([str(config), [[source.name, source.sha256()] for source in sources]])
     summary = score_rows(scorer, _rows(sources, config), data_hash, out)
     print(_summary_lines(summary, scorer, out))

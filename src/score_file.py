@@ -9,7 +9,6 @@ was killed goes on after its last whole part, and gives the table of one that wa
 
 import itertools
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from configs.errors import UserError
+from configs.owned import clear
 from data.answers import Answers
 from data.manifest import atomic_path
 from data.pair_files import batched
@@ -63,6 +63,36 @@ class Summary:
             yield row
 
 
+BEST_KEYS = {"prompt", "response", "reward", "of", "row"}
+"""Of a line of the best responses, see write_best; and `id` where the row has one."""
+
+
+def check_outputs(out: Path, best: Path | None, data: list[Path]) -> None:
+    """Raise where a file would be written over that is not an earlier result of ours.
+
+    Args:
+        data: the files that are scored.
+    """
+    for path in filter(None, (out, best)):
+        if path.resolve() in data:
+            raise UserError(f"{path}: is the data itself: give another name")
+    if best is not None and best.resolve() == out.resolve():
+        raise UserError(f"--out {out} and --best {best} are one file: give two names")
+    if out.exists() and _made_from(out) is None:
+        raise UserError(f"--out {out}: exists and holds no scores: give another name")
+    if best is not None and best.exists() and not _holds_best(best):
+        raise UserError(f"--best {best}: exists and holds no best responses: give another name")
+
+
+def _holds_best(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            line = file.readline()
+        return not line or set(json.loads(line)) - {"id"} == BEST_KEYS
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def score_rows(scorer: TextScorer, rows: Iterable[tuple[int, Answers | str]], data_hash: str,
                out: Path) -> Summary:
     """Score every row into `out`, doing only what is missing.
@@ -70,13 +100,11 @@ def score_rows(scorer: TextScorer, rows: Iterable[tuple[int, Answers | str]], da
     Args:
         data_hash: changes with the rows.
     Raises:
-        UserError: nothing to score; `out` holds something else than scores.
+        UserError: nothing to score.
     """
     inputs = {"format": FORMAT, "data": data_hash, **scorer.identity}
     parts = out.with_name(f"{out.name}.parts")
     done = _made_from(out) == inputs
-    if out.exists() and _made_from(out) is None:
-        raise UserError(f"--out {out}: exists and holds no scores: give another name")
     summary, paths = Summary(), []
     with tqdm(desc=out.name, unit=" responses", unit_scale=True, disable=None) as bar:
         for chunk in batched(summary.usable(rows), CHUNK_PROMPTS):
@@ -90,7 +118,7 @@ def score_rows(scorer: TextScorer, rows: Iterable[tuple[int, Answers | str]], da
                         "chosen + rejected")
     if not done:
         _join(paths, out, inputs)
-    shutil.rmtree(parts, ignore_errors=True)
+    clear(parts, ("part-*.parquet", ".part-*.partial"))
     summary.without_reward = sum(batch["reward"].null_count for batch in
                                  pq.ParquetFile(out).iter_batches(columns=["reward"]))
     return summary

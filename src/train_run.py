@@ -18,6 +18,7 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
+from configs.owned import claim
 from configs.schema import RunConfig
 from model.reload_check import check_reload
 from model.reward_model import build_reward_model
@@ -125,6 +126,8 @@ def _train_and_prove(trainer: PairTrainer, run: RunConfig, sweep: Sweep, folder:
 
 def _open_folder(run: RunConfig, folder: Path) -> None:
     """The run's folder with its config, and of an earlier try only checkpoints to resume from."""
+    claim(folder, "a training run", "run folder",
+          lambda place: (place / "config.yaml").is_file() or (place / RESUME).is_dir())
     clear_unfinished(folder)
     launch = folder / RESUME / "launch.json"
     if read_json(launch) != distributed.launch_facts():

@@ -58,6 +58,7 @@ def transfer(sweep: Sweep, names: Sequence[str], runs_dir: Path, data_dir: Path,
         for name in names:
             prepared = eval_set(name, _tokenizers(sweep), _longest(sweep), data_dir, Path(work))
             sets.append(_other_set(sweep, found, prepared, trained))
+    evaluation.claim_results(folder)
     accuracy, pgr = transfer_tables(sets, sweep.experiment.eval)
     for name, table in (("transfer", accuracy), ("transfer_pgr", pgr)):
         with atomic_path(folder / f"{name}.csv") as partial:

@@ -7,7 +7,6 @@ A trunk is a function of base model, frozen layers and data: every run, seed, te
 has these three reads one file, and a deeper trunk begins where a shallower one ends.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from configs.owned import clear
 from configs.schema import RunConfig, RuntimeConfig
 from data.records import content_hash
 from data.tokenised import TokenisedSplit
@@ -34,6 +34,7 @@ from src.trees import Trees, trees_of
 FORMAT = 1
 HIDDEN = "hidden.bin"
 MANIFEST = "manifest.json"
+WRITTEN = (HIDDEN, MANIFEST, ".*.partial")
 STORED = {"fp32": np.float32, "bf16": np.int16}
 """The type on disk, which numpy has to know."""
 DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -134,7 +135,7 @@ def _deepest_found(trunk: Trunk, trunks_dir: Path) -> tuple[Path, dict] | None:
 def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
     """An empty file of the right size; whether the budget allows it. What was used longest ago goes
     first."""
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed launch left
+    clear(folder, WRITTEN)  # what a killed launch left
     size = facts["tokens"] * facts["width"] * np.dtype(STORED[facts["dtype"]]).itemsize
     budget = runtime.trunk_cache_gb * 1e9
     if size > budget:
@@ -147,8 +148,8 @@ def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
     for other in others:
         if used + size > budget:
             used -= (other / HIDDEN).stat().st_size
-            shutil.rmtree(other)
-    folder.mkdir(parents=True)
+            clear(other, WRITTEN)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / HIDDEN).open("wb") as file:
         file.truncate(size)
     return True

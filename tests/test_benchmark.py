@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from configs.errors import UserError
+from configs.owned import MARK
 from configs.schema import CONFIG_ROOT, DataConfig, load_config
 from src import benchmark
 from src.benchmark import benchmark_config, evaluate_benchmark
@@ -164,6 +165,6 @@ def test_a_run_s_benchmarks_lie_under_its_experiment(finished, data, tmp_path):
     folder = finished.finished("ceilings")[0]
     lines = evaluate_benchmark(folder, benchmark_config(data), tmp_path / "results", None)
     place = tmp_path / "results" / "tiny" / "benchmarks" / folder.name / "reward_bench"
-    assert {path.name for path in place.iterdir()} == {"figures", "meta.json", "rewards.parquet",
-                                                       "scores.csv"}
+    assert {path.name for path in place.iterdir()} == {MARK, "figures", "meta.json",
+                                                       "rewards.parquet", "scores.csv"}
     assert str(place / "scores.csv") in lines

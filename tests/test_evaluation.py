@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from configs.errors import UserError
+from configs.owned import MARK
 from configs.schema import RunConfig, from_dict, read_yaml
 from src import evaluation
 from src.runs import find_finished, read_json
@@ -75,7 +76,7 @@ def test_every_table_and_the_report_are_written(evaluated):
     names = {path.name for path in evaluated.results.iterdir()}
     assert {"scores.csv", "accuracy.csv", "pgr.csv", "companions.csv", "calibration.csv",
             "curves.csv", "meta.json", "report.html", "report.md", "figures"} <= names
-    assert not [name for name in names if name.startswith(".")]
+    assert [name for name in names if name.startswith(".")] == [MARK]
 
 
 def test_accuracy_is_that_of_each_run_s_own_scores(evaluated):

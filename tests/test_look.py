@@ -14,6 +14,7 @@ import yaml
 from sklearn.metrics import log_loss
 
 from configs.errors import UserError
+from configs.owned import MARK
 from configs.schema import EvalConfig
 from data.pair_files import read_pairs
 from src.document import to_html, to_markdown
@@ -249,7 +250,7 @@ def test_everything_is_written_and_nothing_into_the_run_s_folder(seen):
     folder, output, _ = seen
     assert {path.name for path in output.iterdir()} == {
         "report.html", "report.md", "meta.json", "summary.csv", "groups.csv", "length_bias.csv",
-        "calibration.csv", "rewards.csv", "figures"}
+        "calibration.csv", "rewards.csv", "figures", MARK}
     assert {path.name for path in folder.iterdir() if path.is_dir()} <= {
         "scores", "weak_labels"}
     meta = json.loads((output / "meta.json").read_text())

@@ -246,7 +246,7 @@ def bad_calls(tmp_path):
         "wrong form": ([*train, "--form", "messages"], "wrong type of chosen"),
         "wrong key": ([*train, "--chosen_key", "best"], "found columns prompt, chosen, rejected"),
         "too few": (["--train_path", few], "too few"),
-        "foreign folder": ([*train, "--output_dir", foreign], "holds something else"),
+        "foreign folder": ([*train, "--output_dir", foreign], "which is not ours"),
         "no template": ([*train, "--tokenizer_name", no_template], "no chat template"),
         "short context": ([*train, "--tokenizer_name", short], "--max_length 1024"),
         "no tokenizer": ([*train, "--tokenizer_name", tmp_path / "none"], "no tokenizer"),

@@ -286,10 +286,12 @@ def test_commit_names_the_repository_s_or_says_unknown(tmp_path, monkeypatch):
     assert runs.commit() == "unknown"
 
 
-def test_clearing_keeps_checkpoints_and_curves_and_nothing_else(tmp_path):
+def test_clearing_keeps_checkpoints_curves_and_what_is_not_ours(tmp_path):
     for name in (runs.RESUME, runs.CURVES, "scores"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
-    (tmp_path / "model.safetensors").write_text("x")
+        (tmp_path / name / "test.parquet").write_text("x")
+    for name in ("model.safetensors", "config.yaml", ".log.jsonl.12.partial", "notes.txt"):
+        (tmp_path / name).write_text("x")
     runs.clear_unfinished(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([runs.RESUME, runs.CURVES])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([runs.RESUME, runs.CURVES,
+                                                                 "notes.txt"])
