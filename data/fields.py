@@ -11,6 +11,7 @@ from typing import Any
 
 from data.messages import BadRow, message_list, messages_in, turns
 from data.records import Message
+from data.serialised import parsed_list
 
 COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b", "score_a",
            "score_b", "score_chosen", "score_rejected", "answers", "answer", "score", "rank",
@@ -20,8 +21,10 @@ COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b",
 Row = Mapping[str, Any]
 Keys = Mapping[str, str]
 
+LISTS = ("answers", "responses")
+"""Columns that hold several answers."""
 CONVERSATIONS = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "response",
-                 "responses", "messages")
+                 "messages", *LISTS)
 """Columns that may hold messages, or a text that holds them."""
 NO_SCORE = (None, "", "N/A")
 """What a source writes where a score is missing."""
@@ -30,8 +33,8 @@ _BRACES = re.compile(r"\{([^{}]+)\}")
 
 def column(row: Row, name: str) -> Any:
     """The value of the file's column `name`, None where there is none; `a.b` is b inside a."""
-    if name in row:
-        return row[name]
+    if name in row or "." not in name:
+        return row.get(name)
     value: Any = row
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -44,13 +47,16 @@ def lookup(row: Row, name: str, keys: Keys) -> Any:
 
 
 def opened(row: Row, keys: Keys) -> Row:
-    """The row, with messages in place of every text that holds them, see messages_in."""
+    """The row, with messages in place of every text that holds them, see messages_in; and with a
+    list in place of a text of LISTS that holds one."""
     found = {}
     for name in CONVERSATIONS:
         value = lookup(row, name, keys)
-        messages = messages_in(value, name) if isinstance(value, str) else None
-        if messages is not None:
-            found[keys.get(name, name)] = messages
+        if not isinstance(value, str):
+            continue
+        inside = parsed_list(value) if name in LISTS else messages_in(value, name)
+        if inside is not None:
+            found[keys.get(name, name)] = inside
     return {**row, **found} if found else row
 
 

@@ -14,7 +14,6 @@ from data.messages import BadRow, message_list
 from data.raw_files import NOT_UTF8, RawRow
 from data.row_notes import row_notes
 from data.rows import detect_form, row_to_answers
-from data.serialised import parsed
 from data.system_column import with_system
 
 NO_COLUMNS = "no columns to score"
@@ -50,8 +49,7 @@ def row_to_responses(row: Row, source: str) -> Answers:
         return row_to_answers(row, form, PLAIN, source)
     row = opened(row, {})
     if row.get("responses") is not None:
-        messages, texts = prompt(row, {}), [answer_text(item, "response")
-                                           for item in _items(row["responses"])]
+        messages, texts = prompt(row, {}), _responses(row["responses"])
     elif row.get("response") is not None:
         messages, texts = prompt(row, {}), [answer_text(row["response"], "response")]
     elif row.get("messages") is not None:
@@ -76,10 +74,7 @@ def row_to_responses(row: Row, source: str) -> Answers:
                    row_id=optional_text(row, "id", {}), notes=row_notes(row, PLAIN))
 
 
-def _items(value: Any) -> list[Any]:
-    """A list, or the text of one, which is how csv holds it."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = parsed(value)
+def _responses(value: Any) -> list[str]:
     if not isinstance(value, list):
         raise BadRow("responses is not a list")
-    return value
+    return [answer_text(item, "response") for item in value]

@@ -3,6 +3,7 @@
 Such rows are counted under a few words each, as bad rows are under their reasons.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from data.system_column import READ, is_used, system_column
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "tools")
 """Columns beside the texts that a conversation may depend on."""
 TRUE_OR_FALSE = "an answer that is true or false, taken as that word"
+AS_LIST = "a text that is written as a list of texts, taken as it is"
+_LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)
 OPEN_TRANSCRIPT = "a prompt that is a transcript without a last Assistant:, taken as one text"
 
 
@@ -28,9 +31,13 @@ def row_notes(row: Row, config: DataConfig) -> tuple[str, ...]:
     if name := system_column(row, config):
         notes.add(READ.format(name))
     for value in _spoken(row, config):
-        notes.update(f"{part} of a message left out" for part in unused_parts(value))
         if isinstance(value, bool):
             notes.add(TRUE_OR_FALSE)
+        elif isinstance(value, str):
+            if config.form != "lists" and _LIST_OF_TEXTS.fullmatch(value):
+                notes.add(AS_LIST)
+        elif value is not None:
+            notes.update(f"{part} of a message left out" for part in unused_parts(value))
     if "prompt" not in config.template and is_open_transcript(lookup(row, "prompt", config.keys)):
         notes.add(OPEN_TRANSCRIPT)
     return tuple(sorted(notes))
@@ -38,7 +45,7 @@ def row_notes(row: Row, config: DataConfig) -> tuple[str, ...]:
 
 def _spoken(row: Row, config: DataConfig) -> Iterator[Any]:
     """What a row's columns hold of its conversations, lists of answers item by item."""
-    values = [lookup(row, name, config.keys) for name in (*CONVERSATIONS, "answers")
+    values = [lookup(row, name, config.keys) for name in CONVERSATIONS
               if name in config.keys or name not in config.keys.values()]
     for value in (*values, *(column(row, name) for name in config.columns)):
         yield value

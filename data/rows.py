@@ -30,6 +30,7 @@ from data.messages import BadRow, is_message, message_list, turns, whole_convers
 from data.records import Message
 from data.row_notes import row_notes
 from data.rules import answer_values
+from data.serialised import parsed_list
 from data.system_column import with_system
 
 PROMPTS_DIFFER = "prompts are not a common prefix"
@@ -160,16 +161,22 @@ def _one_answer(row: Row, config: DataConfig) -> Parts:
 
 def _lists(row: Row, config: DataConfig) -> Parts:
     """Right answers, then wrong ones; a text alone is a list of one."""
-    sides = []
-    for name in ("chosen", "rejected"):
-        value = need(row, name, config.keys)
-        value = value if isinstance(value, list) else [value]
-        if not value:
-            raise BadRow("empty side")
-        sides.append([answer_text(item, name) for item in value])
+    right, wrong = _both_lists(row, config)
     messages = prompt(row, config.keys, config.template.get("prompt", ""))
-    values = [1.0] * len(sides[0]) + [0.0] * len(sides[1])
-    return messages, sides[0] + sides[1], values, []
+    return messages, right + wrong, [1.0] * len(right) + [0.0] * len(wrong), []
+
+
+def _both_lists(row: Row, config: DataConfig) -> list[list[str]]:
+    """The texts of chosen and of rejected. Where both are a text that holds a list of texts, which
+    is how csv has them, these are the lists."""
+    sides = {name: need(row, name, config.keys) for name in ("chosen", "rejected")}
+    inside = [parsed_list(side) if isinstance(side, str) else None for side in sides.values()]
+    if all(found and all(isinstance(item, str) for item in found) for found in inside):
+        return inside
+    lists = {name: side if isinstance(side, list) else [side] for name, side in sides.items()}
+    if not all(lists.values()):
+        raise BadRow("empty side")
+    return [[answer_text(item, name) for item in side] for name, side in lists.items()]
 
 
 _FORMS: dict[str, Callable[[Row, DataConfig], Parts]] = {

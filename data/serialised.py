@@ -41,5 +41,11 @@ def parsed(text: str) -> Any:
         return None
 
 
+def parsed_list(text: str) -> list[Any] | None:
+    """The list that a text holds, None where it holds none."""
+    value = parsed(text) if text.lstrip().startswith("[") else None
+    return value if isinstance(value, list) else None
+
+
 def _literal(match: re.Match) -> str:
     return match[0] if match.lastgroup == "string" else _INSTEAD[match.lastgroup]

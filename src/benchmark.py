@@ -72,6 +72,7 @@ def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,
     rows = read_rows(config)
     scored = score_rows(folder, config, rows, results_dir, output_dir)
     notes = [f"left out: {rows.left_out}"] if rows.unusable else []
+    notes += [f"{count:,} rows: {note}" for note, count in rows.notes.most_common()]
     expected, found = config.expected.get("rows"), len(rows.answers) + rows.unusable.total()
     if expected not in (None, found):
         notes.append(f"expected {expected:,} rows (published), found {found:,}")

@@ -30,6 +30,8 @@ class Rows:
     answers: list[Answers]
     unusable: Counter[str]
     """Reason -> rows that hold no answers."""
+    notes: Counter[str]
+    """What was left out of the others, or read as something else -> rows."""
     data_hash: str
 
     @property
@@ -63,7 +65,7 @@ def read_rows(config: DataConfig) -> Rows:
                         f"{config.scorer} needs path or files")
     files = config.files and ([config.files["test"]] if "test" in config.files else
                               list(config.files.values()))
-    answers, unusable, hashes = [], Counter(), []
+    answers, unusable, notes, hashes = [], Counter(), Counter(), []
     for path in files or [config.path]:
         for part, subset in _parts(path, config):
             source = open_source(part, config)
@@ -73,7 +75,8 @@ def read_rows(config: DataConfig) -> Rows:
                     unusable[row] += 1
                 else:
                     answers.append(dataclasses.replace(row, subset=row.subset or subset))
-    rows = Rows(answers, unusable, content_hash([str(config), hashes]))
+            notes.update(source.notes)
+    rows = Rows(answers, unusable, notes, content_hash([str(config), hashes]))
     if not answers:
         raise UserError(f"data/{config.name}: no usable row: {rows.left_out}")
     benchmark_scores(config.scorer, rows.table([np.zeros(len(row.texts)) for row in answers]))

@@ -46,13 +46,16 @@ class EvalSet:
 
     @cached_property
     def left_out(self) -> str:
-        """What was not scored and why, in words; empty where all was."""
+        """What was not scored and why, or read as something else, in words; empty where there is
+        none."""
         manifest = read_manifest(self.processed)
         counts = {reason: entry["count"] for reason, entry in manifest["dropped"].items()}
         counts["too long for the model"] = manifest["over_length"]["count"]
         counts["refused by the chat template"] = manifest["refused"]["count"]
         reasons = [f"{count} {reason}" for reason, count in counts.items() if count]
-        return f"left out: {', '.join(reasons)}" if reasons else ""
+        said = [f"left out: {', '.join(reasons)}"] if reasons else []
+        said += [f"{count} rows: {note}" for note, count in manifest.get("notes", {}).items()]
+        return "; ".join(said)
 
 
 def eval_config(name_or_file: str) -> DataConfig:

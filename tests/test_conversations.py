@@ -1,6 +1,8 @@
 """Conversations in the columns of a file become the turns that they are, however written."""
 
+import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,10 +15,12 @@ from data.fixture import as_fixture
 from data.formatting import encode_pair
 from data.manifest import read_manifest
 from data.response_rows import read_responses
-from data.row_notes import OPEN_TRANSCRIPT, TRUE_OR_FALSE
+from data.row_notes import AS_LIST, OPEN_TRANSCRIPT, TRUE_OR_FALSE
 from data.serialised import MAX_CHARS, parsed
 from data.sources import find_form, open_source, read_pairs
 from data.system_column import READ
+from src.benchmark_source import read_rows
+from src.eval_sets import EvalSet
 from src.score_file import Summary
 from tests.test_sources import PROMPT, content, read, turns
 from tests.tiny_data import (
@@ -257,6 +261,7 @@ def test_rows_that_differ_only_in_the_system_column_are_two_prompts_and_are_told
     note = 'column system read as the system message (keys: {system: ""} leaves it out)'
     assert manifest["notes"] == {note: 30}
     assert f"note: 30 rows: {note}" in capsys.readouterr().out
+    assert EvalSet(DataConfig(name="a", path="a"), tmp_path / "out").left_out == f"30 rows: {note}"
     (tmp_path / "b").mkdir()
     without = prepare(tmp_path / "b", rows, "--system_key", "")
     assert sum(split["prompts"] for split in without["splits"].values()) == 20
@@ -359,6 +364,8 @@ def test_true_and_false_among_the_answers_of_pandalm_are_words(tmp_path):
     source = open_source(str(path), config)
     (_, pair), = read_pairs(source, config.form, config)
     assert (pair.chosen, pair.rejected, source.notes[TRUE_OR_FALSE]) == ("true", "Perhaps.", 1)
+    rows = read_rows(replace(config, files={"test": str(path)}))
+    assert rows.answers[0].texts == ("true", "Perhaps.") and rows.notes == source.notes
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -385,3 +392,28 @@ def test_texts_that_a_tokenizer_reads_as_control_tokens_are_counted(tmp_path, ca
     end = llama_like().convert_tokens_to_ids("<|end|>")
     assert encode_pair(llama_like(), PROMPT, "a", rows[9]["rejected"])[2][:2] == [end, end]
     assert "3 pairs have texts that" in capsys.readouterr().out
+
+
+def test_lists_of_answers_in_a_csv_are_lists(tmp_path):
+    right, wrong = ["It's A.", 'Or "a".'], ["B.", "b", "No."]
+    items = [{"answer": "It's A.", "score": 2}, {"answer": "B.", "score": 1}]
+    for i, written in enumerate((json.dumps, str, lambda value: str(np.array(value, object)))):
+        path = tmp_path / f"{i}.csv"
+        pd.DataFrame([{"prompt": "Hi?", "chosen": written(right), "rejected": written(wrong),
+                       "answers": written(items)}]).to_csv(path, index=False)
+        assert content(read(path, form="lists")[1]) == [(PROMPT, *pair) for pair in
+                                                        itertools.product(right, wrong)]
+        assert content(read(path, form="answers")[1]) == [(PROMPT, "It's A.", "B.")]
+    alone = [{"prompt": "Hi?", "chosen": "['a']", "rejected": "No."}]
+    found = read(write_jsonl(tmp_path / "a.jsonl", alone), form="lists")
+    assert content(found[1]) == [(PROMPT, "['a']", "No.")]
+
+
+def test_a_text_written_as_a_list_of_texts_stays_one_and_is_counted(tmp_path):
+    rows = [{"prompt": '["Hi?"]', "chosen": '["A"]', "rejected": "B"}, SYSTEM_ROWS["messages"]]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    config = DataConfig(name="a", path=str(path), form="prompt_answers")
+    source = open_source(str(path), config)
+    (_, pair), _ = read_pairs(source, "prompt_answers", config)
+    assert (pair.prompt[0]["content"], pair.chosen) == ('["Hi?"]', '["A"]')
+    assert source.notes[AS_LIST] == 1
