@@ -6,7 +6,7 @@ A value that is not there or of the wrong kind raises BadRow. Knows no form.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.messages import BadRow, message_list, messages_in, turns
@@ -21,11 +21,12 @@ COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b",
 Row = Mapping[str, Any]
 Keys = Mapping[str, str]
 
+COMPARED = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "answers")
+"""Columns of rows that compare answers which may hold messages, or a text that holds them."""
+SCORED = ("prompt", "messages", "response", "responses")
+"""Those of rows that are only scored."""
 LISTS = ("answers", "responses")
 """Columns that hold several answers."""
-CONVERSATIONS = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "response",
-                 "messages", *LISTS)
-"""Columns that may hold messages, or a text that holds them."""
 NO_SCORE = (None, "", "N/A")
 """What a source writes where a score is missing."""
 _BRACES = re.compile(r"\{([^{}]+)\}")
@@ -46,11 +47,11 @@ def lookup(row: Row, name: str, keys: Keys) -> Any:
     return column(row, keys.get(name, name))
 
 
-def opened(row: Row, keys: Keys) -> Row:
-    """The row, with messages in place of every text that holds them, see messages_in; and with a
-    list in place of a text of LISTS that holds one."""
+def opened(row: Row, keys: Keys, names: Sequence[str] = COMPARED) -> Row:
+    """The row, with messages in place of every text of our columns `names` that holds them, see
+    messages_in; and with a list in place of a text of LISTS that holds one."""
     found = {}
-    for name in CONVERSATIONS:
+    for name in names:
         value = lookup(row, name, keys)
         if not isinstance(value, str):
             continue
@@ -146,19 +147,14 @@ def prompt(row: Row, keys: Keys, template: str = "") -> list[Message]:
     if isinstance(value, list):
         return message_list(value, "prompt")
     words = as_text(value, "prompt")
-    if _is_transcript(words) and not is_open_transcript(words):
+    if words.lstrip().startswith("Human:") and not is_open_transcript(words):
         return turns(words)[:-1]
     return [{"role": "user", "content": words}]
 
 
-def is_open_transcript(value: Any) -> bool:
-    """Whether a prompt is a transcript that does not end with the turn to be answered."""
-    return isinstance(value, str) and _is_transcript(value) and (
-        not value.rstrip().endswith("\n\nAssistant:"))
-
-
-def _is_transcript(words: str) -> bool:
-    return words.lstrip().startswith("Human:")
+def is_open_transcript(words: str) -> bool:
+    """Whether a text is a transcript that does not end with the turn to be answered."""
+    return words.lstrip().startswith("Human:") and not words.rstrip().endswith("\n\nAssistant:")
 
 
 def _written(value: Any, name: str) -> str:

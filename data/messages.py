@@ -12,8 +12,6 @@ from data.serialised import parsed
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
-
-
 _CLAIMS = re.compile(r"""\s*(?:\[\s*\{|\{\s*(['"])(?:role|content|from|value)\1\s*:)""")
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 _READ_KEYS = {key for keys in _MESSAGE_KEYS for key in keys}

@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.schema import DataConfig
 from data.answers import Answers
-from data.fields import Row, answer_text, opened, optional_text, prompt
+from data.fields import SCORED, Row, answer_text, opened, optional_text, prompt
 from data.messages import BadRow, message_list
 from data.raw_files import NOT_UTF8, RawRow
 from data.row_notes import row_notes
@@ -47,7 +47,7 @@ def row_to_responses(row: Row, source: str) -> Answers:
     """
     if (form := detect_form(row, {})) is not None:
         return row_to_answers(row, form, PLAIN, source)
-    row = opened(row, {})
+    row = opened(row, {}, SCORED)
     if row.get("responses") is not None:
         messages, texts = prompt(row, {}), _responses(row["responses"])
     elif row.get("response") is not None:
@@ -61,9 +61,9 @@ def row_to_responses(row: Row, source: str) -> Answers:
         raise BadRow(NO_COLUMNS)
     if not texts:
         raise BadRow("no responses")
-    messages = with_system(messages, row, PLAIN)
     if not any(message["content"].strip() for message in messages):
         raise BadRow("empty prompt")
+    messages = with_system(messages, row, PLAIN)
     if messages[-1]["role"] == "assistant":
         raise BadRow("prompt ends with the assistant")
     try:
@@ -71,7 +71,8 @@ def row_to_responses(row: Row, source: str) -> Answers:
     except UnicodeEncodeError:
         raise BadRow(NOT_UTF8) from None
     return Answers(tuple(messages), tuple(texts), (0.0,) * len(texts), source=source,
-                   row_id=optional_text(row, "id", {}), notes=row_notes(row, PLAIN))
+                   row_id=optional_text(row, "id", {}),
+                   notes=row_notes(row, PLAIN, messages, SCORED))
 
 
 def _responses(value: Any) -> list[str]:

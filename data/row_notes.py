@@ -4,12 +4,13 @@ Such rows are counted under a few words each, as bad rows are under their reason
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from configs.schema import DataConfig
-from data.fields import CONVERSATIONS, Row, column, is_open_transcript, lookup
+from data.fields import COMPARED, Row, column, is_open_transcript, lookup
 from data.messages import is_nothing, unused_parts
+from data.records import Message
 from data.system_column import READ, is_used, system_column
 
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "tools")
@@ -20,17 +21,19 @@ _LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)
 OPEN_TRANSCRIPT = "a prompt that is a transcript without a last Assistant:, taken as one text"
 
 
-def row_notes(row: Row, config: DataConfig) -> tuple[str, ...]:
+def row_notes(row: Row, config: DataConfig, prompt: Sequence[Message],
+              names: Sequence[str] = COMPARED) -> tuple[str, ...]:
     """The notes on a row, none twice.
 
     Args:
-        row: as data.fields.opened gives it.
+        row: as data.fields.opened gives it for our columns `names`.
+        prompt: what it was read as.
     """
     notes = {f"column {name} left out" for name in MEDIA_COLUMNS
              if not is_nothing(row.get(name)) and not is_used(name, config)}
     if name := system_column(row, config):
         notes.add(READ.format(name))
-    for value in _spoken(row, config):
+    for value in _spoken(row, config, names):
         if isinstance(value, bool):
             notes.add(TRUE_OR_FALSE)
         elif isinstance(value, str):
@@ -38,14 +41,14 @@ def row_notes(row: Row, config: DataConfig) -> tuple[str, ...]:
                 notes.add(AS_LIST)
         elif value is not None:
             notes.update(f"{part} of a message left out" for part in unused_parts(value))
-    if "prompt" not in config.template and is_open_transcript(lookup(row, "prompt", config.keys)):
+    if is_open_transcript(prompt[-1]["content"]):
         notes.add(OPEN_TRANSCRIPT)
     return tuple(sorted(notes))
 
 
-def _spoken(row: Row, config: DataConfig) -> Iterator[Any]:
+def _spoken(row: Row, config: DataConfig, names: Sequence[str]) -> Iterator[Any]:
     """What a row's columns hold of its conversations, lists of answers item by item."""
-    values = [lookup(row, name, config.keys) for name in CONVERSATIONS
+    values = [lookup(row, name, config.keys) for name in names
               if name in config.keys or name not in config.keys.values()]
     for value in (*values, *(column(row, name) for name in config.columns)):
         yield value

@@ -86,7 +86,7 @@ def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answ
         subset=optional_text(row, "subset", config.keys),
         difficulty=None if difficulty is None else number(difficulty, "difficulty"),
         row_id=optional_text(row, "id", config.keys),
-        notes=row_notes(row, config))
+        notes=row_notes(row, config, messages))
 
 
 def _messages(row: Row, config: DataConfig) -> Parts:

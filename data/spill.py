@@ -22,6 +22,7 @@ from data.records import SPLITS, Pair
 from data.rows import prompt_text
 from data.rules import HARMLESS
 from data.sources import Source, find_form, open_source, read_pairs
+from data.system_column import READ
 
 
 def spill(config: DataConfig, parts: list[DataConfig], path: Path,
@@ -90,6 +91,9 @@ def _usable_pairs(source: Source, form: str, part: DataConfig, path: str, prefix
             "(--chosen_key ...), or raise --max_bad_frac")
     report.source.append({"path": path, "sha256": source.sha256(), "rows": rows})
     report.add_source(part.name, rows)
+    named = part.keys.get("system")
+    if named and READ.format(named) not in source.notes:
+        source.notes[f"no system message in column {named}, which keys name"] = rows
     report.add_notes(source.notes)
 
 

@@ -151,7 +151,8 @@ def test_responses_as_pandas_writes_a_list_of_texts_are_a_list(tmp_path):
 def test_a_file_of_pairs_that_also_has_messages_is_scored_as_pairs(tmp_path):
     row = {"prompt": "Hi?", "prompt_id": "0f", **WHOLE, "messages": WHOLE["chosen"],
            "score_chosen": 9.0, "score_rejected": 2.0}
-    rows = [row, {**row, "responses": ["x"], "response": "x"}, {"messages": row["messages"]}]
+    rows = [row, {**row, "responses": ["x"], "response": "[{'role': 'assistant', 'content': 'cut"},
+            {"messages": row["messages"]}]
     assert scored(write_jsonl(tmp_path / "a.jsonl", rows)) == [
         (PROMPT, PAIR[1:]), (PROMPT, PAIR[1:]), (PROMPT, PAIR[1:2])]
 
@@ -263,7 +264,9 @@ def test_rows_that_differ_only_in_the_system_column_are_two_prompts_and_are_told
     assert f"note: 30 rows: {note}" in capsys.readouterr().out
     assert EvalSet(DataConfig(name="a", path="a"), tmp_path / "out").left_out == f"30 rows: {note}"
     (tmp_path / "b").mkdir()
-    without = prepare(tmp_path / "b", rows, "--system_key", "")
+    misnamed = prepare(tmp_path / "b", rows, "--system_key", "sistem")
+    assert misnamed["notes"] == {"no system message in column sistem, which keys name": 40}
+    without = prepare(tmp_path / "b", rows, "--system_key", "", "--overwrite", "True")
     assert sum(split["prompts"] for split in without["splits"].values()) == 20
     assert without["notes"] == {}
 
