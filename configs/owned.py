@@ -55,9 +55,9 @@ def claim(folder: Path, kind: str, option: str,
 
 
 def disclaim(folder: Path) -> None:
-    """Remove a claimed folder that holds nothing but the mark."""
-    if folder.is_dir() and [path.name for path in folder.iterdir()] == [MARK]:
-        (folder / MARK).unlink()
+    """Remove a folder that holds nothing, or nothing but the mark."""
+    if folder.is_dir() and not {path.name for path in folder.iterdir()} - {MARK}:
+        (folder / MARK).unlink(missing_ok=True)
         folder.rmdir()
 
 

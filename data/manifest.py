@@ -22,12 +22,15 @@ FORMAT = 2
 CONTENT_FORMAT = 1
 """Raise it when the same raw rows come to mean other pairs: runs on older ones are not reused."""
 MANIFEST = "manifest.json"
-RESULT_KEYS = ("form", "keys", "fraction", "seed", "test_pairs", "val_pairs", "train_pairs",
-               "max_length", "truncation", "hub_config", "hub_dir", "hub_split", "header",
-               "encoding", "columns", "texts",
-               "template", "compare", "pointwise", "wrong_move", "sources", "decontaminate",
-               "ngram", "limit", "fixture")
-"""The config's keys that can change what the splits contain, beside the source's bytes."""
+NO_RESULT_KEYS = ("name", "source", "path", "files", "expected", "scorer", "part_files",
+                  "max_bad_frac")
+"""The config's keys that cannot change what the splits contain: every other one can, a new one too.
+Files are compared by their bytes."""
+LEFT_OUT = {"over_length": "longer than max_length under some tokenizer",
+            "refused": "refused by a chat template",
+            "identical": "identical after the chat template",
+            "leaked": "prompt also in another split, as a tokenizer reads it"}
+"""What the manifest calls the pairs that go once their tokens are known, and what that means."""
 
 
 @contextmanager
@@ -101,16 +104,26 @@ def config_differences(prepared: dict[str, Any], config: DataConfig) -> list[str
     """Keys that would change the result, as `key: prepared value, not asked value`.
 
     Args:
-        prepared: a config as a manifest holds it.
+        prepared: a config as a manifest holds it; a key that it does not know yet had its default.
     """
     asked = json.loads(json.dumps(dataclasses.asdict(config)))
-    return [f"{key}: {prepared.get(key)!r}, not {asked[key]!r}" for key in RESULT_KEYS
-            if prepared.get(key) != asked[key]]
+    usual = json.loads(json.dumps(dataclasses.asdict(DataConfig("usual", path="path"))))
+    held = {**usual, **prepared, "compare": {**usual["compare"], **prepared["compare"]}}
+    if held["compare"]["rule"] != "by_id":  # read by that rule alone, and once had another default
+        held["compare"]["names"] = asked["compare"]["names"]
+    return [f"{key}: {held[key]!r}, not {asked[key]!r}" for key in asked
+            if key not in NO_RESULT_KEYS and held[key] != asked[key]]
 
 
-def over_length_ids(manifest: dict[str, Any]) -> set[str]:
-    """Ids of the pairs that some tokenizer finds too long, or its chat template refuses."""
-    return {*manifest["over_length"]["pair_ids"], *manifest["refused"]["pair_ids"]}
+def left_out_ids(manifest: dict[str, Any], reason: str) -> set[str]:
+    """Ids of the pairs that go for one of the reasons of LEFT_OUT; none where the folder was
+    prepared before there was such a reason."""
+    return set(manifest.get(reason, {"pair_ids": []})["pair_ids"])
+
+
+def unwanted_ids(manifest: dict[str, Any]) -> set[str]:
+    """Ids of the pairs that go for any of the reasons of LEFT_OUT."""
+    return set().union(*(left_out_ids(manifest, reason) for reason in LEFT_OUT))
 
 
 def split_names(manifest: dict[str, Any]) -> list[str]:

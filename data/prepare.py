@@ -26,9 +26,9 @@ from data.manifest import (
     FORMAT,
     MANIFEST,
     config_differences,
-    over_length_ids,
     read_manifest,
     split_names,
+    unwanted_ids,
 )
 from data.mixture import parts_of
 from data.pair_files import drop_pairs
@@ -39,7 +39,6 @@ KIND = "prepared data"
 WRITTEN = (MANIFEST, f".{MANIFEST}.*.partial", "pairs/*.parquet", "pairs/.*.partial",
            "tokens/*.arrow", "tokens/*.partial", ".work/*")
 """What a prepared folder holds, beside its mark."""
-NO_PAIRS = {"count": 0, "pair_ids": []}
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,13 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         claim(output_dir, KIND, "--output_dir")
         report = build_pairs(config, output_dir)
         manifest = {"format": FORMAT, "name": config.name, "config": dataclasses.asdict(config),
-                    **dataclasses.asdict(report), "splits": {}, "over_length": dict(NO_PAIRS),
-                    "refused": dict(NO_PAIRS), "max_length": config.max_length,
+                    **dataclasses.asdict(report), "splits": {}, "max_length": config.max_length,
                     "truncation": config.truncation, "tokenizers": {}}
         judge(config, output_dir, manifest)
     wanted = {key: spec for key, spec in keys.items() if not _has_tokens(output_dir, manifest, key)}
     if wanted:
         _add_tokens(config, output_dir, manifest, wanted, num_proc)
-    drop_pairs(output_dir / "pairs", over_length_ids(manifest))
+    drop_pairs(output_dir / "pairs", unwanted_ids(manifest))
     return manifest, built or bool(wanted)
 
 
@@ -162,7 +160,7 @@ def _source_differences(manifest: dict[str, Any], prepared: dict[str, Any],
 
 
 def _pairs_are_whole(output_dir: Path, manifest: dict[str, Any]) -> bool:
-    unwanted = over_length_ids(manifest)
+    unwanted = unwanted_ids(manifest)
     for name, entry in manifest["splits"].items():
         try:
             ids = pq.read_table(output_dir / "pairs" / f"{name}.parquet", columns=["pair_id"])

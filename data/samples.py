@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from data.formatting import load_tokenizer, tokenizer_key
 from data.lengths import length_quantiles
-from data.manifest import split_names
+from data.manifest import LEFT_OUT, left_out_ids, split_names
 from data.pair_index import EARLIER
 from data.prepare import TokenizerSpec
 from data.tokenised import open_split
@@ -37,10 +37,9 @@ def print_summary(output_dir: Path, manifest: dict[str, Any]) -> None:
     for note, count in manifest.get("notes", {}).items():
         print(f"  note: {count} rows: {note}")
     _print_control_tokens(manifest)
-    for what, key in (("longer than max_length under some tokenizer", "over_length"),
-                      ("refused by a chat template", "refused")):
-        if manifest[key]["count"]:
-            print(f"  dropped  {manifest[key]['count']:>8} {what}")
+    for reason, meaning in LEFT_OUT.items():
+        if count := len(left_out_ids(manifest, reason)):
+            print(f"  dropped  {count:>8} {meaning}")
     total = sum(entry["pairs"] for entry in manifest["splits"].values())
     if manifest["over_length"]["count"] > 0.05 * (total + manifest["over_length"]["count"]):
         print(f"  note: more than 5% of the pairs exceed max_length {manifest['max_length']}")

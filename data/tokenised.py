@@ -3,8 +3,8 @@
     split = open_split(Path("data/processed/demo"), tokenizer_key(tokenizer), "train_1")
     split[0]  # {"pair_id", "prompt_id", "prompt_ids", "chosen_ids", "rejected_ids"}
 
-The ids lie in tokens/<key>/<split>/part-*.arrow, written by `data.tokenise`. Pairs that are too
-long under any tokenizer of the data set are left out for every tokenizer. Knows no texts.
+The ids lie in tokens/<key>/<split>/part-*.arrow, written by `data.tokenise`. Pairs that one
+tokenizer of the data set cannot take (data/lengths.py) are left out for all. Knows no texts.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from configs.errors import UserError
-from data.manifest import over_length_ids, read_manifest, split_names
+from data.manifest import read_manifest, split_names, unwanted_ids
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_id", pa.string()),
@@ -102,7 +102,7 @@ def open_split(processed_dir: Path, key: str, split: str) -> TokenisedSplit:
             raise UserError(f"{path}: missing or cut short (expected {size} bytes); {remedy}")
     try:
         return TokenisedSplit([folder / name for name, _ in parts[split]],
-                              over_length_ids(manifest), manifest["data_hash"])
+                              unwanted_ids(manifest), manifest["data_hash"])
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{folder}: unreadable part file: {error}; {remedy}") from error
 

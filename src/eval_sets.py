@@ -16,7 +16,7 @@ from pathlib import Path
 
 from configs.schema import DataConfig
 from data.formatting import load_tokenizer, tokenizer_key
-from data.manifest import read_manifest
+from data.manifest import LEFT_OUT, left_out_ids, read_manifest
 from data.named_data import named_data
 from data.prepare import TokenizerSpec, prepare
 from data.records import content_hash
@@ -50,8 +50,10 @@ class EvalSet:
         none."""
         manifest = read_manifest(self.processed)
         counts = {reason: entry["count"] for reason, entry in manifest["dropped"].items()}
-        counts["too long for the model"] = manifest["over_length"]["count"]
-        counts["refused by the chat template"] = manifest["refused"]["count"]
+        words = {**LEFT_OUT, "over_length": "too long for the model",
+                 "refused": "refused by the chat template"}
+        counts |= {meaning: len(left_out_ids(manifest, reason))
+                   for reason, meaning in words.items()}
         reasons = [f"{count} {reason}" for reason, count in counts.items() if count]
         said = [f"left out: {', '.join(reasons)}"] if reasons else []
         said += [f"{count} rows: {note}" for note, count in manifest.get("notes", {}).items()]

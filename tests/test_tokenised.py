@@ -145,7 +145,7 @@ def test_tokenizers_added_one_by_one_end_in_the_same_pairs_as_together(world):
 
 
 def test_left_cuts_the_prompt_and_keeps_answers_whole_and_bos_first(world):
-    write_jsonl(world.raw, [{"prompt": f"{i} " + "long " * (i % 40), "chosen": f"Good {i}.",
+    write_jsonl(world.raw, [{"prompt": "long " * (i % 40) + f"{i}", "chosen": f"Good {i}.",
                              "rejected": "Bad " * (1 + i % 9)} for i in range(200)])
     world.prepare(world.llama)
     out = world.folder / "cut"
