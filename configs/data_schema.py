@@ -22,12 +22,17 @@ class CompareConfig:
     scores: tuple[str, ...] = ()
     """by_score: columns (of an answer, or of the row) whose mean is the score; empty for the key
     `score` alone."""
-    names: tuple[tuple[str, ...], ...] = (("0",), ("1",))
-    """by_id: what the column `better` may call the first answer, the second, ...; another value is
-    no preference."""
+    names: tuple[tuple[str, ...], ...] = ()
+    """by_id: what the column `better` may call the first answer, the second, ...; a row with
+    another value is a bad one. Empty: of two answers, codes that leave no doubt are recognised and
+    told (0 and 1, 1 and 2, A and B, False and True, the names of their columns)."""
+    ties: tuple[str, ...] = ()
+    """by_id: what `better` may hold where none is: no preference, which is no bad row."""
     votes: tuple[str, ...] = ()
-    """by_id: columns that stand for `better` together, one a judge; most votes decide, and where
-    two have as many there is no preference."""
+    """by_id: columns that stand for `better` together, one a judge; most votes decide."""
+    split_votes: Literal["none", "first"] = "none"
+    """by_id: where no answer, and no tie, has the most votes: no preference, or what the first
+    judge says."""
     take: Literal["all", "best_vs_random", "best_vs_rest"] = "all"
     """all: every two answers. best_vs_random: the best against one of the others, picked by a hash
     of the prompt. best_vs_rest: the best against each of the others. Two that are equally good are
@@ -45,8 +50,12 @@ class CompareConfig:
                 "all")
         require(not self.scores or self.rule == "by_score",
                 f"compare: scores only enter rule by_score, not {self.rule}")
-        require(not self.votes or self.rule == "by_id",
-                f"compare: votes only enter rule by_id, not {self.rule}")
+        for name in ("names", "ties", "votes"):
+            require(not getattr(self, name) or self.rule == "by_id",
+                    f"compare: {name} only enter rule by_id, not {self.rule}")
+        named = [name for names in self.names for name in names]
+        require(len(set(named)) == len(named) and not set(named) & set(self.ties),
+                f"compare: names {named} and ties {list(self.ties)}: each value means one thing")
 
 
 @dataclass(frozen=True)

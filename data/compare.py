@@ -10,14 +10,22 @@ from collections.abc import Iterator, Sequence
 from configs.data_schema import CompareConfig
 from data.answers import Answers
 from data.records import Pair, content_hash
-from data.rules import EQUAL_SCORES, IDENTICAL_SIDES, NO_SCORES, ONE_ANSWER, TOO_CLOSE
+from data.rules import (
+    EQUAL_SCORES,
+    IDENTICAL_SIDES,
+    NO_PREFERENCE,
+    NO_SCORES,
+    ONE_ANSWER,
+    TOO_CLOSE,
+)
 
 
 def compare_answers(answers: Answers, compare: CompareConfig) -> Iterator[Pair | str]:
     """A Pair, or the reason why there is none, for each comparison that `compare` takes.
 
     Of answers that are merely right or wrong, two right ones or two wrong ones are no comparison.
-    Otherwise two that are equally good count as EQUAL_SCORES.
+    Otherwise two that are equally good count as EQUAL_SCORES, or NO_PREFERENCE where a column names
+    the better one.
     """
     if len(answers.texts) < 2:
         yield ONE_ANSWER
@@ -29,7 +37,7 @@ def compare_answers(answers: Answers, compare: CompareConfig) -> Iterator[Pair |
         found = True
         yield _pair(answers, first, second, compare.min_ratio)
     if not found:
-        yield EQUAL_SCORES
+        yield NO_PREFERENCE if compare.rule == "by_id" else EQUAL_SCORES
 
 
 def _comparisons(answers: Answers, take: str) -> Iterator[tuple[int, int]]:

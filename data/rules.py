@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from configs.data_schema import CompareConfig
 from configs.schema import DataConfig
 from data.fields import NO_SCORE, Row, column, need, number, optional_text
 from data.messages import BadRow
@@ -18,6 +19,7 @@ NO_PREFERENCE = "no preference"
 NO_SCORES = "no score"
 ONE_ANSWER = "prompt has one answer"
 TOO_CLOSE = "scores too close"
+TIE = -1
 HARMLESS = (EQUAL_SCORES, IDENTICAL_SIDES, NO_PREFERENCE, NO_SCORES, ONE_ANSWER, TOO_CLOSE)
 """Reasons that say nothing against the source: such rows are counted but are not bad rows."""
 
@@ -57,22 +59,27 @@ def _by_rank(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:
 
 
 def _by_id(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:
-    """1 for the answer that the column `better`, or most of the votes, names; 0 for the others."""
+    """1 for the answer that the column `better`, or most of the votes, names; 0 for the others, and
+    for all where none is better."""
     names = config.compare.votes or (config.keys.get("better", "better"),)
-    votes = Counter(_place(need(row, "better", {"better": name}), config.compare.names)
-                    for name in names)
-    (best, count), *others = votes.most_common()
-    if best is None or others and others[0][1] == count:
-        raise BadRow(NO_PREFERENCE)
+    votes = [_place(need(row, "better", {"better": name}), config.compare) for name in names]
+    (best, count), *others = Counter(votes).most_common()  # of equals the one that comes first
+    if others and others[0][1] == count and config.compare.split_votes == "none":
+        best = TIE
     if best >= len(items):
         raise BadRow("better names an answer that is not there")
     return [float(i == best) for i in range(len(items))]
 
 
-def _place(value: Any, names: Sequence[Sequence[str]]) -> int | None:
-    """Which answer a value of `better` names; None for a value that names none."""
+def _place(value: Any, compare: CompareConfig) -> int:
+    """Which answer a value of `better` names; TIE for one that says that none is better."""
     written = optional_text({"better": value}, "better", {})
-    return next((i for i, known in enumerate(names) if written in known), None)
+    if written in compare.ties:
+        return TIE
+    place = next((i for i, known in enumerate(compare.names) if written in known), None)
+    if place is None:
+        raise BadRow("better names no answer and no tie")
+    return place
 
 
 def _first_is_better(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:

@@ -23,6 +23,7 @@ from data.fields import COLUMNS
 from data.fixture import fixture_path
 from data.messages import BadRow
 from data.pointwise import one_side
+from data.preferences import with_names
 from data.raw_files import (
     SUFFIXES,
     arrow_rows,
@@ -162,6 +163,7 @@ def read_answers(source: Source, form: str,
 
     Of form one_answer: every run of rows with the same prompt, with the number of its first row.
     """
+    config = with_names(config, source.raw_rows(), source.name)
     answers = _each_row(source, form, config)
     return grouped(answers) if form == "one_answer" else answers
 

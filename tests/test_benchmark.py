@@ -120,7 +120,8 @@ def test_every_named_benchmark_reads_its_rows_and_has_a_score(name, tmp_path):
 
     made = benchmark.reward_table(Scorer(), rows, "")
     report = read_report(config, made, "shortest", [], "")
-    assert report.overall.n == len(rows.answers) >= 8
+    preferred = [row for row in rows.answers if len(set(row.values)) > 1]
+    assert report.overall.n == len(rows.answers if name == "pandalm" else preferred) >= 8
     assert report.baselines["shorter"]["overall"] == pytest.approx(report.overall.score)
     drawn = draw_benchmark(report, tmp_path)
     assert [figure.path.name for figure in drawn] == ["scores.png", "styles.png"][

@@ -94,15 +94,18 @@ def test_lower_rank_is_better_and_seven_answers_make_21_pairs():
 def test_the_answer_that_better_names_is_chosen(value, expected):
     row = {"prompt": "Hi?", "r0": "no", "r1": "yes", "which": value}
     assert pairs_of(row, columns=["r0", "r1"], keys={"better": "which"},
-                    compare={"rule": "by_id"}) == expected
+                    compare={"rule": "by_id", "names": [["0"], ["1"]]}) == expected
 
 
-def test_a_name_of_no_answer_is_no_preference_and_of_a_missing_one_a_bad_row():
+def test_a_value_that_names_neither_answer_nor_tie_is_a_bad_row():
     row = {"prompt": "Hi?", "better": "B"}
     names = [["A"], ["B", "b"], ["C"]]
-    compare = {"rule": "by_id", "names": names}
+    compare = {"rule": "by_id", "names": names, "ties": ["tie", "0"]}
     assert pairs_of(row, texts=["x", "y", "z"], compare=compare) == [("y", "x"), ("y", "z")]
-    for value, reason in (("tie", "no preference"), (None, "missing key better"),
+    for value in ("tie", 0, 0.0):
+        assert pairs_of({**row, "better": value}, texts=["x", "y"], compare=compare) == [
+            "no preference"]
+    for value, reason in (("none", "names no answer and no tie"), (None, "missing key better"),
                           ("C", "not there"), ([], "wrong type of better")):
         with pytest.raises(BadRow, match=reason):
             pairs_of({**row, "better": value}, texts=["x", "y"], compare=compare)
@@ -114,12 +117,54 @@ def test_a_name_of_no_answer_is_no_preference_and_of_a_missing_one_a_bad_row():
 def test_most_votes_decide_and_a_draw_is_no_preference(votes, expected):
     row = {"prompt": "Hi?", **dict(zip(("a", "b", "c"), votes, strict=True))}
     values = {"texts": ["x", "y"], "compare": {"rule": "by_id", "votes": ["a", "b", "c"],
-                                               "names": [["1"], ["2"]]}}
-    if expected:
-        assert pairs_of(row, **values) == [expected]
-    else:
-        with pytest.raises(BadRow, match="no preference"):
-            pairs_of(row, **values)
+                                               "names": [["1"], ["2"]], "ties": ["0"]}}
+    assert pairs_of(row, **values) == [expected or "no preference"]
+
+
+@pytest.mark.parametrize(("votes", "expected"), [
+    ((1, 2, 0), ("x", "y")), ((2, 0, 1), ("y", "x")), ((0, 1, 2), "no preference"),
+    ((0, 2, 2), ("y", "x"))])
+def test_of_votes_that_all_differ_the_first_may_count(votes, expected):
+    row = {"prompt": "Hi?", **dict(zip(("a", "b", "c"), votes, strict=True))}
+    compare = {"rule": "by_id", "votes": ["a", "b", "c"], "names": [["1"], ["2"]], "ties": ["0"],
+               "split_votes": "first"}
+    assert pairs_of(row, texts=["x", "y"], compare=compare) == [expected]
+
+
+CODED = [((0, 1), "0 -> r0, 1 -> r1"), ((1, 2), "1 -> r0, 2 -> r1"),
+         (("A", "B"), "A -> r0, B -> r1"), ((False, True), "False -> r0, True -> r1"),
+         (("r0", "r1"), "r0 -> r0, r1 -> r1"), ((1.0, 2.0), "1 -> r0, 2 -> r1")]
+
+
+@pytest.mark.parametrize(("codes", "said"), CODED)
+def test_codes_of_two_answers_are_recognised_over_all_rows_and_told(tmp_path, capsys, codes, said):
+    rows = [{"prompt": f"Hi {i}?", "r0": f"a{i}", "r1": f"b{i}", "which": codes[i // 150]}
+            for i in range(300)]  # the second code comes late
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    made = config(path=str(path), columns=["r0", "r1"], keys={"better": "which"},
+                  compare={"rule": "by_id"})
+    found = [pair for _, pair in read_pairs(open_source(str(path), made), "answers", made)]
+    assert [pair.chosen[0] for pair in found] == ["a"] * 150 + ["b"] * 150
+    assert f"rows.jsonl: the better answer is read as {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("values", [[1], [0, 1, 2], ["left", "right"], [1, 2, "tie"], [-1, 1]])
+def test_codes_that_leave_a_doubt_are_refused_with_the_remedy(tmp_path, values):
+    rows = [{"prompt": f"Hi {i}?", "r0": "a", "r1": "b", "better": values[i % len(values)]}
+            for i in range(30)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    made = config(path=str(path), columns=["r0", "r1"], compare={"rule": "by_id"})
+    with pytest.raises(UserError, match="names: .*ties: "):
+        read_pairs(open_source(str(path), made), "answers", made).__next__()
+
+
+def test_a_declared_tie_does_not_stand_in_the_way_of_recognising(tmp_path):
+    rows = [{"prompt": f"Hi {i}?", "r0": "a", "r1": "b", "better": i % 3} for i in range(30)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    made = config(path=str(path), columns=["r0", "r1"], compare={"rule": "by_id", "ties": ["0"]})
+    found = [item if isinstance(item, str) else item.chosen for _, item in
+             read_pairs(open_source(str(path), made), "answers", made)]
+    assert found == ["no preference", "a", "b"] * 10
 
 
 def test_first_is_better_goes_by_the_order_alone():

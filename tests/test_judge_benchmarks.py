@@ -199,6 +199,27 @@ def test_llmbar_s_own_folder_gives_its_official_number(model, tmp_path):
         np.mean([credit[name] for name in LLMBAR[1:]]))
 
 
+def test_pandalm_s_own_file_gives_its_official_number(model, tmp_path):
+    votes = [(1, 1, 0), (2, 2, 2), (0, 0, 1), (1, 2, 0), (0, 1, 2), (2, 1, 2)]
+    rows = [{"idx": i, "motivation_app": "Made", "cmp_key": "a_b", "instruction": q,
+             "input": float("nan"), "response1": a, "response2": b, "annotator1": one,
+             "annotator2": two, "annotator3": three}
+            for i, ((q, a, b), (one, two, three)) in enumerate(zip(made_rows(6), votes,
+                                                                   strict=True))]
+    rows[0]["response2"] = True  # as its file has it, six times
+    path = tmp_path / "testset-v1.json"
+    path.write_text(json.dumps(rows, indent=4))
+    found = run(tmp_path, "--model", model, "--data", f"pandalm={path}")
+    rewards = pd.read_parquet(tmp_path / "out" / "rewards.parquet").reward.to_numpy().reshape(-1, 2)
+    said = np.where(rewards[:, 0] == rewards[:, 1], 0, 1 + rewards.argmax(axis=1))
+    label = [max(each, key=each.count) for each in votes]  # of all different ones the first
+    assert label == [1, 2, 0, 1, 0, 2] and said[2] == said[5] == 0  # the same text twice
+    assert found.n["overall"] == 6
+    assert found.score["overall"] == pytest.approx(accuracy_score(label, said))
+    assert found.score["macro F1"] == pytest.approx(precision_recall_fscore_support(
+        label, said, labels=[0, 1, 2], average="macro", zero_division=0)[2])
+
+
 def rm_rows(count: int) -> list[dict]:
     """Rows as RM-Bench's repository has them: without a domain, which is the file's."""
     return [{"id": f"{i}", "prompt": q, "chosen": [a, f"{a} {a}", f"**{a}**"],

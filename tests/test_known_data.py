@@ -19,7 +19,8 @@ MESSAGES = {"duplicate": 1, "empty side": 1, "identical sides": 1, "missing key 
             "prompts are not a common prefix": 1}
 TRANSCRIPT = {"identical sides": 1, "missing key rejected": 1,
               "not a Human / Assistant transcript": 1}
-BY_ID = {"empty side": 1, "identical sides": 1, "missing key better": 1, "no preference": 1}
+UNNAMED = {"better names no answer and no tie": 1}
+BY_ID = {"empty side": 1, "identical sides": 1, "missing key better": 1, **UNNAMED}
 ODD_ROWS = {
     **dict.fromkeys(("preference_700K", "preference_700K_1024", "ultrafeedback_standard",
                      "skywork_preferences", "capybara"), MESSAGES),
@@ -37,7 +38,7 @@ ODD_ROWS = {
     "helpsteer": {"equal scores": 1, "missing key answer": 1, "no score": 1,
                   "prompt has one answer": 1},
     "helpsteer2": {"equal scores": 1, "missing key prompt": 1, "prompt has one answer": 1},
-    "helpsteer3": {"identical sides": 1, "missing key better": 1, "no preference": 2,
+    "helpsteer3": {"identical sides": 1, "missing key better": 1, "no preference": 1, **UNNAMED,
                    "prompt ends with the assistant": 1},
     "orca_dpo": {"empty side": 1, "identical sides": 1, "missing key chosen": 1,
                  "no preference": 1},
@@ -48,7 +49,7 @@ ODD_ROWS = {
     "reward_bench_2": {"empty side": 1, "missing key chosen": 1},
     "rm_bench": {"missing key rejected": 1},
     "judge_bench": {"missing key better": 1, "no preference": 1},
-    "llmbar": {"missing key output_2": 1, "no preference": 1},
+    "llmbar": {"missing key output_2": 1, **UNNAMED},
     "pandalm": {"empty side": 1, "identical sides": 1, "missing key better": 1,
                 "no preference": 2},
 }
