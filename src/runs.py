@@ -154,16 +154,20 @@ def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
     The trainer's own choice is the highest number, whole or not, and it resumes silently wrong when
     the optimiser or a rank's random state is missing. Whole means: trainer_state.json (written
     last by the main process) parses; for each of exactly `world_size` ranks there is a random
-    state, and under DeepSpeed a share of the optimiser and `latest`; none of it is cut short.
+    state, and under DeepSpeed a share of the optimiser and `latest`; none of it is cut short. The
+    best checkpoint that it names, which early stopping ends with, must be whole as well.
     """
     def is_whole(checkpoint: Path) -> bool:
+        state = read_json(checkpoint / "trainer_state.json")
         optimizers = len(list(checkpoint.glob("global_step*/*optim_states.pt")))
         if (checkpoint / "optimizer.pt").is_file():
             sound = optimizers == 0
         else:
             sound = optimizers == world_size and (checkpoint / "latest").is_file()
         files = [*checkpoint.rglob("*.pt"), *checkpoint.glob("*.pth")]
-        return (sound and read_json(checkpoint / "trainer_state.json") is not None
+        best = checkpoint.with_name(f"checkpoint-{(state or {}).get('best_global_step')}")
+        return (sound and state is not None
+                and (state.get("best_global_step") is None or best == checkpoint or is_whole(best))
                 and len(list(checkpoint.glob("rng_state*.pth"))) == world_size
                 and all(map(zipfile.is_zipfile, files)))  # torch.save's format, ends in an index
 

@@ -42,6 +42,8 @@ from src.trainer import PairTrainer, build_trainer
 from src.training_arguments import training_arguments
 
 PROBE_PAIRS = 4
+SPEED = ("_runtime", "_per_second")
+"""How the library's figures of speed end."""
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 
 
@@ -157,9 +159,7 @@ def _probe(trainer: PairTrainer) -> tuple[list[list[int]], list[float]]:
 def _write_facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer, folder: Path, seconds: float,
                  facts: dict[str, object]) -> None:
     """log.jsonl, manifest.json and the model card."""
-    history = [entry for entry in trainer.state.log_history if "train_runtime" not in entry]
-    write_text(folder / "log.jsonl", "".join(
-        json.dumps(entry, sort_keys=True) + "\n" for entry in history))  # a resume reorders keys
+    write_text(folder / "log.jsonl", log_lines(trainer))
     tokens, flops = sweep.work(run)
     base = sweep.base(run.model).config
     write_json(folder / "manifest.json", {
@@ -179,6 +179,14 @@ def _write_facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer, folder: Pat
         "data_source": sweep.data.source,
     })
     write_model_card(folder)
+
+
+def log_lines(trainer: PairTrainer) -> str:
+    """The run's log, a line of JSON an entry: the same however often the run was resumed, which
+    reorders keys, and on any machine, whose speed manifest.json tells."""
+    entries = [{key: value for key, value in entry.items() if not key.endswith(SPEED)}
+               for entry in trainer.state.log_history if "train_runtime" not in entry]
+    return "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
 
 
 def hardware(trainer: PairTrainer, precision: str) -> dict[str, object]:

@@ -14,7 +14,6 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PrinterCallback,
-    Trainer,
     TrainingArguments,
 )
 from transformers.trainer_utils import EvalLoopOutput
@@ -25,6 +24,7 @@ from src import distributed
 from src.batching import PairDataset, TreeCollator
 from src.losses import centering, pair_loss, soft_bradley_terry
 from src.packing import Budget, scoring_budget
+from src.resumable import ResumableTrainer
 from src.steps import SinglePass, StepSampler
 
 
@@ -32,7 +32,7 @@ class NonFiniteLossError(RuntimeError):
     """The loss is NaN or infinite: training stopped before the step was taken."""
 
 
-class PairTrainer(Trainer):
+class PairTrainer(ResumableTrainer):
     """Trains a reward model on the margins of pairs.
 
     For transformers a step is one batch. Here it is this rank's micro batches of the step: the loss

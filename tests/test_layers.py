@@ -21,7 +21,7 @@ LAYER_OF_SRC = {
        "benchmark_against "
        "number_text model_card",
     3: "trainer training_arguments trunk_cache scoring text_scores score_file weak_labels pgr "
-       "baselines run_scores tables "
+       "resumable baselines run_scores tables "
        "reward_view benchmark_source",
     4: "analysis plots plot_style plots_ladder plots_pgr plots_training document document_style "
        "plots_rewards plots_parts wrong_pairs "
