@@ -20,6 +20,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np  # noqa: E402
 import transformers  # noqa: E402
+from accelerate.utils.memory import clear_device_cache  # noqa: E402
 
 from configs.errors import EXIT_USER_ERROR, UserError, run_command  # noqa: E402
 from configs.schema import REPO_ROOT, ExperimentConfig, RunConfig, load_config  # noqa: E402
@@ -92,8 +93,9 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int,
                 if distributed.in_group():
                     raise  # the other processes may not have failed, and would wait for this one
                 traceback.print_exc()
-            failed.append((run.display_name, error))
+            failed.append((run.display_name, without_frames(error)))
             say(f"{title}: FAILED, {reason_of(error)}")
+            clear_device_cache(garbage_collection=True)  # what the next run needs
         else:
             trained += new
             if new:
@@ -102,6 +104,13 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int,
     say(f"{stage}, worker {worker + 1} of {workers}: {trained} trained, {before} done before"
         + (f", {len(failed)} failed" if failed else "" if trained else ": nothing to do"))
     return failed
+
+
+def without_frames(error: Exception) -> Exception:
+    """The error as it is told at the end: what it came through, and what that came from, would
+    keep the failed run's model, gradients and optimiser in memory."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def reason_of(error: Exception) -> str:

@@ -20,12 +20,13 @@ from transformers import PreTrainedModel
 
 from configs.owned import claim
 from configs.schema import RunConfig
-from model.reload_check import check_reload
+from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
 from model.trunk import freeze_below, frozen_layers
 from src import distributed
 from src.batching import PairDataset
 from src.model_card import write_model_card
+from src.probe import probe_of
 from src.runs import (
     CURVES,
     RESUME,
@@ -41,10 +42,8 @@ from src.sweep import Sweep
 from src.trainer import PairTrainer, build_trainer
 from src.training_arguments import training_arguments
 
-PROBE_PAIRS = 4
 SPEED = ("_runtime", "_per_second")
 """How the library's figures of speed end."""
-TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}
 
 
 def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.ndarray | None,
@@ -70,9 +69,19 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
     trainer = build_trainer(run, runtime, lambda: _build(run, sweep), args, data, val_data,
                             base.tokenizer.pad_token_id)
     try:
-        _train_and_prove(trainer, run, sweep, folder)
+        probe, log, facts = _train_and_save(trainer, run, sweep, folder)
     finally:
         trainer.release()
+
+    def prove_and_mark() -> None:
+        base.tokenizer.save_pretrained(folder)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this disk's paths
+        check_reload(folder, probe, distributed.device())
+        _write_facts(folder, log, facts)
+        mark_done(folder, run.identity)
+        shutil.rmtree(folder / RESUME, ignore_errors=True)
+
+    distributed.on_main(prove_and_mark)
 
 
 def _dataset(run: RunConfig, sweep: Sweep, split: str, labels: np.ndarray,
@@ -104,26 +113,19 @@ def _set_libraries_aside() -> None:
     gc.freeze()
 
 
-def _train_and_prove(trainer: PairTrainer, run: RunConfig, sweep: Sweep, folder: Path) -> None:
-    """Train from the newest checkpoint, save, check what was saved, mark it done."""
+def _train_and_save(trainer: PairTrainer, run: RunConfig, sweep: Sweep,
+                    folder: Path) -> tuple[Probe, str, dict[str, object]]:
+    """Train from the newest checkpoint and save: (what to hold the saved model against, the log,
+    the manifest). Every rank calls it."""
     checkpoint = newest_checkpoint(folder, distributed.world_size())
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
-    sequences, rewards = _probe(trainer)
+    log = log_lines(trainer)
+    facts = _facts(run, sweep, trainer, seconds)
+    probe = probe_of(trainer)
     trainer.save_model(str(folder))  # on every rank: under ZeRO-3 it gathers
-    precision = "bf16" if trainer.args.bf16 else "fp32"
-    facts = hardware(trainer, precision)
-
-    def prove_and_mark() -> None:
-        sweep.base(run.model).tokenizer.save_pretrained(folder)
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this disk's paths
-        check_reload(folder, sequences, rewards, TOLERANCE[precision])
-        _write_facts(run, sweep, trainer, folder, seconds, facts)
-        mark_done(folder, run.identity)
-        shutil.rmtree(folder / RESUME, ignore_errors=True)
-
-    distributed.on_main(prove_and_mark)
+    return probe, log, facts
 
 
 def _open_folder(run: RunConfig, folder: Path) -> None:
@@ -139,30 +141,12 @@ def _open_folder(run: RunConfig, folder: Path) -> None:
         json.loads(json.dumps(asdict(run))), sort_keys=False))
 
 
-def _probe(trainer: PairTrainer) -> tuple[list[list[int]], list[float]]:
-    """The sequences (prompt + response) of a few pairs, none above the median length, and the
-    rewards that the model in memory gives them, laid out as it was trained."""
-    data = trainer.train_dataset
-    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")[:max(1, len(data) // 2)]
-    pairs = short[np.unique(np.linspace(0, len(short) - 1, PROBE_PAIRS).astype(int))]
-    ids = data.read(pairs, np.arange(len(pairs))).ids  # each pair a unit of its own
-    batch, place = trainer.data_collator.lay_out(ids)
-    model = trainer.model_wrapped
-    model.eval()
-    with torch.no_grad():
-        rewards = model(**{name: value.to(trainer.args.device) for name, value in batch.items()})
-    there = [i for i, response in enumerate(ids.responses) if len(response)]
-    sequences = [[*ids.prompts[ids.tree[i]].tolist(), *ids.responses[i].tolist()] for i in there]
-    return sequences, rewards.flatten()[place[there]].float().cpu().tolist()
-
-
-def _write_facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer, folder: Path, seconds: float,
-                 facts: dict[str, object]) -> None:
-    """log.jsonl, manifest.json and the model card."""
-    write_text(folder / "log.jsonl", log_lines(trainer))
+def _facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer,
+           seconds: float) -> dict[str, object]:
+    """manifest.json; every rank calls it."""
     tokens, flops = sweep.work(run)
     base = sweep.base(run.model).config
-    write_json(folder / "manifest.json", {
+    return {
         "identity": run.identity,
         "name": run.display_name,
         "pairs": len(trainer.train_dataset),
@@ -171,13 +155,19 @@ def _write_facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer, folder: Pat
         "flops": flops,
         "seconds": round(seconds, 3),
         "peak_memory_mib": peak_memory_mib(),
-        "hardware": facts,
+        "hardware": hardware(trainer),
         "commit": commit(),
         "base": {"checkpoint": "" if base.is_local else base.checkpoint,
                  "revision": base.revision, "license": base.license,
                  "layers": sweep.base(run.model).layers},
         "data_source": sweep.data.source,
-    })
+    }
+
+
+def _write_facts(folder: Path, log: str, facts: dict[str, object]) -> None:
+    """log.jsonl, manifest.json and the model card."""
+    write_text(folder / "log.jsonl", log)
+    write_json(folder / "manifest.json", facts)
     write_model_card(folder)
 
 
@@ -189,7 +179,7 @@ def log_lines(trainer: PairTrainer) -> str:
     return "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
 
 
-def hardware(trainer: PairTrainer, precision: str) -> dict[str, object]:
+def hardware(trainer: PairTrainer) -> dict[str, object]:
     """What a run was trained on, and proof of how far it was distributed; every rank calls it."""
     accelerator = trainer.accelerator
     tensors = list(trainer.model.parameters())
@@ -198,7 +188,7 @@ def hardware(trainer: PairTrainer, precision: str) -> dict[str, object]:
         "processes": accelerator.num_processes,
         "distributed_type": str(accelerator.distributed_type.value),
         "engine": type(trainer.model_wrapped).__name__,
-        "precision": precision,
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
         "tensors": len(tensors),
         "partitioned_tensors": sum(tensor.numel() == 0 for tensor in tensors),
         "first_batch_of_rank": distributed.gather(trainer.first_batch),

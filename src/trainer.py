@@ -143,10 +143,11 @@ class PairTrainer(ResumableTrainer):
             "not taken, earlier checkpoints are kept; lower learning_rate or look at these pairs")
 
     def release(self) -> None:
-        """Give back the memory of a run that has ended: a launch trains many.
+        """Give back the memory of a run that has ended, well or not: a launch trains many.
 
         DeepSpeed's engines and their shares of the weights stay alive through the hooks that they
-        leave on the model.
+        leave on the model; a model, its optimiser and the last gradients through everything that
+        the library hands them to.
         """
         if self.is_deepspeed_enabled and self.model_wrapped is not self.model:
             self.model_wrapped.destroy()
@@ -155,7 +156,10 @@ class PairTrainer(ResumableTrainer):
                 module._forward_hooks.clear()
             for parameter in self.model.parameters():
                 vars(parameter).clear()
-        self.accelerator.free_memory()
+        for holder in (self, self.callback_handler):
+            holder.model = holder.optimizer = holder.lr_scheduler = None
+        self.model_wrapped = self.deepspeed = None
+        self.accelerator.free_memory()  # collects, and empties the GPU's cache
 
 
 def build_trainer(run: RunConfig, runtime: RuntimeConfig,

@@ -20,8 +20,8 @@ LAYER_OF_SRC = {
        "benchmark_rows benchmark_parts benchmark_scores reward_bench rm_bench judge_benchmarks "
        "benchmark_against "
        "number_text model_card",
-    3: "trainer training_arguments trunk_cache scoring text_scores score_file weak_labels pgr "
-       "resumable baselines run_scores tables "
+    3: "trainer probe training_arguments trunk_cache scoring text_scores score_file weak_labels "
+       "pgr resumable baselines run_scores tables "
        "reward_view benchmark_source",
     4: "analysis plots plot_style plots_ladder plots_pgr plots_training document document_style "
        "plots_rewards plots_parts wrong_pairs "

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
+from model.reload_check import check_reload, plain_rewards
 from model.reward_model import build_reward_model
 from src.batching import FILLER, MODEL_INPUTS, PairDataset
 from src.losses import pair_loss, soft_bradley_terry
 from src.packing import micro_batches
+from src.probe import probe_of
 from src.runs import newest_checkpoint
 from src.steps import Step, epoch_steps
 from src.trainer import NonFiniteLossError, build_trainer
@@ -118,6 +120,17 @@ def test_gradient_accumulation_does_not_change_the_result(make, method, budgets,
         assert count == step["pairs"] if budget == 1 else 1 < count < step["pairs"]
         assert gap(trained(parts), end) < ROUNDING
         np.testing.assert_allclose(logged(parts), logged(whole), atol=1e-5)
+
+
+def test_a_bf16_run_is_proved_by_fp32_rewards_of_the_weights_that_it_saves(make, tmp_path):
+    trainer = make(run_with(precision="bf16"))
+    trainer.train()
+    probe = probe_of(trainer)
+    trainer.save_model(tmp_path / "saved")
+    plain = plain_rewards(tmp_path / "saved", probe.sequences)
+    torch.testing.assert_close(probe.stored, plain, atol=1e-5, rtol=0)
+    assert (probe.trained - plain).abs().max() > 1e-3  # as it was trained: in bf16
+    check_reload(tmp_path / "saved", probe)
 
 
 @pytest.mark.parametrize("together", ["prompts", "pairs"])
