@@ -70,7 +70,21 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "left"
     _set_pad_token(tokenizer, folder)
+    _require_answers(tokenizer, folder)
     return tokenizer
+
+
+def _require_answers(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """UserError where the chat template shows nothing of an answer: all rewards would be equal."""
+    try:
+        texts = {_render(tokenizer, [{"role": "user", "content": "Which one?"},
+                                     {"role": "assistant", "content": answer}])
+                 for answer in ("The first.", "The second.")}
+    except TemplateRefusal:
+        return  # of this prompt, and maybe of no other: what is refused is counted
+    if len(texts) == 1:
+        raise UserError(f"{folder}: under its chat template all answers are alike: it leaves out "
+                        "what the role `assistant` says; name another template")
 
 
 def read_template(name: str) -> str:

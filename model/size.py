@@ -21,6 +21,16 @@ def count_parameters(config: PreTrainedConfig, kept: tuple[int, ...]) -> tuple[i
     return total, total - tables
 
 
+def positions(config: PreTrainedConfig, where: str) -> int:
+    """Tokens that the model takes; UserError where its config names none: every response would be
+    too long, and that would pass for a result."""
+    most = getattr(config, "max_position_embeddings", None)
+    if type(most) is not int or most < 1:
+        raise UserError(f"{where}: config.json says max_position_embeddings {most!r}: expected the "
+                        "number of tokens that the model takes, 1 or more; fetch the model again")
+    return most
+
+
 def check_length(config: PreTrainedConfig, max_length: int, where: str) -> None:
     """UserError where the model has fewer positions than the data's longest sequence has tokens.
 
@@ -28,7 +38,7 @@ def check_length(config: PreTrainedConfig, max_length: int, where: str) -> None:
         max_length: tokens of prompt plus one response. A row of several responses may be longer.
         where: names the model, for the message.
     """
-    if max_length > config.max_position_embeddings:
-        raise UserError(f"{where}: max_length {max_length} is more than the model's "
-                        f"{config.max_position_embeddings} positions; lower max_length in the data "
-                        "config")
+    most = positions(config, where)
+    if max_length > most:
+        raise UserError(f"{where}: max_length {max_length} is more than the model's {most} "
+                        "positions; lower max_length in the data config")

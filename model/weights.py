@@ -3,9 +3,10 @@
 Safetensors only. Knows nothing of layers or heads.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def read_tensors(files: dict[str, Path], names: dict[str, str],
     Args:
         files: from `tensor_files`.
         names: name in the file -> name in the result.
+    Raises:
+        UserError: NaN or an infinite number among them.
     """
     read = {}
     for file in sorted({files[name] for name in names}):
@@ -91,28 +94,59 @@ def read_tensors(files: dict[str, Path], names: dict[str, str],
                 if files[name] == file:
                     # a copy: where the file's map is not aligned, kernels round otherwise
                     read[new_name] = tensors.get_tensor(name).to(dtype, copy=True)
+                    _require_finite(read[new_name], name, file)
     return read
 
 
+def _require_finite(tensor: Tensor, name: str, file: Path) -> None:
+    if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+        raise UserError(f"{file}: {name} holds NaN or infinite numbers, so that no reward of this "
+                        "model means anything: fetch the model again, or train it with a lower "
+                        "learning_rate")
+
+
 def base_fingerprint(folder: Path) -> str:
-    """16 hex digits of a checkpoint's config and weights: the same wherever the folder lies.
+    """16 hex digits of a base model's config and weights: the same wherever the folder lies.
 
     A file above 1 GiB enters by its size, its safetensors header (names, shapes, offsets) and the
     first and last MiB of its data instead of whole, which would take minutes.
     """
+    return _fingerprint(folder, _edges_digest)
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """The same from every byte of the weights: what is computed from them holds for these alone.
+
+    Within one process a file is read again where its size or its time of change differs.
+    """
+    return _fingerprint(folder, _whole_digest)
+
+
+def _fingerprint(folder: Path, digest_of: Callable[[Path], bytes]) -> str:
     if not (folder / "config.json").is_file():
         read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for file in sorted(set(tensor_files(folder).values())):
-        digest.update(_file_digest(file))
+        digest.update(digest_of(file))
     return digest.hexdigest()[:16]
 
 
-def _file_digest(file: Path) -> bytes:
-    size = file.stat().st_size
+def _whole_digest(file: Path) -> bytes:
+    facts = file.stat()
+    return _digest_of_version(file.resolve(), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest_of_version(file: Path, *version: int) -> bytes:
     with file.open("rb") as stream:
-        if size <= WHOLE_FILE_BYTES:
-            return hashlib.file_digest(stream, "sha256").digest()
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _edges_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    if size <= WHOLE_FILE_BYTES:
+        return _whole_digest(file)
+    with file.open("rb") as stream:
         header = stream.read(8)
         digest = hashlib.sha256(header + stream.read(int.from_bytes(header, "little")))
         digest.update(stream.read(EDGE_BYTES))

@@ -13,10 +13,14 @@ without a reward, is in no score, and is counted.
 
 import dataclasses
 import datetime
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
+from pandas.api.typing import NAType
 from tqdm import tqdm
 
 from configs.errors import UserError
@@ -130,12 +134,31 @@ def _read_scores(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"--scores {path}: no such file")
     try:
-        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        table = (pd.read_csv(path, converters={"reward": _reward}) if path.suffix == ".csv" else
+                 pq.read_table(path).to_pandas(types_mapper=pd.ArrowDtype))
+        _require_numbers(table)
+        table["reward"] = table["reward"].to_numpy(float, na_value=np.nan)
         table = table.astype({"reward": float, "value": float, "row": int, "response": int})
         return table.assign(subset=table["subset"].fillna(ALL_ROWS), id=table["id"].fillna(""))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--scores {path}: not readable as a table of rewards ({error}): expected "
                         "parquet or csv with row, id, subset, response, value, reward") from error
+
+
+def _reward(cell: str) -> float | NAType:
+    """The number in a cell of csv; NA where it is empty, which `nan` is not."""
+    return float(cell) if cell.strip() else pd.NA
+
+
+def _require_numbers(table: pd.DataFrame) -> None:
+    """ValueError for rewards that are there and no numbers: they are not left out as missing."""
+    bad = [value for value in table["reward"]
+           if value is not pd.NA and not math.isfinite(value)]
+    if bad:
+        raise ValueError(f"{len(bad)} rewards such as {bad[0]} are no numbers; a cell is empty "
+                         "where there is no reward")
+    if pd.isna(table["value"]).any():
+        raise ValueError("a cell of value is empty")
 
 
 def reward_table(scorer: TextScorer, rows: Rows, title: str) -> pd.DataFrame:

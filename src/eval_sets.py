@@ -21,6 +21,7 @@ from data.named_data import named_data
 from data.prepare import TokenizerSpec, prepare
 from data.records import content_hash
 from data.tokenised import TokenisedSplit, open_split
+from model.size import positions
 from model.weights import read_config
 
 EVAL_FOLDER = "evaluation"
@@ -99,7 +100,7 @@ def eval_set(name_or_file: str, tokenizers: Sequence[TokenizerSpec], longest: in
 
 def eval_set_of(folder: Path, name_or_file: str, data_dir: Path, work: Path) -> EvalSet:
     """The same for one reward model, up to the longest that it takes."""
-    longest = min(read_config(folder).max_position_embeddings,
+    longest = min(positions(read_config(folder), str(folder)),
                   load_tokenizer(folder).model_max_length)
     return eval_set(name_or_file, [TokenizerSpec(folder.name, str(folder))], longest, data_dir,
                     work)

@@ -17,7 +17,7 @@ from configs.schema import RunConfig
 from data.manifest import atomic_path
 from data.pair_files import read_pairs
 from data.records import SPLITS, content_hash
-from model.weights import base_fingerprint
+from model.weights import weights_fingerprint
 from src import analysis
 from src.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
 from src.model_card import Accuracy, write_model_card
@@ -105,7 +105,7 @@ def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: 
                 split: str) -> str:
     """What the results are a function of. Weights enter by content: the same runs trained again
     elsewhere may differ in the last bits."""
-    weights = [base_fingerprint(folder) for _, folder in found]
+    weights = [weights_fingerprint(folder) for _, folder in found]
     return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing), weights,
                          asdict(sweep.experiment.eval),
                          [[run.display_name, run.identity] for run, _ in found]])

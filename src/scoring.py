@@ -15,10 +15,12 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from configs.errors import UserError
 from configs.schema import RuntimeConfig
 from data.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from model.trunk import begin_above
+from model.weights import weights_fingerprint
 from src import distributed
 from src.batching import TreeCollator
 from src.packing import scoring_batches, scoring_budget
@@ -65,9 +67,9 @@ def _merge(trees: Trees, numbers: np.ndarray, rewards: np.ndarray) -> np.ndarray
     for other_numbers, other_rewards in distributed.gather((numbers, rewards)):
         merged[other_numbers] = other_rewards
     pairs = np.stack([merged[trees.chosen], merged[trees.rejected]], axis=1)
-    if np.isnan(pairs).any():
-        bad = int(np.isnan(pairs).any(axis=1).sum())
-        raise FloatingPointError(f"{bad} of {len(pairs)} pairs have no finite reward: the model's "
+    bad = int((~np.isfinite(pairs)).any(axis=1).sum())
+    if bad:
+        raise UserError(f"{bad} of {len(pairs)} pairs have no finite reward: the model's "
                                  "weights are broken, train it again with a lower learning rate")
     return pairs
 
@@ -78,9 +80,11 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
     """`pair_id, reward_chosen, reward_rejected` of a finished run, scored at most once.
 
     A file made from other weights, other data, or cut short, is made again. `trunk` is asked then.
+    So is one from before files held the weights' fingerprint: it may be of weights since replaced.
     """
     path = folder / "scores" / f"{split_name}.parquet"
-    inputs = {"run": identity, "data": split.data_hash, "split": split_name}
+    inputs = {"run": identity, "data": split.data_hash, "split": split_name,
+              "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
     table = distributed.on_main(lambda: read_table(path, inputs))
     if table is None:
         model = load_reward_model(folder, attention=runtime.attention,

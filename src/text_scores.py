@@ -20,7 +20,8 @@ from data.formatting import (
 from data.records import Message
 from data.tokenised import IDS
 from model.reward_model import load_reward_model
-from model.weights import base_fingerprint, read_config
+from model.size import positions
+from model.weights import read_config, weights_fingerprint
 from src.scoring import score
 
 Question = tuple[Sequence[Message], Sequence[str]]
@@ -68,7 +69,7 @@ class TextScorer:
     def __init__(self, folder: Path, chat_template: str = ""):
         self.folder, self.runtime = folder, RuntimeConfig()
         self.tokenizer = load_tokenizer(folder, chat_template)
-        self.most_tokens = min(read_config(folder).max_position_embeddings,
+        self.most_tokens = min(positions(read_config(folder), str(folder)),
                                self.tokenizer.model_max_length)
         """Tokens of prompt and response that the model takes."""
         self._model = None
@@ -76,7 +77,8 @@ class TextScorer:
     @property
     def identity(self) -> dict[str, str]:
         """What a reward depends on beside the texts: weights, vocabulary and chat template."""
-        return {"model": base_fingerprint(self.folder), "tokenizer": tokenizer_key(self.tokenizer)}
+        return {"model": weights_fingerprint(self.folder),
+                "tokenizer": tokenizer_key(self.tokenizer)}
 
     def rewards(self, questions: Sequence[Question], title: str = "") -> list[np.ndarray]:
         """A reward for each response, (responses of the question,) float32 for every question.

@@ -23,6 +23,7 @@ from data.manifest import atomic_path, read_manifest, split_names
 from data.pair_files import read_pairs
 from data.prepare import TokenizerSpec
 from data.tokenised import TokenisedSplit
+from model.size import positions
 from src import evaluation
 from src.document import to_html, to_markdown
 from src.eval_sets import SPLIT, EvalSet, eval_config, eval_set, scores_name
@@ -105,7 +106,7 @@ def _tokenizers(sweep: Sweep) -> list[TokenizerSpec]:
 def _longest(sweep: Sweep) -> int:
     """Tokens that every model of the experiment takes."""
     bases = [sweep.base(name) for name in sweep.experiment.model_names]
-    return min(min(base.hf_config.max_position_embeddings, base.tokenizer.model_max_length)
+    return min(min(positions(base.hf_config, base.key), base.tokenizer.model_max_length)
                for base in bases)
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from configs.errors import UserError
 from configs.schema import RuntimeConfig
 from data.tokenised import TokenisedSplit
+from model.weights import weights_fingerprint
 from src import distributed
 from src.runs import lock, quiet, read_table, write_table
 from src.scoring import scores_of
@@ -34,7 +35,8 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
     if split_name not in WEAK_SPLITS:
         raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
     path = folder / "weak_labels" / f"{split_name}.parquet"
-    inputs = {"teacher": identity, "data": split.data_hash, "split": split_name}
+    inputs = {"teacher": identity, "data": split.data_hash, "split": split_name,
+              "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 
 from configs.errors import UserError
 from configs.owned import MARK
@@ -153,6 +156,31 @@ def test_data_without_a_scorer_of_its_own_is_no_benchmark(tmp_path):
 def test_mistakes_are_told_in_a_line(tmp_path, options, message):
     with pytest.raises(UserError, match=message):
         run(tmp_path, *options)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_reward_that_is_no_number_is_refused_and_an_empty_one_counted(tmp_path, value, suffix):
+    """Written as nan; a null of parquet and an empty cell of csv are rewards that are missing."""
+    made, path = table(*V1), tmp_path / f"made.{suffix}"
+
+    def write(reward):
+        rewards = pa.array([reward, *made["reward"][1:]], from_pandas=False)
+        arrow = pa.Table.from_pandas(made.drop(columns="reward"), preserve_index=False)
+        arrow = arrow.append_column("reward", rewards)
+        if suffix == "parquet":
+            pq.write_table(arrow, path)
+        else:
+            path.write_bytes(b"")
+            csv.write_csv(arrow, path)
+
+    write(value)
+    with pytest.raises(UserError, match="1 rewards such as (nan|inf) are no numbers"):
+        run(tmp_path, "--model", "mine", "--data", "reward_bench", "--scores", path)
+    assert not (tmp_path / "out").exists()
+    write(None)
+    found = run(tmp_path, "--model", "mine", "--data", "reward_bench", "--scores", path)
+    assert found.missing["overall"] == 1
 
 
 def test_a_score_file_of_other_columns_is_refused(tmp_path):

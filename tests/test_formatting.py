@@ -212,3 +212,10 @@ def test_cut_on_the_left_keeps_the_end_and_the_bos():
     assert cut_left([0, 1, 2, 3, 4], 3, bos_token_id=9) == [2, 3, 4]
     assert cut_left([9, 1, 2], 3, bos_token_id=9) == [9, 1, 2]
     assert cut_left([9, 1, 2], 1, bos_token_id=9) == [2]
+
+
+def test_a_template_under_which_all_answers_are_alike_is_refused(tmp_path):
+    asked_only = TURNS.replace("{% for m in messages %}",
+                               "{% for m in messages if m['role'] in ('user', 'model') %}")
+    with pytest.raises(UserError, match="all answers are alike.*`assistant`"):
+        load_tokenizer(save(llama_like(asked_only), tmp_path))

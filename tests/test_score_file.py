@@ -245,3 +245,24 @@ def test_the_command_goes_by_the_name_of_the_scoring_module(model, data, tmp_pat
     done = command("python", "-m", "src.scoring", "--model", str(model), "--data", str(data),
                    "--out", str(out))
     assert done.returncode == 0 and f"{out}: 11 responses to 6 prompts" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("positions", [0, -1])
+def test_a_model_of_no_position_is_refused_and_gives_no_table_of_missing_rewards(
+        data, tmp_path, positions):
+    model = make_reward_model(tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": positions}))
+    with pytest.raises(UserError, match=f"max_position_embeddings {positions}"):
+        run(model, data, tmp_path / "out.parquet")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_model_whose_weights_were_replaced_at_the_same_size_is_asked_again(data, tmp_path):
+    model, other = make_reward_model(tmp_path), make_reward_model(tmp_path / "other", seed=1)
+    first = run(model, data, tmp_path / "out.parquet")
+    (model / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    second = run(model, data, tmp_path / "out.parquet")
+    assert (first.reward.dropna() != second.reward.dropna()).all()
+    prompt = [{"role": "user", "content": "Whose?"}]
+    assert second.reward.iloc[-1] == pytest.approx(plain_reward(other, prompt, "Mine."), abs=1e-5)

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from configs.errors import UserError
 from configs.schema import RuntimeConfig
 from model.reward_model import build_reward_model
+from model.weights import base_fingerprint, weights_fingerprint
 from src import scoring
 from src.scoring import score, scores_of
 from src.trees import trees_of
@@ -125,6 +127,45 @@ def test_scores_of_another_run_or_other_pairs_are_made_again(run, passes, change
     assert table.pair_id.tolist() == changes.get("split", SPLIT).pair_ids.tolist()
 
 
+def test_scores_of_weights_replaced_at_the_same_size_are_made_again(run, base, passes):
+    first, size = ask(run), (run / "model.safetensors").stat().st_size
+    build_reward_model(base("llama"), (1, 4), 1, pad_token_id=PAD).save_pretrained(run)
+    assert (run / "model.safetensors").stat().st_size == size
+    second = ask(run)
+    assert len(passes) == 2 and (second.reward_chosen != first.reward_chosen).all()
+    alone = score(scoring.load_reward_model(run), SPLIT, RUNTIME, "")
+    np.testing.assert_array_equal(second.reward_chosen, alone[:, 0])
+
+
+def test_weights_that_differ_in_the_middle_of_a_large_file_have_another_fingerprint(
+        run, monkeypatch):
+    monkeypatch.setattr("model.weights.WHOLE_FILE_BYTES", 1000)
+    monkeypatch.setattr("model.weights.EDGE_BYTES", 100)
+    base_before, before = base_fingerprint(run), weights_fingerprint(run)
+    content = bytearray((run / "model.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "model.safetensors").write_bytes(content)
+    assert base_fingerprint(run) == base_before and weights_fingerprint(run) != before
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_refused_by_file_and_tensor(run, value):
+    state = load_file(run / "model.safetensors")
+    state["model.embed_tokens.weight"][-1, 0] = value  # of a token that no pair holds
+    save_file(state, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="model.safetensors: model.embed_tokens.weight holds NaN"):
+        ask(run)
+    assert not (run / "scores").exists()
+
+
+def test_an_infinite_reward_is_an_error(run, monkeypatch):
+    model = scoring.load_reward_model(run)
+    with torch.no_grad():
+        model.score.weight[0, 0] = torch.inf
+    with pytest.raises(UserError, match="11 of 11 pairs have no finite reward"):
+        score(model, SPLIT, RUNTIME, "")
+
+
 @pytest.mark.parametrize("keep", [0, 0.5, 0.99])
 def test_a_file_cut_short_is_made_again(run, passes, keep):
     first = ask(run)
@@ -140,7 +181,7 @@ def test_weights_that_give_no_finite_reward_are_an_error_and_leave_no_file(run, 
     with torch.no_grad():
         model.score.weight[0, 0] = torch.nan
     monkeypatch.setattr(scoring, "load_reward_model", lambda folder, **options: model)
-    with pytest.raises(FloatingPointError, match="11 of 11 pairs have no finite reward"):
+    with pytest.raises(UserError, match="11 of 11 pairs have no finite reward"):
         ask(run)
     assert not (run / "scores" / "test.parquet").exists()
 

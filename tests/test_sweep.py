@@ -13,6 +13,7 @@ from src import runs
 from src.dry_run import describe, duration
 from src.sweep import GROUND_TRUTH, STAGES
 from src.train import train_stage
+from src.trainer import NonFiniteLossError
 from src.trees import trees_of
 from tests.families import save_base
 from tests.tiny_experiment import make_experiment
@@ -306,7 +307,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(plan, monkeypatch, ca
 
     def finish(run, sweep, runs_dir):
         if run == bad:
-            raise FloatingPointError("broken\nweights")
+            raise NonFiniteLossError("broken\nweights")
         return True
 
     monkeypatch.setattr("src.train.finish", finish)

@@ -81,6 +81,7 @@ def scored(monkeypatch):
                              "reward_rejected": np.full(6, 2, np.float32)})
 
     monkeypatch.setattr(weak_labels, "scores_of", scores_of)
+    monkeypatch.setattr(weak_labels, "weights_fingerprint", lambda folder: "weights")
     return asked
 
 
@@ -110,6 +111,14 @@ def test_labels_of_another_teacher_or_other_data_are_made_again(tmp_path, scored
     assert len(scored) == 2
 
 
+def test_labels_of_weights_that_were_replaced_are_made_again(tmp_path, scored, monkeypatch):
+    labels(tmp_path)
+    monkeypatch.setattr(weak_labels, "weights_fingerprint", lambda folder: "others")
+    labels(tmp_path)
+    labels(tmp_path)
+    assert len(scored) == 2
+
+
 def test_labels_of_another_split_under_this_name_are_made_again(tmp_path, scored):
     labels(tmp_path, "val")
     (tmp_path / "weak_labels/val.parquet").rename(tmp_path / "weak_labels/train_2.parquet")
@@ -127,7 +136,7 @@ def test_a_file_cut_short_is_made_again(tmp_path, scored):
 def test_a_file_with_right_hashes_and_wrong_rows_is_refused(tmp_path, scored):
     labels(tmp_path)
     path = tmp_path / "weak_labels/train_2.parquet"
-    inputs = {"teacher": "teacher", "data": "data", "split": "train_2"}
+    inputs = {"teacher": "teacher", "data": "data", "split": "train_2", "weights": "weights"}
     write_table(path, read_table(path, inputs)[1:], inputs)
     with pytest.raises(UserError, match="5 weak labels for 6 pairs"):
         labels(tmp_path)
