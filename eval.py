@@ -24,23 +24,21 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import transformers  # noqa: E402
-
+from configs.arguments import Parser  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import CONFIG_ROOT, REPO_ROOT, ExperimentConfig, load_config  # noqa: E402
 from data.records import SPLITS  # noqa: E402
-from src import evaluation  # noqa: E402
-from src.benchmark import benchmark_config, evaluate_benchmark, evaluate_scores  # noqa: E402
-from src.look import look  # noqa: E402
-from src.one_model import evaluate_one  # noqa: E402
-from src.report import console_table  # noqa: E402
-from src.sweep import Sweep  # noqa: E402
-from src.tables import read_results  # noqa: E402
-from src.transfer import transfer  # noqa: E402
+
+# What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 
 def evaluate_experiment(args: argparse.Namespace) -> None:
     """Score, tabulate, draw, report; nothing is done twice."""
+    from src import evaluation
+    from src.report import console_table
+    from src.sweep import Sweep
+    from src.tables import read_results
+
     sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
     folder = args.results_dir / sweep.experiment.name
     if args.split != "test":
@@ -65,6 +63,9 @@ def evaluate_experiment(args: argparse.Namespace) -> None:
 
 def transfer_experiment(args: argparse.Namespace) -> None:
     """The experiment's models on other evaluation sets, beside their own test."""
+    from src.sweep import Sweep
+    from src.transfer import transfer
+
     sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
     print(transfer(sweep, args.transfer, args.runs_dir, args.data_dir,
                    args.results_dir / sweep.experiment.name))
@@ -72,6 +73,10 @@ def transfer_experiment(args: argparse.Namespace) -> None:
 
 def evaluate_model(args: argparse.Namespace) -> str:
     """One reward model: a look at it, a benchmark's score, or its accuracy."""
+    from src.benchmark import benchmark_config, evaluate_benchmark
+    from src.look import look
+    from src.one_model import evaluate_one
+
     folder = Path(args.model)
     if args.look:
         return look(folder, args.data, args.split, args.data_dir, args.results_dir,
@@ -79,16 +84,23 @@ def evaluate_model(args: argparse.Namespace) -> str:
     benchmark = benchmark_config(args.data)
     if benchmark is not None:
         return evaluate_benchmark(folder, benchmark, args.results_dir, args.output_dir,
-                                  args.against)
+                                  args.data_dir, args.against)
     if args.against is not None:
         raise UserError(f"--against {args.against}: goes with --data and the name of a benchmark, "
                         "such as reward_bench")
     return evaluate_one(folder, args.data, args.split, args.runs_dir, args.data_dir)
 
 
+def quieten_transformers() -> None:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python eval.py", description=__doc__.split("\n\n")[0], epilog=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True,
                         help="an experiment (name or YAML file), or the folder of a reward model")
     parser.add_argument("--data", metavar="NAME|FILE", help="one model only: a config of "
@@ -116,11 +128,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     experiment = Path(args.model).suffix in (".yaml", ".yml") or (
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if args.scores is not None:
+        from src.benchmark import evaluate_scores
+
         print(evaluate_scores(args.scores, args.data, args.model, args.results_dir,
                               args.output_dir, args.against))
     elif experiment:
@@ -129,10 +141,12 @@ def main() -> None:
                             "name the folder of a model")
         if args.transfer and args.split != "test":
             raise UserError(f"--split {args.split}: --transfer compares test pairs alone")
+        quieten_transformers()
         transfer_experiment(args) if args.transfer else evaluate_experiment(args)
     elif args.transfer:
         raise UserError(f"--transfer goes with an experiment: {args.model} is none")
     elif Path(args.model).is_dir():
+        quieten_transformers()
         print(evaluate_model(args))
     else:
         known = sorted(path.stem for path in (CONFIG_ROOT / "experiments").glob("*.yaml"))

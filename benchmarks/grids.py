@@ -20,6 +20,7 @@ from benchmarks.mixes import Row, draw
 from benchmarks.shapes import Shape, write_model
 from configs.schema import (
     REPO_ROOT,
+    STAGES,
     DataConfig,
     ExperimentConfig,
     LadderConfig,
@@ -33,7 +34,7 @@ from data.prepare import TokenizerSpec, prepare
 from model.reward_model import RewardForward
 from src.runs import WEIGHTS
 from src.scoring import scores_of
-from src.sweep import STAGES, Sweep
+from src.sweep import Sweep
 from src.train_run import train_run
 from src.weak_labels import weak_labels_of
 

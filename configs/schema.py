@@ -284,6 +284,10 @@ class PretrainConfig:
                 f"{self.hidden_size} must be a multiple of twice its {self.heads} heads")
 
 
+STAGES = ("teachers", "ceilings", "students")
+"""What is trained, in this order; a run's folder lies under its stage."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """One training run, with everything that can change its result: a run folder's config.yaml."""

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from configs.arguments import Parser  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import DataConfig, from_dict  # noqa: E402
 from data.chess_puzzles import answer_of, prompt_of, solution_line  # noqa: E402
@@ -58,7 +59,7 @@ def documents(processed_dir: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = Parser(prog="python -m data.chess_documents", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processed", type=Path, required=True, metavar="DIR",
                         help="folder that data/preprocess.py made of chess puzzles")

@@ -11,7 +11,6 @@ knows what is true without having been told to prefer it, as a language model do
 Standard library only. Knows nothing of splits, tokenizers or models.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from configs.arguments import Parser  # noqa: E402
 from configs.errors import run_command  # noqa: E402
 
 PEOPLE = (
@@ -130,7 +130,7 @@ def write_lines(path: Path, lines: Iterator[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = Parser(prog="python data/demo.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--output_dir", type=Path, default=ROOT / "data" / "raw" / "demo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", action="store_true",

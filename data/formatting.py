@@ -63,8 +63,8 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
     if not isinstance(tokenizer.chat_template, str) or not tokenizer.chat_template.strip():
         known = ", ".join(sorted(p.name for p in (CONFIG_ROOT / "templates").glob("*.jinja")))
         raise UserError(f"{folder}: the tokenizer has no chat template: name one of configs/"
-                        f"templates ({known}) as chat_template in the model's config, or with "
-                        "--chat_template")
+                        f"templates ({known}) as chat_template in the model's config, or copy it "
+                        f"to {folder / 'chat_template.jinja'}")
     if "strftime_now" in tokenizer.chat_template and FIXED_DATE not in tokenizer.chat_template:
         tokenizer.chat_template = FIXED_DATE + tokenizer.chat_template
     tokenizer.padding_side = "right"

@@ -59,8 +59,9 @@ def judge(config: DataConfig, output_dir: Path, manifest: dict[str, Any]) -> Non
     emptied = [name for name, entry in splits.items() if not entry["pairs"]]
     if emptied:
         raise UserError(f"data/{config.name}: no pair of {', '.join(emptied)} is left: "
-                        f"{_reasons(manifest)}; max_length is {config.max_length}: raise "
-                        "--max_length, give --truncation left, or another chat template")
+                        f"{_reasons(manifest)}; max_length is {config.max_length}: what is "
+                        "too long fits a larger max_length, or truncation left, in the data's "
+                        "config; what a chat template refuses or makes one needs another template")
     manifest["splits"] = splits
     manifest["data_hash"] = data_hash(splits, config.max_length, config.truncation)
     write_manifest(output_dir, manifest)
@@ -114,8 +115,9 @@ def _check(config: DataConfig, found: dict[str, set[str]], total: int,
     if too_long and config.truncation == "error":
         raise UserError(f"data/{config.name}: {len(too_long)} of {total} pairs are longer than "
                         f"max_length {config.max_length} tokens (first: pair {min(too_long)}) and "
-                        "truncation is error: raise --max_length, or give --truncation drop or "
-                        "left")
+                        "truncation is error: raise max_length, or set truncation to drop or "
+                        "left, in the data's config (data/preprocess.py: --max_length, "
+                        "--truncation)")
     if total and len(refused) / total > config.max_bad_frac:
         raise UserError(f"data/{config.name}: the chat template of {names} refuses {len(refused)} "
                         f"of {total} pairs (first: pair {min(refused)}), for example for a system "

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from configs.owned import claim, clear, require_ours
+from configs.owned import claim, clear, disclaim, require_ours
 from configs.schema import DataConfig
 from data.build import build_pairs
 from data.control_tokens import count_control_tokens
@@ -79,7 +79,13 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         judge(config, output_dir, manifest)
     wanted = {key: spec for key, spec in keys.items() if not _has_tokens(output_dir, manifest, key)}
     if wanted:
-        _add_tokens(config, output_dir, manifest, wanted, num_proc)
+        try:
+            _add_tokens(config, output_dir, manifest, wanted, num_proc)
+        except UserError:
+            if built:  # a call that failed must not stand in the way of the corrected one
+                clear(output_dir, WRITTEN)
+                disclaim(output_dir)
+            raise
     drop_pairs(output_dir / "pairs", unwanted_ids(manifest))
     return manifest, built or bool(wanted)
 
@@ -103,8 +109,9 @@ def _checked_key(config: DataConfig, spec: TokenizerSpec) -> str:
     tokenizer = load_tokenizer(spec.path, spec.chat_template)
     if config.max_length > tokenizer.model_max_length:
         raise UserError(f"data/{config.name}: max_length {config.max_length} is more than the "
-                        f"{tokenizer.model_max_length} tokens that {spec.name} takes: give "
-                        f"--max_length {tokenizer.model_max_length}")
+                        f"{tokenizer.model_max_length} tokens that {spec.name} takes: set "
+                        f"max_length {tokenizer.model_max_length} in the data's config "
+                        f"(data/preprocess.py: --max_length {tokenizer.model_max_length})")
     return tokenizer_key(tokenizer)
 
 
@@ -127,8 +134,9 @@ def _load_whole(config: DataConfig, output_dir: Path) -> dict[str, Any] | None:
                 *config_differences(prepared, part),
                 *_source_differences(manifest, prepared, part))]
     if changed:
-        raise UserError(f"{output_dir}: was prepared with {'; '.join(changed)}: give another "
-                        "--output_dir, or --overwrite True to replace it")
+        raise UserError(f"{output_dir}: was prepared with {'; '.join(changed)}: delete that "
+                        "folder, or prepare another one (data/preprocess.py: --output_dir, or "
+                        "--overwrite True to replace it)")
     return manifest if _pairs_are_whole(output_dir, manifest) else None
 
 

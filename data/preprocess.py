@@ -5,11 +5,12 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from configs.arguments import Parser  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import (  # noqa: E402
     CONFIG_ROOT,
@@ -59,16 +60,9 @@ OVERRIDES = ("form", "fraction", "seed", "test_pairs", "val_pairs", "train_pairs
 TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose mistakes are UserErrors, one line like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python data/preprocess.py --help")
-
-
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; UserError for a mistake in it."""
-    parser = Parser(prog="data/preprocess.py", description=HELP,
+    parser = Parser(prog="python data/preprocess.py", description=HELP,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what to prepare (one of --data, --experiment, --train_path)")
     what.add_argument("--data", metavar="NAME", help="a config of configs/data, or a YAML file")

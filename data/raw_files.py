@@ -68,8 +68,8 @@ def load_saved_folder(folder: Path, split: str):
                         f"{error}") from error
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
-            raise UserError(f"{folder}: no split {split!r} in it: give --hub_split, one of "
-                            f"{', '.join(saved)}")
+            raise UserError(f"{folder}: no split {split!r} in it: set hub_split in a data "
+                            f"config to one of {', '.join(saved)}")
         saved = saved[split]
     return saved
 

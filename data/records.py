@@ -6,6 +6,7 @@ Standard library only, so that any file may import it.
 import hashlib
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SPLITS = ("train_1", "train_2", "val", "test")
@@ -48,13 +49,18 @@ class Pair:
 
     @property
     def prompt_id(self) -> str:
-        """16 hex digits of the prompt: splits are disjoint by it, bootstraps resample it.
+        """See prompt_id_of."""
+        return prompt_id_of(self.prompt)
 
-        Of its normal form: outer white space and the Unicode form of a letter make no other prompt,
-        since templates trim and tokenizers normalise.
-        """
-        return content_hash([[m["role"], unicodedata.normalize("NFC", m["content"]).strip()]
-                             for m in self.prompt])
+
+def prompt_id_of(prompt: Sequence[Message]) -> str:
+    """16 hex digits of a prompt: splits are disjoint by it, bootstraps resample it.
+
+    Of its normal form: outer white space and the Unicode form of a letter make no other prompt,
+    since templates trim and tokenizers normalise.
+    """
+    return content_hash([[m["role"], unicodedata.normalize("NFC", m["content"]).strip()]
+                         for m in prompt])
 
 
 def content_hash(value: object, digits: int = 16) -> str:

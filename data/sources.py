@@ -154,7 +154,8 @@ def find_form(source: Source, config: DataConfig) -> str:
         f"{source.name}: no known form: found columns {', '.join(columns) or 'none'}; expected "
         "chosen + rejected (message lists, or Human / Assistant transcripts), prompt + chosen + "
         "rejected, or prompt + response_a + response_b + score_a + score_b. Where they have other "
-        "names, say which: --prompt_key, --chosen_key, --rejected_key, --response_a_key ...")
+        "names, say which in a data config, keys: {prompt: question, chosen: good, ...} "
+        "(data/preprocess.py: --prompt_key, --chosen_key ...)")
 
 
 def read_answers(source: Source, form: str,

@@ -87,8 +87,9 @@ def _usable_pairs(source: Source, form: str, part: DataConfig, path: str, prefix
         raise UserError(
             f"{source.name}: {bad} of {rows} rows are unusable as form {form} "
             f"({report.reasons(part.name, harmless=False)}; first is {example}), above "
-            f"max_bad_frac {part.max_bad_frac}: mend the file, give its column names "
-            "(--chosen_key ...), or raise --max_bad_frac")
+            f"max_bad_frac {part.max_bad_frac}: mend the file, or write a data "
+            "config for it, with its column names as keys or a higher max_bad_frac "
+            "(data/preprocess.py: --chosen_key ..., --max_bad_frac)")
     report.source.append({"path": path, "sha256": source.sha256(), "rows": rows})
     report.add_source(part.name, rows)
     named = part.keys.get("system")

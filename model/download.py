@@ -11,12 +11,12 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from configs.arguments import Parser  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import (  # noqa: E402
     CONFIG_ROOT,
@@ -50,13 +50,6 @@ Llama, Gemma and some Mistral models are gated: accept the licence on the model'
 `hf auth login`. HF_HOME, HF_TOKEN and HF_ENDPOINT (a mirror) are the hub's own settings. Once
 fetched, everything works with HF_HUB_OFFLINE=1. `demo` comes with the repository.
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose mistakes are UserErrors, one line like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python model/download.py --help")
 
 
 def named_models(names: list[str]) -> list[ModelConfig]:
@@ -161,7 +154,7 @@ def fetch_all(plans: list[Plan]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Show what the command line names, and fetch it."""
-    parser = Parser(prog="model/download.py", description=HELP,
+    parser = Parser(prog="python model/download.py", description=HELP,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, nargs="+", metavar="NAME",
                         help="configs of configs/experiments or configs/models, YAML files, or all")

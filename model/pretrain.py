@@ -17,27 +17,41 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow.parquet as pq
-import torch
-import transformers
-import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.arguments import Parser, told_early  # noqa: E402
+from configs.errors import UserError, run_command  # noqa: E402
+from configs.owned import CHECKPOINT, MARK, claim, clear, require_ours  # noqa: E402
+from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
+from data.records import content_hash  # noqa: E402
+
+
+def parse_args() -> PretrainConfig:
+    """The config that the command line names; UserError for a mistake in either."""
+    parser = Parser(prog="python -m model.pretrain", description=__doc__.split("\n\n")[0],
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True,
+                        help="name of a file in configs/pretrain, or the path of a YAML file")
+    return load_config(PretrainConfig, parser.parse_args().config)
+
+
+if __name__ == "__main__":  # before what takes seconds to load
+    told_early(parse_args)
+
+import pyarrow.parquet as pq  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+import yaml  # noqa: E402
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
+from transformers import (  # noqa: E402
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from configs.errors import UserError, run_command  # noqa: E402
-from configs.owned import CHECKPOINT, MARK, claim, clear, require_ours  # noqa: E402
-from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
-from data.records import content_hash  # noqa: E402
+from transformers.trainer_utils import get_last_checkpoint  # noqa: E402
 
 IGNORED = -100
 KIND = "a model that was pre-trained here"
@@ -224,12 +238,7 @@ def _mark(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> int | N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0],
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True,
-                        help="name of a file in configs/pretrain, or the path of a YAML file")
-    args = parser.parse_args()
-    print(f"pre-trained model: {pretrain(load_config(PretrainConfig, args.config))}")
+    print(f"pre-trained model: {pretrain(parse_args())}")
 
 
 if __name__ == "__main__":

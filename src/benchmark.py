@@ -32,7 +32,7 @@ from data.named_data import named_data
 from src.benchmark_against import differences
 from src.benchmark_report import Report, difference_lines, read_report
 from src.benchmark_source import ALL_ROWS, Rows, read_rows
-from src.one_model import read_run
+from src.one_model import read_run, training_prompts_mark
 from src.plots_benchmark import draw_benchmark, draw_differences
 from src.runs import commit, holds_meta, read_table, write_json, write_table, write_text
 from src.text_scores import NO_REWARD, TextScorer
@@ -60,12 +60,14 @@ def benchmark_config(data: str | None) -> DataConfig | None:
 
 
 def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,
-                       output_dir: Path | None, against: Path | None = None) -> str:
+                       output_dir: Path | None, data_dir: Path,
+                       against: Path | None = None) -> str:
     """Score the reward model in `folder`, write tables and figure; return the lines to print.
 
     Rewards that were made from the same model and rows before are only read.
 
     Args:
+        data_dir: prepared data, to tell whether a run of ours was trained on the prompts.
         against: another reward model, to compare it with subset by subset.
     Raises:
         UserError: no reward model; a run that is not finished; no benchmark where the config says.
@@ -76,6 +78,9 @@ def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,
     rows = read_rows(config)
     scored = score_rows(folder, config, rows, results_dir, output_dir)
     notes = [f"left out: {rows.left_out}"] if rows.unusable else []
+    if (run := read_run(folder)) is not None:
+        ids = scored.table["prompt_id"].to_numpy(str)
+        notes += filter(None, [training_prompts_mark(run, ids, data_dir)])
     notes += [f"{count:,} rows: {note}" for note, count in rows.notes.most_common()]
     expected, found = config.expected.get("rows"), len(rows.answers) + rows.unusable.total()
     if expected not in (None, found):

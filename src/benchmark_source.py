@@ -15,7 +15,7 @@ import pandas as pd
 from configs.errors import UserError
 from configs.schema import DataConfig
 from data.answers import Answers
-from data.records import content_hash
+from data.records import content_hash, prompt_id_of
 from data.sources import find_form, open_source, read_answers
 from src.benchmark_scores import benchmark_scores
 
@@ -49,7 +49,7 @@ class Rows:
              "value": row.values[i], "reward": float(own[i]), "prompt_id": prompt_id,
              "length": len(text), "source": row.source}
             for number, (row, own) in enumerate(zip(self.answers, rewards, strict=True))
-            for prompt_id in [content_hash(list(row.prompt))]
+            for prompt_id in [prompt_id_of(row.prompt)]
             for i, text in enumerate(row.texts)])
 
 

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from configs.schema import DataConfig
 from data.formatting import load_tokenizer, tokenizer_key
-from data.manifest import LEFT_OUT, left_out_ids, read_manifest
+from data.manifest import LEFT_OUT, left_out_ids, read_manifest, split_names
 from data.named_data import named_data
+from data.pair_files import read_pairs
 from data.prepare import TokenizerSpec, prepare
 from data.records import content_hash
 from data.tokenised import TokenisedSplit, open_split
@@ -104,6 +107,15 @@ def eval_set_of(folder: Path, name_or_file: str, data_dir: Path, work: Path) -> 
                   load_tokenizer(folder).model_max_length)
     return eval_set(name_or_file, [TokenizerSpec(folder.name, str(folder))], longest, data_dir,
                     work)
+
+
+def trained_prompts(processed: Path) -> np.ndarray:
+    """Ids of the prompts of every split of prepared data but test: val's weak labels may stop a
+    student. UserError where there is no such folder."""
+    splits = [name for name in split_names(read_manifest(processed)) if name != SPLIT]
+    return np.unique(np.concatenate([
+        read_pairs(processed, split, ["prompt_id"])["prompt_id"].to_numpy(
+            zero_copy_only=False).astype(str) for split in splits]))
 
 
 def scores_name(name: str, pairs: TokenisedSplit) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from configs.owned import claim, clear
-from configs.schema import RunConfig
+from configs.schema import STAGES, RunConfig
 from data.manifest import atomic_path
 from data.pair_files import read_pairs
 from data.records import SPLITS, content_hash
@@ -25,7 +25,7 @@ from src.report import write_report
 from src.run_scores import EvalPairs, RunScores
 from src.runs import commit, find_finished, holds_meta, read_json, write_json
 from src.scoring import scores_of
-from src.sweep import STAGES, Sweep
+from src.sweep import Sweep
 from src.tables import Results, contamination_mark
 
 RESULTS_FORMAT = 1

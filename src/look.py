@@ -22,7 +22,7 @@ from model.reward_model import load_reward_model
 from src.document import to_html, to_markdown
 from src.eval_sets import SPLIT, eval_set_of, scores_name
 from src.number_text import count
-from src.one_model import own_pairs, read_run
+from src.one_model import own_pairs, read_run, training_prompts_mark
 from src.plot_style import STYLE, Drawn, save
 from src.plots_parts import KINDS, groups_figure, length_figure
 from src.plots_rewards import Subject, rewards_figure
@@ -71,7 +71,7 @@ def look(folder: Path, data: str | None, split: str, data_dir: Path, results_dir
     require_ours(output, KIND, "--output_dir", holds_meta("data scored"))
     scored = _scored(material, _rewards(folder, run, material, data is None))
     view = view_of(scored, EvalConfig())
-    subject = _subject(folder, run, material, view, data is None)
+    subject = _subject(folder, run, material, view, _mark(run, material, data is None, data_dir))
     claim(output, KIND, "--output_dir", holds_meta("data scored"))
     figures = draw(view, scored, subject, output)
     write_tables(output, view, scored)
@@ -124,13 +124,19 @@ def _scored(material: Material, rewards: np.ndarray) -> ScoredPairs:
 
 
 def _subject(folder: Path, run: RunConfig | None, material: Material, view: RewardView,
-             own: bool) -> Subject:
+             mark: str) -> Subject:
     seed = f", seed {run.seed}" if run else ""
     scored_on = (f"{material.name}, split {material.split}, n = {count(view.n)} pairs of "
                  f"{count(view.prompts)} prompts{seed}")
     name = f"{run.role} {run.display_name}" if run else folder.name
-    mark = contamination_mark(material.split) if own and material.split != SPLIT else ""
     return Subject(name, scored_on, mark)
+
+
+def _mark(run: RunConfig | None, material: Material, own: bool, data_dir: Path) -> str:
+    """What every page must say of pairs that the run was trained on; else empty."""
+    if own:
+        return contamination_mark(material.split) if material.split != SPLIT else ""
+    return training_prompts_mark(run, material.pairs.prompt_ids, data_dir) if run else ""
 
 
 def _default_output(folder: Path, run: RunConfig | None, material: Material,

@@ -24,7 +24,7 @@ from data.records import left_is_chosen
 from data.tokenised import TokenisedSplit, open_split
 from model.reward_model import load_reward_model
 from src import metrics
-from src.eval_sets import eval_set_of
+from src.eval_sets import eval_set_of, trained_prompts
 from src.pgr import Cell, gaps_recovered
 from src.runs import DONE, find_finished, is_done
 from src.scoring import score
@@ -54,6 +54,9 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
     lines = [f"{folder}: {len(splits['model']):,} pairs of {where}", *filter(None, [left_out])]
     if data is None and split != "test":
         lines.insert(0, f"! {contamination_mark(split)}")
+    if data is not None and run is not None:
+        mark = training_prompts_mark(run, splits["model"].prompt_ids, data_dir)
+        lines = [f"! {mark}", *lines] if mark else lines
     lines += _accuracy_lines(margins["model"], splits["model"])
     if {"teacher", "ceiling"} <= set(margins):
         lines += _pgr_lines(margins, splits)
@@ -61,6 +64,26 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
                      f"{runs_dir}")
     return "\n".join(lines)
+
+
+def training_prompts_mark(run: RunConfig, prompt_ids: np.ndarray, data_dir: Path) -> str:
+    """How many of the prompts are in a split that the run, or its teacher, was trained with, in
+    words; empty where none is.
+
+    Args:
+        prompt_ids: (n,), of the pairs that are scored.
+    """
+    try:
+        trained = trained_prompts(data_dir / run.data)
+    except UserError as error:
+        return f"whether these are training prompts of this run cannot be told: {error}"
+    known = np.isin(prompt_ids, trained)
+    if not known.any():
+        return ""
+    prompts = np.unique(prompt_ids)
+    return (f"{int(np.isin(prompts, trained).sum()):,} of {len(prompts):,} prompts "
+            f"({int(known.sum()):,} of {len(known):,} pairs) are training prompts of {run.data}, "
+            "this run's data: the accuracy on them is no test")
 
 
 def read_run(folder: Path) -> RunConfig | None:

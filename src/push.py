@@ -15,15 +15,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from huggingface_hub import CommitOperationAdd, HfApi  # noqa: E402
-from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError  # noqa: E402
-from huggingface_hub.utils import validate_repo_id  # noqa: E402
-
+from configs.arguments import Parser  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
-from model.hub_errors import hub_errors  # noqa: E402
-from src.model_card import NOT_SCORED  # noqa: E402
-from src.one_model import read_run  # noqa: E402
-from src.runs import CARD  # noqa: E402
 
 PUBLISHED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*",
              "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
@@ -39,11 +32,18 @@ def published_files(folder: Path) -> list[Path]:
 
 def card_for(folder: Path, repo: str) -> str:
     """The run's model card, as it reads on the hub."""
+    from src.runs import CARD
+
     return (folder / CARD).read_text(encoding="utf-8").replace(PLACE, f'from_pretrained("{repo}")')
 
 
 def check(folder: Path, repo: str) -> None:
     """UserError unless `folder` is a finished run and `repo` can be a repository's name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    from src.one_model import read_run
+
     if not folder.is_dir() or read_run(folder) is None:
         raise UserError(f"{folder}: not the folder of a run: expected one like "
                         "runs/EXPERIMENT/ceilings/NAME")
@@ -62,6 +62,12 @@ def push(folder: Path, repo: str, private: bool) -> str:
     Raises:
         UserError: no login, no network, or the hub refuses.
     """
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import LocalTokenNotFoundError
+
+    from model.hub_errors import hub_errors
+    from src.runs import CARD
+
     api = HfApi()
     with hub_errors(repo):
         try:
@@ -78,13 +84,16 @@ def push(folder: Path, repo: str, private: bool) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Check, show, upload."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m src.push", description=__doc__.split("\n\n")[0], epilog=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="the folder of a finished run")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="where on the hub")
     parser.add_argument("--private", action="store_true", help="a new repository is private")
     parser.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
     args = parser.parse_args(arguments)
+    from src.model_card import NOT_SCORED
+    from src.runs import CARD
+
     check(args.model, args.repo)
     files = published_files(args.model)
     for file in files:

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
-import transformers
 
+from configs.arguments import Parser
 from configs.errors import UserError, run_command
 from configs.schema import DataConfig
 from data.answers import Answers
@@ -16,15 +16,10 @@ from data.named_data import named_data
 from data.records import content_hash
 from data.response_rows import read_responses
 from data.sources import Source, find_form, open_source, read_answers
-from src.score_file import (
-    Summary,
-    check_outputs,
-    ranks,
-    score_rows,
-    unusable_text,
-    write_best,
-)
-from src.text_scores import NO_REWARD, TextScorer
+
+if TYPE_CHECKING:  # what takes seconds to load is imported where it is used
+    from src.score_file import Summary
+    from src.text_scores import TextScorer
 
 HELP = """\
 Score responses with a reward model: a file of them, or what you type. A higher reward is a better
@@ -55,13 +50,6 @@ input: one line, exit code 2.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose mistakes are UserErrors, one line like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m src.scoring --help")
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line; UserError for a mistake in it."""
     parser = Parser(prog="python -m src.scoring", description=HELP,
@@ -85,8 +73,10 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def score_data(scorer: TextScorer, data: str, out: Path, best: Path | None) -> None:
+def score_data(scorer: "TextScorer", data: str, out: Path, best: Path | None) -> None:
     """The table of a file or data set, and the best responses where they are asked for."""
+    from src.score_file import check_outputs, score_rows, write_best
+
     config = named_data(data)
     sources = _sources(config, data)
     check_outputs(out, best, [source.path for source in sources if source.path])
@@ -99,8 +89,11 @@ def score_data(scorer: TextScorer, data: str, out: Path, best: Path | None) -> N
               + (f"; {empty:,} have none" if empty else ""))
 
 
-def converse(scorer: TextScorer) -> None:
+def converse(scorer: "TextScorer") -> None:
     """Ask for a prompt and its responses and show their rewards, until the input ends."""
+    from src.score_file import ranks
+    from src.text_scores import NO_REWARD
+
     print("Type a prompt, then responses, then an empty line for their rewards. \\n is a new line; "
           "an empty prompt ends.")
     while prompt := _ask("prompt: "):
@@ -138,7 +131,10 @@ def _rows(sources: list[Source],
             yield from read_answers(source, find_form(source, config), config)
 
 
-def _summary_lines(summary: Summary, scorer: TextScorer, out: Path) -> str:
+def _summary_lines(summary: "Summary", scorer: "TextScorer", out: Path) -> str:
+    from src.score_file import unusable_text
+    from src.text_scores import NO_REWARD
+
     lines = [f"{out}: {summary.responses:,} responses to {summary.prompts:,} prompts"]
     if summary.without_reward:
         lines.append(f"without a reward: {summary.without_reward:,} ("
@@ -164,9 +160,13 @@ def _short(text: str) -> str:
 
 
 def main() -> None:
+    options = parse_arguments()
+    import transformers
+
+    from src.text_scores import TextScorer
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    options = parse_arguments()
     scorer = TextScorer(options.model, options.chat_template)
     if options.interactive:
         converse(scorer)

@@ -5,7 +5,11 @@
     python -m src.scoring --help             rewards of any file of prompts and responses
 """
 
-import runpy
+if __name__ == "__main__":  # run and not imported: the command, which is built on this module
+    import runpy
+
+    runpy.run_module("src.score_command", run_name="__main__")
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,7 +98,3 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
                               "reward_rejected": rewards[:, 1]})
         distributed.on_main(lambda: write_table(path, table, inputs))
     return table
-
-
-if __name__ == "__main__":  # run and not imported: the command is built on this module
-    runpy.run_module("src.score_command", run_name="__main__")

@@ -31,7 +31,11 @@ launch_stage() {
   local words=(-m src.train --experiment "${experiment}" --stage "${stage}" "$@")
 
   case " $* " in
-    *" --dry-run "* | *" --help "* | *" -h "*) exec "${python}" "${words[@]}" ;;
+    *" --help "* | *" -h "*) exec "${python}" -m src.train_arguments "${words[@]:2}" ;;
+  esac
+  "${python}" -m src.train_arguments "${words[@]:2}" || exit "$?"  # before what takes seconds
+  case " $* " in
+    *" --dry-run "*) exec "${python}" "${words[@]}" ;;
   esac
   gpus=0
   if command -v nvidia-smi > /dev/null || command -v rocm-smi > /dev/null; then
@@ -47,7 +51,7 @@ launch_stage() {
   local processes=1 workers=1
   case "${hardware}" in multi_gpu | zero2 | zero3) processes="${NPROC:-${gpus}}" ;; esac
   if [[ ! "${processes}" =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: HARDWARE=${hardware} needs a GPU, or NPROC=2 to try it out on the CPU" >&2
+    echo "error: HARDWARE=${hardware}, NPROC=${processes}: expected the number of GPUs, or NPROC=2 to try it on the CPU" >&2
     exit 2
   fi
   if [[ "${gpus}" == 0 ]]; then
@@ -55,6 +59,14 @@ launch_stage() {
     # than one, and far slower where something else wants a core.
     export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     if [[ "${hardware}" == cpu ]]; then workers="${WORKERS:-$(getconf _NPROCESSORS_ONLN)}"; fi
+  fi
+  if [[ ! "${workers}" =~ ^[1-9][0-9]?$ ]]; then
+    echo "error: WORKERS=${workers}: expected how many runs at a time, 1 to 99" >&2
+    exit 2
+  fi
+  if [[ ! "${MASTER_PORT:-0}" =~ ^[0-9]{1,5}$ ]] || ((10#${MASTER_PORT:-0} > 65535)); then
+    echo "error: MASTER_PORT=${MASTER_PORT}: expected a port, or nothing for a free one" >&2
+    exit 2
   fi
   echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es), ${workers} run(s) at a time"
 

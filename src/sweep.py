@@ -32,7 +32,6 @@ from src.training_arguments import optimiser_steps
 from src.trees import trees_of
 from src.trunk_cache import TrunkCache, trunk_cache
 
-STAGES = ("teachers", "ceilings", "students")
 GROUND_TRUTH = "ground_truth"
 SPLIT_OF_STAGE = {"teachers": "train_1", "ceilings": "train_2", "students": "train_2"}
 

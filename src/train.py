@@ -7,7 +7,6 @@ The three shell scripts are this command, one per stage. Finished runs are skipp
 is reported at the end, the others go on, and the exit code is 1.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -23,11 +22,12 @@ import transformers  # noqa: E402
 from accelerate.utils.memory import clear_device_cache  # noqa: E402
 
 from configs.errors import EXIT_USER_ERROR, UserError, run_command  # noqa: E402
-from configs.schema import REPO_ROOT, ExperimentConfig, RunConfig, load_config  # noqa: E402
+from configs.schema import ExperimentConfig, RunConfig, load_config  # noqa: E402
 from model.reload_check import ReloadError  # noqa: E402
 from src import distributed, runs  # noqa: E402
 from src.dry_run import describe, duration  # noqa: E402
-from src.sweep import STAGES, Sweep  # noqa: E402
+from src.sweep import Sweep  # noqa: E402
+from src.train_arguments import parse_args  # noqa: E402
 from src.train_run import train_run  # noqa: E402
 from src.trainer import NonFiniteLossError  # noqa: E402
 from src.weak_labels import weak_labels_of  # noqa: E402
@@ -128,22 +128,6 @@ def report_failures(failed: list[tuple[str, Exception]]) -> int:
     if failed and all(isinstance(error, UserError) for _, error in failed):
         return EXIT_USER_ERROR
     return 1 if failed else 0
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--experiment", required=True,
-                        help="name of a file in configs/experiments, or the path of a YAML file")
-    parser.add_argument("--stage", required=True, choices=STAGES)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[],
-                        help="instead of the experiment's seeds")
-    parser.add_argument("--dry-run", action="store_true",
-                        help="list the runs, which are done, their tokens and time; train nothing")
-    parser.add_argument("--worker", default="0/1", metavar="I/N",
-                        help="take every N-th run, from the I-th on; the scripts set it on CPUs")
-    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
-    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
-    return parser.parse_args()
 
 
 def main() -> int:

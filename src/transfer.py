@@ -19,14 +19,21 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from configs.schema import RunConfig
-from data.manifest import atomic_path, read_manifest, split_names
+from data.manifest import atomic_path
 from data.pair_files import read_pairs
 from data.prepare import TokenizerSpec
 from data.tokenised import TokenisedSplit
 from model.size import positions
 from src import evaluation
 from src.document import to_html, to_markdown
-from src.eval_sets import SPLIT, EvalSet, eval_config, eval_set, scores_name
+from src.eval_sets import (
+    SPLIT,
+    EvalSet,
+    eval_config,
+    eval_set,
+    scores_name,
+    trained_prompts,
+)
 from src.plot_style import STYLE, save
 from src.plots_transfer import transfer_heatmap
 from src.run_scores import EvalPairs, RunScores
@@ -54,7 +61,7 @@ def transfer(sweep: Sweep, names: Sequence[str], runs_dir: Path, data_dir: Path,
     _check_names(sweep, names)
     found, missing = evaluation.finished_runs(sweep, runs_dir)
     sets = [_own_set(sweep, found, runs_dir)]
-    trained = _training_prompts(sweep)
+    trained = trained_prompts(sweep.processed)
     with tempfile.TemporaryDirectory() as work:
         for name in names:
             prepared = eval_set(name, _tokenizers(sweep), _longest(sweep), data_dir, Path(work))
@@ -108,14 +115,6 @@ def _longest(sweep: Sweep) -> int:
     bases = [sweep.base(name) for name in sweep.experiment.model_names]
     return min(min(positions(base.hf_config, base.key), base.tokenizer.model_max_length)
                for base in bases)
-
-
-def _training_prompts(sweep: Sweep) -> np.ndarray:
-    """Ids of the prompts of every split but test: val's weak labels may stop a student."""
-    splits = [name for name in split_names(read_manifest(sweep.processed)) if name != SPLIT]
-    return np.unique(np.concatenate([
-        read_pairs(sweep.processed, split, ["prompt_id"])["prompt_id"].to_numpy(
-            zero_copy_only=False).astype(str) for split in splits]))
 
 
 def _other_set(sweep: Sweep, found: Runs, prepared: EvalSet, trained: np.ndarray) -> ScoredSet:

@@ -192,7 +192,8 @@ def test_a_score_file_of_other_columns_is_refused(tmp_path):
 
 def test_a_run_s_benchmarks_lie_under_its_experiment(finished, data, tmp_path):
     folder = finished.finished("ceilings")[0]
-    lines = evaluate_benchmark(folder, benchmark_config(data), tmp_path / "results", None)
+    lines = evaluate_benchmark(folder, benchmark_config(data), tmp_path / "results", None,
+                               finished.processed.parent)
     place = tmp_path / "results" / "tiny" / "benchmarks" / folder.name / "reward_bench"
     assert {path.name for path in place.iterdir()} == {MARK, "figures", "meta.json",
                                                        "rewards.parquet", "scores.csv"}

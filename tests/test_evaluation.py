@@ -9,10 +9,9 @@ import pytest
 
 from configs.errors import UserError
 from configs.owned import MARK
-from configs.schema import RunConfig, from_dict, read_yaml
+from configs.schema import STAGES, RunConfig, from_dict, read_yaml
 from src import evaluation
 from src.runs import find_finished, read_json
-from src.sweep import STAGES
 from tests.tiny_experiment import in_process
 from tests.tiny_experiment_parts import sweep_of
 

@@ -19,7 +19,7 @@ LAYER_OF_SRC = {
        "length_bias reward_figures eval_sets "
        "benchmark_rows benchmark_parts benchmark_scores reward_bench rm_bench judge_benchmarks "
        "benchmark_against "
-       "number_text model_card",
+       "number_text model_card train_arguments",
     3: "trainer probe training_arguments trunk_cache scoring text_scores score_file weak_labels "
        "pgr resumable baselines run_scores tables "
        "reward_view benchmark_source",
@@ -31,8 +31,8 @@ LAYER_OF_SRC = {
        "report report_findings report_sections sweep dry_run train_run evaluation one_model",
 }
 LAYERS = {f"src.{name}": layer for layer, names in LAYER_OF_SRC.items() for name in names.split()}
-LAYERS |= dict.fromkeys(("configs.errors", "configs.owned", "configs.pretrained",
-                         "configs.strict_yaml", "configs.data_schema",
+LAYERS |= dict.fromkeys(("configs.arguments", "configs.errors", "configs.owned",
+                         "configs.pretrained", "configs.strict_yaml", "configs.data_schema",
                          "configs.schema", "data.records"), 0)
 LAYERS |= dict.fromkeys(COMMANDS, 5)
 

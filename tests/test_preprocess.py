@@ -17,6 +17,7 @@ from data.pair_files import read_pairs
 from data.records import SPLITS
 from data.tokenised import open_split
 from tests.tiny_data import (
+    TURNS,
     gpt2_like,
     llama_like,
     messages_row,
@@ -361,3 +362,16 @@ def test_manifest_records_source_hash_form_and_config(call, tmp_path):
     assert manifest["form"] == "prompt_answers" and manifest["format"] == 2
     assert manifest["config"]["path"] == str(raw)
     assert Path(manifest["source"][0]["path"]).name == "raw.jsonl"
+
+
+def test_a_call_that_failed_does_not_block_the_corrected_one(call, tmp_path):
+    raw = write_jsonl(tmp_path / "raw.jsonl", text_rows(80))
+    tokenizer = save(llama_like(), tmp_path / "model")
+    where = ["--train_path", raw, "--output_dir", tmp_path / "out", "--tokenizer_name", tokenizer]
+    code, _, err = call(*where, "--max_length", "1")
+    assert code == 2 and "80 longer than max_length" in err and not (tmp_path / "out").exists()
+    assert call(*where, "--max_length", "512")[0] == 0
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    other = save(llama_like(TURNS + "x" * 600), tmp_path / "wordy")
+    assert call(*where[:-1], other, "--max_length", "512")[0] == 2  # what was there stays
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from configs.errors import UserError
-from configs.schema import MethodConfig
+from configs.schema import STAGES, MethodConfig
 from model.size import count_parameters
 from src import runs
 from src.dry_run import describe, duration
-from src.sweep import GROUND_TRUTH, STAGES
+from src.sweep import GROUND_TRUTH
 from src.train import train_stage
 from src.trainer import NonFiniteLossError
 from src.trees import trees_of

@@ -1,8 +1,8 @@
 """The stages of a tiny experiment, each in this process, for tests of what lies between them."""
 
-from configs.schema import DataConfig, ExperimentConfig, load_config
+from configs.schema import STAGES, DataConfig, ExperimentConfig, load_config
 from data.prepare import TokenizerSpec, prepare
-from src.sweep import STAGES, Sweep
+from src.sweep import Sweep
 from src.train import train_stage
 from tests.tiny_experiment import TinyExperiment
 

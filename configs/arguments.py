@@ -1,0 +1,28 @@
+"""The command line of every command: a mistake in it is one line, told before anything is loaded.
+
+A command's module imports what takes seconds (torch, transformers) only after its arguments are
+read: where it is run, and not imported, `told_early` reads them first.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from configs.errors import UserError, run_command
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose mistakes are UserErrors, with their remedy."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def told_early(parse: Callable[[], object]) -> None:
+    """End here, with the one line, where the command line has a mistake or asks for help."""
+    parsed = []
+    try:
+        run_command(lambda: parsed.append(parse()))
+    except SystemExit:
+        if not parsed:
+            raise
