@@ -19,6 +19,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -28,21 +29,31 @@ from configs.arguments import Parser  # noqa: E402
 from configs.errors import UserError, run_command  # noqa: E402
 from configs.schema import CONFIG_ROOT, REPO_ROOT, ExperimentConfig, load_config  # noqa: E402
 from data.records import SPLITS  # noqa: E402
+from src.locks import lock  # noqa: E402
+
+if TYPE_CHECKING:
+    from src.sweep import Sweep
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 
 def evaluate_experiment(args: argparse.Namespace) -> None:
     """Score, tabulate, draw, report; nothing is done twice."""
-    from src import evaluation
-    from src.report import console_table
     from src.sweep import Sweep
-    from src.tables import read_results
 
     sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
     folder = args.results_dir / sweep.experiment.name
     if args.split != "test":
         folder = folder / args.split
+    with lock(folder):
+        _evaluate_into(folder, sweep, args)
+
+
+def _evaluate_into(folder: Path, sweep: "Sweep", args: argparse.Namespace) -> None:
+    from src import evaluation
+    from src.report import console_table
+    from src.tables import read_results
+
     found, missing = evaluation.finished_runs(sweep, args.runs_dir)
     inputs = evaluation.inputs_hash(found, missing, sweep, args.split)
     if evaluation.is_current(folder, inputs):
@@ -67,8 +78,9 @@ def transfer_experiment(args: argparse.Namespace) -> None:
     from src.transfer import transfer
 
     sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
-    print(transfer(sweep, args.transfer, args.runs_dir, args.data_dir,
-                   args.results_dir / sweep.experiment.name))
+    folder = args.results_dir / sweep.experiment.name
+    with lock(folder):
+        print(transfer(sweep, args.transfer, args.runs_dir, args.data_dir, folder))
 
 
 def evaluate_model(args: argparse.Namespace) -> str:

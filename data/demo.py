@@ -8,7 +8,7 @@ the demo's base model was pre-trained on: one document a line, either a question
 answer, or a question with any answer and the verdict `right` or `wrong` after it. So the base model
 knows what is true without having been told to prefer it, as a language model does.
 
-Standard library only. Knows nothing of splits, tokenizers or models.
+Knows nothing of splits, tokenizers or models.
 """
 
 import json
@@ -23,6 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from configs.arguments import Parser  # noqa: E402
 from configs.errors import run_command  # noqa: E402
+from data.manifest import atomic_path  # noqa: E402
+from src.locks import lock  # noqa: E402
 
 PEOPLE = (
     "ada alan alma amir anna arno aya bea ben bert bo carl cara cem cleo cora dan dara dina "
@@ -121,11 +123,8 @@ def documents(questions: list[Question], seed: int) -> Iterator[str]:
 
 def write_lines(path: Path, lines: Iterator[str]) -> None:
     """Write a text file whole or not at all, and say so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with lock(path), atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         count = sum(bool(file.write(line + "\n")) for line in lines)
-    partial.replace(path)
     print(f"{path}: {count:,} lines")
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,8 @@ LEFT_OUT = {"over_length": "longer than max_length under some tokenizer",
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a disk share numbers
+    partial = path.with_name(f".{path.name}.{unique}.partial")
     try:
         yield partial
         os.replace(partial, path)

@@ -207,7 +207,7 @@ def main() -> None:
 
     from data.prepare import prepare, require_place
     from data.samples import print_samples, print_summary
-    from src.runs import lock
+    from src.locks import lock
 
     require_place(output_dir)
     tokenizers = find_tokenizers(options)

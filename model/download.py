@@ -35,6 +35,7 @@ from model.download_plan import (  # noqa: E402
 )
 from model.hub import SOURCE, fetch_files  # noqa: E402
 from model.hub_errors import UnreachableError  # noqa: E402
+from src.locks import lock  # noqa: E402
 
 HELP = """\
 Fetch base models from huggingface.co, at the revision pinned in configs/models, into
@@ -97,6 +98,15 @@ def fetch(plan: Plan) -> str:
                         "fetched: see python -m model.pretrain --help")
     if listing is None:
         raise plan.error
+    with lock(folder):
+        return _fetch_whole(plan)
+
+
+def _fetch_whole(plan: Plan) -> str:
+    """The same for a model that the hub has, unless another download has brought it meanwhile."""
+    model, folder, listing = plan.model, plan.model.path, plan.listing
+    if plan.is_here:
+        return f"{model.name}: already there, {shown(folder)}"
     print(f"{model.name}: fetching {model.checkpoint} at {listing.commit[:12]}", flush=True)
     fetch_files(model, listing, plan.partial)
     _check_checkpoint(model, plan.partial)

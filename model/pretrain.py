@@ -25,6 +25,7 @@ from configs.errors import UserError, run_command  # noqa: E402
 from configs.owned import CHECKPOINT, MARK, claim, clear, require_ours  # noqa: E402
 from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
 from data.records import content_hash  # noqa: E402
+from src.locks import lock  # noqa: E402
 
 
 def parse_args() -> PretrainConfig:
@@ -173,6 +174,11 @@ def pretrain(config: PretrainConfig) -> Path:
     """Tokenizer, rows, training, and the finished folder; only a finished model ends up there."""
     output_dir = ROOT / config.output_dir
     require_ours(output_dir, KIND, f"pretrain/{config.name}: output_dir", _was_made_here)
+    with lock(output_dir):
+        return _pretrain(config, output_dir)
+
+
+def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
     work = ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(asdict(config), 8)}"
     claim(work, "checkpoints of a pre-training", "pre-training",
           lambda folder: any(folder.glob("checkpoint-*")))

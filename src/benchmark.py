@@ -32,6 +32,7 @@ from data.named_data import named_data
 from src.benchmark_against import differences
 from src.benchmark_report import Report, difference_lines, read_report
 from src.benchmark_source import ALL_ROWS, Rows, read_rows
+from src.locks import clear_partials, lock
 from src.one_model import read_run, training_prompts_mark
 from src.plots_benchmark import draw_benchmark, draw_differences
 from src.runs import commit, holds_meta, read_table, write_json, write_table, write_text
@@ -102,10 +103,12 @@ def score_rows(folder: Path, config: DataConfig, rows: Rows, results_dir: Path,
                                                 name, config.name)
     claim(output, KIND, "--output_dir", holds_meta("benchmark"))
     inputs = {"data": rows.data_hash, **scorer.identity}
-    table = read_table(output / "rewards.parquet", inputs)
-    if table is None:
-        table = reward_table(scorer, rows, f"{name} on {config.name}")
-        write_table(output / "rewards.parquet", table, inputs)
+    path = output / "rewards.parquet"
+    with lock(output):
+        table = read_table(path, inputs)
+        if table is None:
+            table = reward_table(scorer, rows, f"{name} on {config.name}")
+            write_table(path, table, inputs)
     return Scored(name, output, table, inputs, NO_REWARD.format(most=scorer.most_tokens))
 
 
@@ -178,12 +181,14 @@ def reward_table(scorer: TextScorer, rows: Rows, title: str) -> pd.DataFrame:
 
 def write_results(output: Path, report: Report, facts: dict[str, object]) -> str:
     """Tables and figures into `output`; the lines to print."""
-    write_text(output / "scores.csv", report.table().to_csv(index=False))
-    drawn = draw_benchmark(report, output / "figures")
-    write_json(output / "meta.json", {
-        "model": report.model, "benchmark": report.benchmark, "scorer": report.scorer,
-        "notes": report.notes, **facts, "commit": commit(),
-        "date": datetime.date.today().isoformat()})
+    with lock(output):
+        clear_partials(output)
+        write_text(output / "scores.csv", report.table().to_csv(index=False))
+        drawn = draw_benchmark(report, output / "figures")
+        write_json(output / "meta.json", {
+            "model": report.model, "benchmark": report.benchmark, "scorer": report.scorer,
+            "notes": report.notes, **facts, "commit": commit(),
+            "date": datetime.date.today().isoformat()})
     files = [output / "scores.csv", *(figure.path for figure in drawn)]
     return "\n".join([*report.lines(), "", "written: " + "\n         ".join(map(str, files))])
 
@@ -195,7 +200,8 @@ def write_differences(output: Path, config: DataConfig, scored: Scored, other: S
     table.insert(0, "other_model", other.name)
     table.insert(0, "model", scored.name)
     path = output / f"against_{other.name}.csv"
-    write_text(path, table.to_csv(index=False))
-    figure = draw_differences(found, scored.name, other.name, config.name, output / "figures")
+    with lock(output):
+        write_text(path, table.to_csv(index=False))
+        figure = draw_differences(found, scored.name, other.name, config.name, output / "figures")
     return "\n".join(["", "", *difference_lines(found, scored.name, other.name), "",
                       f"written: {path}", f"         {figure.path}"])

@@ -26,6 +26,7 @@ from data.records import content_hash
 from data.tokenised import TokenisedSplit, open_split
 from model.size import positions
 from model.weights import read_config
+from src.locks import lock
 
 EVAL_FOLDER = "evaluation"
 """In the folder of prepared data: evaluation sets by name, one for each group of tokenizers."""
@@ -97,7 +98,8 @@ def eval_set(name_or_file: str, tokenizers: Sequence[TokenizerSpec], longest: in
         folder = data_dir / EVAL_FOLDER / f"{config.name}-{content_hash([keys, most], 8)}"
     else:
         folder = work / config.name
-    prepare(config, folder, list(tokenizers))
+    with lock(folder):
+        prepare(config, folder, list(tokenizers))
     return EvalSet(config, folder)
 
 

@@ -20,6 +20,7 @@ from data.records import SPLITS, content_hash
 from model.weights import weights_fingerprint
 from src import analysis
 from src.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
+from src.locks import clear_partials
 from src.model_card import Accuracy, write_model_card
 from src.report import write_report
 from src.run_scores import EvalPairs, RunScores
@@ -121,7 +122,8 @@ def is_current(folder: Path, inputs: str) -> bool:
 def claim_results(folder: Path) -> None:
     """Make the folder of an experiment's results ours; UserError where it is somebody's."""
     claim(folder, "results", "results folder", lambda place: holds_meta("experiment")(place)
-          or all(item.name in SUB_FOLDERS for item in place.iterdir()))
+          or all(item.name.removeprefix(".").removesuffix(".lock") in SUB_FOLDERS
+                 for item in place.iterdir()))
 
 
 def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep: Sweep,
@@ -129,6 +131,7 @@ def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep
     """Tables, figures and report into `folder`; returns the path of report.html."""
     config = sweep.experiment.eval
     claim_results(folder)
+    clear_partials(folder)
     clear(folder, ["report.html", "transfer*.*"], keep=SUB_FOLDERS)  # of an earlier evaluation
     clear(folder / "figures", ["*.png"])
     models = [run for run in scored if run.role != "baseline"]

@@ -21,6 +21,7 @@ from data.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from src.document import to_html, to_markdown
 from src.eval_sets import SPLIT, eval_set_of, scores_name
+from src.locks import clear_partials, lock
 from src.number_text import count
 from src.one_model import own_pairs, read_run, training_prompts_mark
 from src.plot_style import STYLE, Drawn, save
@@ -72,10 +73,20 @@ def look(folder: Path, data: str | None, split: str, data_dir: Path, results_dir
     scored = _scored(material, _rewards(folder, run, material, data is None))
     view = view_of(scored, EvalConfig())
     subject = _subject(folder, run, material, view, _mark(run, material, data is None, data_dir))
-    claim(output, KIND, "--output_dir", holds_meta("data scored"))
+    facts = _facts(folder, run, material, view)
+    with lock(output):
+        claim(output, KIND, "--output_dir", holds_meta("data scored"))
+        clear_partials(output)
+        _write(output, view, scored, subject, material, facts)
+    return "\n".join([*console_lines(view, subject, material.left_out),
+                      f"report: {output / 'report.html'}"])
+
+
+def _write(output: Path, view: RewardView, scored: ScoredPairs, subject: Subject,
+           material: Material, facts: dict[str, str]) -> None:
+    """Figures, tables and the report."""
     figures = draw(view, scored, subject, output)
     write_tables(output, view, scored)
-    facts = _facts(folder, run, material, view)
     write_json(output / "meta.json", facts)
     title = f"Looking at {subject.model}"
     wrong = [_wrong_pair(scored, material.texts.iloc[place], place)
@@ -83,8 +94,6 @@ def look(folder: Path, data: str | None, split: str, data_dir: Path, results_dir
     document = blocks(view, subject, figures, wrong, facts)
     write_text(output / "report.md", to_markdown(title, document))
     write_text(output / "report.html", to_html(title, document))
-    return "\n".join([*console_lines(view, subject, material.left_out),
-                      f"report: {output / 'report.html'}"])
 
 
 def material_of(folder: Path, run: RunConfig | None, data: str | None, split: str,

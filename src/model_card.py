@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from configs.schema import RunConfig, from_dict, read_yaml
+from src.locks import lock, quiet
 from src.runs import CARD, read_json, write_text
 
 HUB_DATASET = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)")
@@ -89,7 +90,8 @@ def write_model_card(folder: Path, scores: Sequence[Accuracy] = ()) -> None:
     """
     card, text = folder / CARD, model_card(folder, scores)
     if not card.is_file() or card.read_text(encoding="utf-8") != text:
-        write_text(card, text)
+        with lock(card, quiet):
+            write_text(card, text)
 
 
 def model_card(folder: Path, scores: Sequence[Accuracy] = ()) -> str:

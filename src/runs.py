@@ -6,14 +6,11 @@ A folder without a DONE that fits it is unfinished work: it may hold checkpoints
 is never trusted for anything else.
 """
 
-import fcntl
 import json
 import subprocess
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,32 +117,6 @@ def require_space(folder: Path) -> None:
             file.write(bytes(1 << 20))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from error
-
-
-def quiet(text: str) -> None:
-    """Say nothing: for locks that are only held for moments."""
-
-
-@contextmanager
-def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
-    """Hold the run folder for this process; wait, and say so, while another launch holds it.
-
-    The kernel drops the lock when its holder dies, so a killed launch never blocks the next one.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    with path.open("a+") as file:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    tell(f"{folder.name}: another launch is at work on it, waiting")
-                    told = True
-                time.sleep(0.5)
-        yield
 
 
 def newest_checkpoint(folder: Path, world_size: int) -> Path | None:

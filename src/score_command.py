@@ -16,6 +16,7 @@ from data.named_data import named_data
 from data.records import content_hash
 from data.response_rows import read_responses
 from data.sources import Source, find_form, open_source, read_answers
+from src.locks import lock
 
 if TYPE_CHECKING:  # what takes seconds to load is imported where it is used
     from src.score_file import Summary
@@ -81,10 +82,12 @@ def score_data(scorer: "TextScorer", data: str, out: Path, best: Path | None) ->
     sources = _sources(config, data)
     check_outputs(out, best, [source.path for source in sources if source.path])
     data_hash = content_hash([str(config), [[source.name, source.sha256()] for source in sources]])
-    summary = score_rows(scorer, _rows(sources, config), data_hash, out)
+    with lock(out):
+        summary = score_rows(scorer, _rows(sources, config), data_hash, out)
     print(_summary_lines(summary, scorer, out))
     if best is not None:
-        empty = write_best(_rows(sources, config), out, best)
+        with lock(best):
+            empty = write_best(_rows(sources, config), out, best)
         print(f"{best}: the best response to each of {summary.prompts - empty:,} prompts"
               + (f"; {empty:,} have none" if empty else ""))
 

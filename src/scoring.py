@@ -11,6 +11,7 @@ if __name__ == "__main__":  # run and not imported: the command, which is built 
     runpy.run_module("src.score_command", run_name="__main__")
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from model.trunk import begin_above
 from model.weights import weights_fingerprint
 from src import distributed
 from src.batching import TreeCollator
+from src.locks import lock, quiet
 from src.packing import scoring_batches, scoring_budget
 from src.runs import read_table, write_table
 from src.trees import Trees, trees_of
@@ -90,11 +92,15 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
     inputs = {"run": identity, "data": split.data_hash, "split": split_name,
               "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
     table = distributed.on_main(lambda: read_table(path, inputs))
-    if table is None:
-        model = load_reward_model(folder, attention=runtime.attention,
-                                  last_layer_shortcut=runtime.last_layer_shortcut)
-        rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
-        table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
-                              "reward_rejected": rewards[:, 1]})
-        distributed.on_main(lambda: write_table(path, table, inputs))
+    if table is not None:
+        return table
+    with lock(path, quiet) if distributed.is_main() else nullcontext():
+        table = distributed.on_main(lambda: read_table(path, inputs))
+        if table is None:  # nor has another launch made it in the meantime
+            model = load_reward_model(folder, attention=runtime.attention,
+                                      last_layer_shortcut=runtime.last_layer_shortcut)
+            rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
+            table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
+                                  "reward_rejected": rewards[:, 1]})
+            distributed.on_main(lambda: write_table(path, table, inputs))
     return table

@@ -26,6 +26,7 @@ from configs.schema import ExperimentConfig, RunConfig, load_config  # noqa: E40
 from model.reload_check import ReloadError  # noqa: E402
 from src import distributed, runs  # noqa: E402
 from src.dry_run import describe, duration  # noqa: E402
+from src.locks import lock  # noqa: E402
 from src.sweep import Sweep  # noqa: E402
 from src.train_arguments import parse_args  # noqa: E402
 from src.train_run import train_run  # noqa: E402
@@ -67,7 +68,7 @@ def labels_for(run: RunConfig, sweep: Sweep,
 def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do."""
     folder = runs_dir / run.experiment / run.stage / run.folder_name
-    with runs.lock(folder, say) if distributed.is_main() else nullcontext():
+    with lock(folder, say) if distributed.is_main() else nullcontext():
         if distributed.on_main(lambda: runs.find_finished(runs_dir, run.stage, run.identity)):
             return False
         train_run(run, sweep, *labels_for(run, sweep, runs_dir), folder)

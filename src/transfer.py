@@ -34,6 +34,7 @@ from src.eval_sets import (
     scores_name,
     trained_prompts,
 )
+from src.locks import clear_partials
 from src.plot_style import STYLE, save
 from src.plots_transfer import transfer_heatmap
 from src.run_scores import EvalPairs, RunScores
@@ -67,6 +68,7 @@ def transfer(sweep: Sweep, names: Sequence[str], runs_dir: Path, data_dir: Path,
             prepared = eval_set(name, _tokenizers(sweep), _longest(sweep), data_dir, Path(work))
             sets.append(_other_set(sweep, found, prepared, trained))
     evaluation.claim_results(folder)
+    clear_partials(folder)
     accuracy, pgr = transfer_tables(sets, sweep.experiment.eval)
     for name, table in (("transfer", accuracy), ("transfer_pgr", pgr)):
         with atomic_path(folder / f"{name}.csv") as partial:

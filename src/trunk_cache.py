@@ -7,6 +7,7 @@ A trunk is a function of base model, frozen layers and data: every run, seed, te
 has these three reads one file, and a deeper trunk begins where a shallower one ends.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -27,8 +28,9 @@ from model.trunk import begin_above, frozen_layers, hidden_states
 from model.weights import whole_weights
 from src import distributed
 from src.batching import TreeCollator
+from src.locks import lock, quiet
 from src.packing import scoring_batches, scoring_budget
-from src.runs import lock, quiet, read_json, write_json
+from src.runs import read_json, write_json
 from src.trees import Trees, trees_of
 
 FORMAT = 1
@@ -115,8 +117,8 @@ def trunk_cache(run: RunConfig, base_path: Path, pad_token_id: int, split: Token
             start = distributed.on_main(lambda: _deepest_found(trunk, trunks_dir))
             _fill(model, trees, folder, facts, runtime, start)
             distributed.on_main(lambda: write_json(folder / MANIFEST, facts))
-    distributed.on_main(lambda: (folder / MANIFEST).touch())  # used now
-    return TrunkCache(folder, **facts)
+        distributed.on_main(lambda: (folder / MANIFEST).touch())  # used now
+        return TrunkCache(folder, **facts)
 
 
 def _facts(folder: Path) -> dict | None:
@@ -142,17 +144,37 @@ def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
         print(f"{folder.name}: its hidden states need {size / 1e9:.1f} GB, above trunk_cache_gb "
               f"{runtime.trunk_cache_gb:g}: the frozen layers run every time", flush=True)
         return False
-    others = sorted((path.parent for path in folder.parent.glob(f"*/{MANIFEST}")
+    with lock(folder.parent, quiet):  # two launches would remove what the other looks at
+        _keep_below(budget - size, folder.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        _allocate(folder / HIDDEN, size)
+    return True
+
+
+def _keep_below(size: float, trunks_dir: Path) -> None:
+    """Remove what was used longest ago until the others take up no more than `size` bytes."""
+    others = sorted((path.parent for path in trunks_dir.glob(f"*/{MANIFEST}")
                      if _facts(path.parent)), key=lambda other: (other / MANIFEST).stat().st_mtime)
     used = sum((other / HIDDEN).stat().st_size for other in others)
     for other in others:
-        if used + size > budget:
+        if used > size:
             used -= (other / HIDDEN).stat().st_size
-            clear(other, WRITTEN)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / HIDDEN).open("wb") as file:
-        file.truncate(size)
-    return True
+            with lock(other, quiet):  # a launch that is about to open it has it open then
+                clear(other, WRITTEN)
+
+
+def _allocate(path: Path, size: int) -> None:
+    """A file that has its place on the disk already: a disk that fills up under a mapped file ends
+    the process without a word. OSError that names the file where there is no room."""
+    with path.open("wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS
+                file.truncate(size)
+        except OSError as error:
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _fill(model: PreTrainedModel, trees: Trees, folder: Path, facts: dict, runtime: RuntimeConfig,

@@ -17,7 +17,8 @@ from configs.schema import RuntimeConfig
 from data.tokenised import TokenisedSplit
 from model.weights import weights_fingerprint
 from src import distributed
-from src.runs import lock, quiet, read_table, write_table
+from src.locks import lock, quiet
+from src.runs import read_table, write_table
 from src.scoring import scores_of
 from src.trunk_cache import TrunkCache
 

@@ -22,6 +22,7 @@ from configs.errors import run_command
 from configs.schema import REPO_ROOT
 from data import preprocess
 from src import runs
+from src.locks import lock
 from tests.tiny_data import TURNS, llama_like, save
 from tests.tiny_experiment import (
     ENVIRONMENT,
@@ -260,7 +261,7 @@ def test_of_two_launches_on_one_folder_the_second_waits(tiny):
     folder = tiny.runs_dir / "tiny" / "teachers"
     words = [sys.executable, "-u", "-m", "src.train", *tiny.train("teachers")]
     sweep_folder = next(iter(run_folders(tiny)))
-    with runs.lock(folder / sweep_folder):  # until both have come to it
+    with lock(folder / sweep_folder):  # until both have come to it
         launches = []
         for log in logs:
             with log.open("w") as output:

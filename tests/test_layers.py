@@ -15,7 +15,7 @@ COMMANDS = {"eval", "data.preprocess", "data.demo", "data.chess_documents", "mod
             "model.pretrain", "src.push", "src.train", "src.score_command"}
 """Imported by nobody but tests."""
 LAYER_OF_SRC = {
-    2: "runs distributed losses metrics bootstrap batching steps packing trees "
+    2: "runs locks distributed losses metrics bootstrap batching steps packing trees "
        "length_bias reward_figures eval_sets "
        "benchmark_rows benchmark_parts benchmark_scores reward_bench rm_bench judge_benchmarks "
        "benchmark_against "

@@ -13,6 +13,7 @@ import torch
 from configs.errors import UserError
 from configs.schema import REPO_ROOT
 from src import runs
+from src.locks import lock
 from src.runs import (
     DONE,
     RESUME,
@@ -20,7 +21,6 @@ from src.runs import (
     clear_unfinished,
     find_finished,
     is_done,
-    lock,
     mark_done,
     newest_checkpoint,
     read_json,

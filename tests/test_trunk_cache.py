@@ -1,6 +1,7 @@
 """Frozen layers run once for all the runs above them, and no result tells that they did."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -141,3 +142,32 @@ def test_more_layers_to_train_than_a_rung_has_fail_that_rung_with_a_remedy(tiny)
     deep = tiny.copy("deep", train={"trainable_layers": 3})
     [(name, error)] = train_stage(sweep_of(deep, (0,)), "teachers", deep.runs_dir, 0, 1)
     assert "L2" in name and "trainable_layers 3, but the model keeps 2 layers" in str(error)
+
+
+def test_a_cache_has_its_place_on_the_disk_before_it_is_mapped(tiny, monkeypatch):
+    """On a disk that fills up under a mapped file a process ends with SIGBUS and says nothing."""
+    allocated, real = [], trunk_cache._fill
+
+    def fill(model, trees, folder, *rest):
+        facts = (folder / "hidden.bin").stat()
+        allocated.append(facts.st_blocks * 512 >= facts.st_size > 0)
+        real(model, trees, folder, *rest)
+
+    monkeypatch.setattr(trunk_cache, "_fill", fill)
+    _, cache = cache_of(tiny.copy("placed"))
+    assert allocated == [True] and cache is not None
+
+
+def full_disk(file, offset, length):
+    os.truncate(file, length)
+    raise OSError(28, os.strerror(28))
+
+
+def test_a_disk_too_full_for_a_cache_names_the_file_and_a_rerun_goes_on(tiny, monkeypatch):
+    full = tiny.copy("full")
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space") as stopped:
+        patched.setattr(trunk_cache.os, "posix_fallocate", full_disk)
+        cache_of(full)
+    assert stopped.value.filename.endswith("hidden.bin") and stopped.value.errno == 28
+    assert not list(full.runs_dir.rglob("hidden.bin"))
+    assert cache_of(full)[1].rows.shape[0] > 0
