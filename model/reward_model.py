@@ -26,6 +26,7 @@ from model.family_attention import (
     library_mask,
     use_tree_attention,
 )
+from model.forward_probe import check_forward, plain_rewards_of
 from model.tree_attention import Layout
 from model.truncate import check_family, truncate_config, truncated_names
 from model.weights import read_config, read_tensors, tensor_files, whole_weights
@@ -185,7 +186,7 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
     choose_backend(attention, torch.device("cpu"), getattr(config, "attn_logit_softcapping", None))
     model, info = from_folder(
         cls, None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
-        attn_implementation=library_implementation(config), output_loading_info=True)
+        attn_implementation="eager", output_loading_info=True)
     wanted, names = set(model.state_dict()), set(state)
     misfits = {"missing": wanted - names, "unknown": names - wanted,
                "of another shape": {str(key[0]) for key in info["mismatched_keys"]}}
@@ -194,5 +195,8 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
             raise UserError(f"{where}: {len(misfit)} tensors {kind}, {min(misfit)} first: the "
                             "weights do not fit config.json; fetch or train the model again")
     model.attention = attention
+    plain = plain_rewards_of(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
+    model.set_attn_implementation(library_implementation(config))
     use_tree_attention(model, last_layer_shortcut)
+    check_forward(model, plain, where)
     return model

@@ -29,6 +29,10 @@ LAYER_LISTS = {
 }
 """`model_type` of every supported family -> the name of the trunk's list of layers."""
 
+CAUSAL = {"is_causal": True, "use_bidirectional_attention": False, "is_encoder_decoder": False,
+          "add_cross_attention": False}
+"""What transformers reads from the config of any family, and what a causal model has there."""
+
 NOT_IN_TRUNK = re.compile(
     r"^(lm_head|score)\."  # other heads
     r"|\.attn\.(attention\.)?(masked_)?bias$"  # causal masks that old GPT-2 and GPT-Neo files hold
@@ -45,6 +49,12 @@ def check_family(config: PreTrainedConfig, where: str, family: str = "") -> None
     if config.model_type not in LAYER_LISTS:
         raise UserError(f"{where}: model_type {config.model_type!r} is not supported: expected one "
                         f"of {', '.join(LAYER_LISTS)}; choose another base model")
+    both_ways = [name for name, usual in CAUSAL.items() if getattr(config, name, usual) not in (
+        usual, None)]
+    if both_ways:
+        raise UserError(f"{where}: {both_ways[0]} is {getattr(config, both_ways[0])}: a model that "
+                        "attends in both directions is not supported, for a response would be seen "
+                        "from its prompt; choose a causal language model")
     if family and config.model_type != family:
         raise UserError(f"{where}: model_type {config.model_type!r}, but its config says family "
                         f"{family!r}; correct `family` or `checkpoint` in configs/models")
