@@ -17,7 +17,9 @@ PROMPT, RESPONSES = 9, (4, 6)
 """Tokens of the pair."""
 TOLERANCE = {torch.float32: 1e-3}
 """Relative to max(1, |reward|). Both forwards round alike in fp32, and not in 16 bits."""
-TOLERANCE_16 = 0.1
+TOLERANCE_16 = 0.5
+"""Relative to the head's length too, which is how far apart rewards lie. Random Llamas of up to 32
+layers were .15 off in bf16, see reload_check.py."""
 
 
 @torch.no_grad()
@@ -58,7 +60,9 @@ def check_forward(model: PreTrainedModel, plain: Tensor | None, where: Path) -> 
     last = torch.tensor([[PROMPT + first - 1, PROMPT + first + second - 1]])
     ours = model(input_ids=ids, position_ids=position, tree=torch.zeros_like(ids), branch=branch,
                  last_index=last)[0].float()
-    gap = ((ours - plain).abs() / plain.abs().clamp(min=1)).max().item()
+    head = model.score.weight.float().norm().item()
+    least = 1.0 if model.dtype in TOLERANCE else max(1.0, head)
+    gap = ((ours - plain).abs() / plain.abs().clamp(min=least)).max().item()
     if not gap <= TOLERANCE.get(model.dtype, TOLERANCE_16):
         raise UserError(
             f"{where}: this repository's forward gives a pair the rewards "

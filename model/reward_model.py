@@ -95,7 +95,8 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
                        last_layer_shortcut: bool = True) -> PreTrainedModel:
     """A fresh reward model on some layers of a base model; only those layers are read.
 
-    Under ZeRO-3 every rank calls this and the weights are partitioned as they are loaded.
+    Under ZeRO-3 every rank calls this, the first one reads, and the weights are partitioned as they
+    are loaded.
 
     Args:
         base_path: folder with config.json and safetensors: a language model, its bare trunk or a
@@ -140,8 +141,8 @@ def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32, attenti
     check_family(config, str(path))
     _switch_dropout_off(config)
     files = tensor_files(path)
-    state = read_tensors(files, {name: name for name in files}, dtype)
     with whole_weights():
+        state = read_tensors(files, {name: name for name in files}, dtype)
         return _load(_reward_class(type(config)), config, state, path, dtype, attention,
                      last_layer_shortcut)
 

@@ -6,9 +6,10 @@ Safetensors only. Knows nothing of layers or heads.
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -81,21 +82,50 @@ def read_tensors(files: dict[str, Path], names: dict[str, str],
                  dtype: torch.dtype) -> dict[str, Tensor]:
     """Some of a checkpoint's tensors on CPU, renamed; the others are not read.
 
+    Under ZeRO-3 the first rank alone reads, and shares out: on the others the tensors are of the
+    device `meta`, shapes without values. Inside `whole_weights` every process reads.
+
     Args:
         files: from `tensor_files`.
         names: name in the file -> name in the result.
     Raises:
         UserError: NaN or an infinite number among them.
     """
+    if not deepspeed.is_deepspeed_zero3_enabled():
+        return _read_values(files, names, dtype)
+    first, box = torch.distributed.get_rank() == 0, [None]
     read = {}
-    for file in sorted({files[name] for name in names}):
-        with safe_open(file, framework="pt") as tensors:
-            for name, new_name in names.items():
-                if files[name] == file:
-                    # a copy: where the file's map is not aligned, kernels round otherwise
-                    read[new_name] = tensors.get_tensor(name).to(dtype, copy=True)
-                    _require_finite(read[new_name], name, file)
+    try:
+        read = (_read_values if first else _read_shapes)(files, names, dtype)
+    except UserError as error:  # which the other ranks would wait for for ever
+        box = [error]
+    torch.distributed.broadcast_object_list(box, src=0)
+    if box[0] is not None:
+        raise box[0]
     return read
+
+
+def _read_values(files: dict[str, Path], names: dict[str, str],
+                 dtype: torch.dtype) -> dict[str, Tensor]:
+    read = {}
+    for file, name in _by_file(files, names):
+        # a copy: where the file's map is not aligned, kernels round otherwise
+        read[names[name]] = file.get_tensor(name).to(dtype, copy=True)
+        _require_finite(read[names[name]], name, files[name])
+    return read
+
+
+def _read_shapes(files: dict[str, Path], names: dict[str, str],
+                 dtype: torch.dtype) -> dict[str, Tensor]:
+    return {names[name]: torch.empty(file.get_slice(name).get_shape(), dtype=dtype, device="meta")
+            for file, name in _by_file(files, names)}
+
+
+def _by_file(files: dict[str, Path], names: Iterable[str]) -> Iterator[tuple[Any, str]]:
+    """(open file, name of a tensor in it), each file opened once."""
+    for path in sorted({files[name] for name in names}):
+        with safe_open(path, framework="pt") as file:
+            yield from ((file, name) for name in names if files[name] == path)
 
 
 def _require_finite(tensor: Tensor, name: str, file: Path) -> None:

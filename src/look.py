@@ -18,7 +18,6 @@ from configs.schema import EvalConfig, RunConfig, RuntimeConfig
 from data.formatting import load_tokenizer, tokenizer_key
 from data.pair_files import read_pairs
 from data.tokenised import TokenisedSplit
-from model.reward_model import load_reward_model
 from src.document import to_html, to_markdown
 from src.eval_sets import SPLIT, eval_set_of, scores_name
 from src.locks import clear_partials, lock
@@ -31,7 +30,7 @@ from src.reward_report import blocks
 from src.reward_tables import console_lines, write_tables
 from src.reward_view import RewardView, ScoredPairs, most_wrong, view_of
 from src.runs import commit, holds_meta, write_json, write_text
-from src.scoring import score, scores_of
+from src.scoring import load_scorer, score, scores_of
 from src.tables import contamination_mark
 from src.wrong_pairs import WrongPair
 
@@ -118,7 +117,8 @@ def _texts(processed: Path, split: str, pairs: TokenisedSplit) -> pd.DataFrame:
 def _rewards(folder: Path, run: RunConfig | None, material: Material, own: bool) -> np.ndarray:
     """(n, 2) rewards of chosen and rejected."""
     if run is None:
-        return score(load_reward_model(folder), material.pairs, RuntimeConfig(), folder.name)
+        model = load_scorer(folder, RuntimeConfig())
+        return score(model, material.pairs, RuntimeConfig(), folder.name)
     name = material.split if own else scores_name(material.name, material.pairs)
     table = scores_of(folder, run.identity, material.pairs, name, RuntimeConfig())
     return table[["reward_chosen", "reward_rejected"]].to_numpy()

@@ -22,12 +22,11 @@ from configs.schema import (
 from data.formatting import load_tokenizer, tokenizer_key
 from data.records import left_is_chosen
 from data.tokenised import TokenisedSplit, open_split
-from model.reward_model import load_reward_model
 from src import metrics
 from src.eval_sets import eval_set_of, trained_prompts
 from src.pgr import Cell, gaps_recovered
 from src.runs import DONE, find_finished, is_done
-from src.scoring import score
+from src.scoring import load_scorer, score
 from src.sweep import GROUND_TRUTH, without_stopping
 from src.tables import contamination_mark
 
@@ -137,7 +136,7 @@ def own_pairs(folder: Path, run: RunConfig | None, split: str, data_dir: Path) -
 
 def margins_of(folder: Path, pairs: TokenisedSplit) -> np.ndarray:
     """(n,) reward_chosen - reward_rejected."""
-    rewards = score(load_reward_model(folder), pairs, RuntimeConfig(), folder.name)
+    rewards = score(load_scorer(folder, RuntimeConfig()), pairs, RuntimeConfig(), folder.name)
     return (rewards[:, 0] - rewards[:, 1]).astype(np.float64)
 
 

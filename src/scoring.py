@@ -35,6 +35,13 @@ from src.trees import Trees, trees_of
 from src.trunk_cache import TrunkCache
 
 
+def load_scorer(folder: Path, runtime: RuntimeConfig) -> PreTrainedModel:
+    """A saved reward model to score with, read in bf16 on CUDA, in fp32 on CPU: a model that trains
+    on several GPUs must still fit one, whole, to be scored."""
+    return load_reward_model(folder, dtype=distributed.scoring_type(), attention=runtime.attention,
+                             last_layer_shortcut=runtime.last_layer_shortcut)
+
+
 def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig, title: str,
           cache: TrunkCache | None = None) -> np.ndarray:
     """Rewards of every pair, (n, 2) float32: chosen, rejected. On every rank, shared between ranks.
@@ -97,8 +104,7 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:  # nor has another launch made it in the meantime
-            model = load_reward_model(folder, attention=runtime.attention,
-                                      last_layer_shortcut=runtime.last_layer_shortcut)
+            model = load_scorer(folder, runtime)
             rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
             table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
                                   "reward_rejected": rewards[:, 1]})

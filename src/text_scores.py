@@ -19,10 +19,9 @@ from data.formatting import (
 )
 from data.records import Message
 from data.tokenised import IDS
-from model.reward_model import load_reward_model
 from model.size import positions
 from model.weights import read_config, weights_fingerprint
-from src.scoring import score
+from src.scoring import load_scorer, score
 
 Question = tuple[Sequence[Message], Sequence[str]]
 """A prompt and the responses to it."""
@@ -106,9 +105,7 @@ class TextScorer:
     def _loaded(self):
         """The model, read when there is something to score."""
         if self._model is None:
-            self._model = load_reward_model(
-                self.folder, attention=self.runtime.attention,
-                last_layer_shortcut=self.runtime.last_layer_shortcut)
+            self._model = load_scorer(self.folder, self.runtime)
         return self._model
 
     def _encode(self, questions: Sequence[Question]

@@ -40,7 +40,7 @@ from src.runs import (
 )
 from src.sweep import Sweep
 from src.trainer import PairTrainer, build_trainer
-from src.training_arguments import training_arguments
+from src.training_arguments import training_arguments, weights_type
 
 SPEED = ("_runtime", "_per_second")
 """How the library's figures of speed end."""
@@ -66,8 +66,8 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
     runs_dir = folder.parents[2]
     data = _dataset(run, sweep, run.split, labels, runs_dir)
     val_data = None if val_labels is None else _dataset(run, sweep, "val", val_labels, runs_dir)
-    trainer = build_trainer(run, runtime, lambda: _build(run, sweep), args, data, val_data,
-                            base.tokenizer.pad_token_id)
+    trainer = build_trainer(run, runtime, lambda: _build(run, sweep, weights_type(args)), args,
+                            data, val_data, base.tokenizer.pad_token_id)
     try:
         probe, log, facts = _train_and_save(trainer, run, sweep, folder)
     finally:
@@ -93,11 +93,11 @@ def _dataset(run: RunConfig, sweep: Sweep, split: str, labels: np.ndarray,
                        cache.read if cache else None)
 
 
-def _build(run: RunConfig, sweep: Sweep) -> PreTrainedModel:
+def _build(run: RunConfig, sweep: Sweep, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model that the run trains, on the CPU, frozen as far as it does not."""
     runtime, base = sweep.experiment.runtime, sweep.base(run.model)
     model = build_reward_model(
-        base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id,
+        base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id, dtype=dtype,
         attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut)
     below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
     if below:
@@ -191,6 +191,7 @@ def hardware(trainer: PairTrainer) -> dict[str, object]:
         "precision": "bf16" if trainer.args.bf16 else "fp32",
         "tensors": len(tensors),
         "partitioned_tensors": sum(tensor.numel() == 0 for tensor in tensors),
+        "gradients": trainer.gradient_types(),
         "first_batch_of_rank": distributed.gather(trainer.first_batch),
         "torch": torch.__version__,
     }

@@ -142,6 +142,15 @@ class PairTrainer(ResumableTrainer):
             f"loss is not finite at step {self.state.global_step + 1}, pairs {named}: the step was "
             "not taken, earlier checkpoints are kept; lower learning_rate or look at these pairs")
 
+    def gradient_types(self) -> dict[str, str]:
+        """The types in which gradients are summed over micro batches, and over ranks."""
+        accumulated = communicated = next(self.model.parameters()).dtype
+        if self.is_deepspeed_enabled:
+            accumulated = self.model_wrapped.get_data_types()[1]
+            communicated = self.model_wrapped.communication_data_type
+        names = {"accumulated": accumulated, "communicated": communicated}
+        return {name: str(dtype).removeprefix("torch.") for name, dtype in names.items()}
+
     def release(self) -> None:
         """Give back the memory of a run that has ended, well or not: a launch trains many.
 

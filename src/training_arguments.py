@@ -20,7 +20,6 @@ def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
                        pairs: int) -> TrainingArguments:
     """transformers' arguments for a run; those of our configs and the launcher's hardware."""
     on_gpu = torch.cuda.is_available()
-    deepspeed = distributed.uses_deepspeed()
     stopping = run.train.early_stopping_evals > 0
     steps = optimiser_steps(run, pairs)
     save_steps = max(1, round(steps * run.train.eval_frac)) if stopping else runtime.save_steps
@@ -55,9 +54,15 @@ def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
         disable_tqdm=steps < 200 or not distributed.is_main(),
-        use_cpu=not on_gpu and not deepspeed,
+        use_cpu=not on_gpu,
         ddp_backend="gloo" if not on_gpu and distributed.world_size() > 1 else None,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # none of them changes in training
         ddp_timeout=6 * 3600,
     )
+
+
+def weights_type(args: TrainingArguments) -> torch.dtype:
+    """What a model is read in to be trained: fp32, except that where DeepSpeed computes in bf16 its
+    weights are bf16, whatever they were read in. It makes its fp32 master weights of them."""
+    return torch.bfloat16 if args.bf16 and distributed.uses_deepspeed() else torch.float32

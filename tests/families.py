@@ -46,13 +46,14 @@ def tiny_config(family: str, **changes) -> PreTrainedConfig:
     return AutoConfig.for_model(family, **{**FAMILIES[family], **changes})
 
 
-def save_base(folder: Path, family: str, seed: int = 0, **changes) -> Path:
-    """A tiny language model of the family with random weights, saved in `folder`."""
+def save_base(folder: Path, family: str, seed: int = 0, noise: float = 0.3, **changes) -> Path:
+    """A tiny language model of the family with random weights, saved in `folder`. The wider it is,
+    the less noise it takes without becoming chaotic."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(family, **changes))
     with torch.no_grad():  # norms and biases start at 0 or 1, which would hide a mix-up of layers
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(noise * torch.randn_like(parameter))
     model.save_pretrained(folder)
     return folder
 

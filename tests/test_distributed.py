@@ -33,6 +33,9 @@ WORLDS = {"cpu": 1, "multi_gpu": 2, "zero2": 2, "zero3": 2}
 ENGINES = {"cpu": "LlamaForSequenceClassification", "multi_gpu": "DistributedDataParallel",
            "zero2": "DeepSpeedEngine", "zero3": "DeepSpeedEngine"}
 TYPES = {"cpu": "NO", "multi_gpu": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+MODEL = {"hidden_size": 128, "intermediate_size": 128, "head_dim": 32, "num_key_value_heads": 4,
+         "noise": 0.05}
+"""Its matrices are bigger than what ZeRO-3 leaves whole on every rank, like any real model's."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,8 @@ def prepared(tmp_path_factory) -> TinyExperiment:
     which two processes cannot share evenly."""
     tiny = make_experiment(
         tmp_path_factory.mktemp("prepared"), rows=400, train_pairs=153, test_pairs=24,
-        layers=([1], [2, 4]), train={"epochs": 2}, runtime={"micro_batch_tokens": 128})
+        layers=([1], [2, 4]), train={"epochs": 2}, runtime={"micro_batch_tokens": 128},
+        model=MODEL)
     assert command("python", "data/preprocess.py", *tiny.preprocess).returncode == 0
     assert in_process("src.train", *tiny.train("teachers")) == 0
     return tiny
@@ -65,6 +69,12 @@ def facts(folder: Path) -> dict:
     return json.loads((folder / "manifest.json").read_text())["hardware"]
 
 
+def matrices(folder: Path) -> int:
+    """Tensors of a saved model that are no vectors, nor the head."""
+    return sum(tensor.squeeze().ndim > 1
+               for tensor in load_file(folder / "model.safetensors").values())
+
+
 def losses(folder: Path) -> list[float]:
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [entry["loss"] for entry in log if "loss" in entry]
@@ -77,7 +87,7 @@ def test_each_launch_was_as_distributed_as_it_says(trained, hardware):
         assert found["processes"] == WORLDS[hardware]
         assert found["distributed_type"] == TYPES[hardware]
         assert found["engine"] == ENGINES[hardware]
-        assert found["partitioned_tensors"] == (found["tensors"] if hardware == "zero3" else 0)
+        assert found["partitioned_tensors"] == (matrices(folder) if hardware == "zero3" else 0)
         ranks = found["first_batch_of_rank"]
         assert len(ranks) == len(set(ranks)) == WORLDS[hardware]
 
@@ -158,3 +168,20 @@ def test_ranks_fill_one_trunk_cache_and_train_as_one_process_does(prepared):
                               strict=True):
         tensors, expected = (load_file(f / "model.safetensors") for f in (folder, single))
         torch.testing.assert_close(tensors, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("hardware", ["zero2", "zero3"])
+def test_bf16_is_trained_with_gradients_in_fp32_and_what_is_saved_passes_its_gate(
+        prepared, trained, hardware):
+    tiny = prepared.copy(f"bf16_{hardware}", train={"precision": "bf16"})
+    ended = launch("train_teacher_model.sh", tiny, hardware)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    folder, = (f for f in tiny.finished("teachers") if facts(f)["precision"] == "bf16")
+    assert facts(folder)["processes"] == 2 and facts(folder)["engine"] == "DeepSpeedEngine"
+    assert facts(folder)["gradients"] == {"accumulated": "float32", "communicated": "float32"}
+    single, = prepared.finished("teachers")
+    found, expected = (load_file(f / "model.safetensors") for f in (folder, single))
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor.float(), expected[name], atol=0.02, rtol=0.02, msg=name)
+    np.testing.assert_allclose(losses(folder), losses(single), atol=0.02, rtol=0)

@@ -16,7 +16,7 @@ from transformers.integrations.deepspeed import (
 from configs.errors import UserError
 from model.reward_model import build_reward_model, initial_head, load_reward_model
 from model.size import check_length, count_parameters
-from model.weights import base_fingerprint
+from model.weights import base_fingerprint, read_tensors, tensor_files
 from tests.families import (
     FAMILIES,
     LAYERS,
@@ -334,14 +334,37 @@ def test_a_fingerprint_follows_the_content_not_the_path(base, tmp_path, monkeypa
     assert base_fingerprint(copied) != sampled
 
 
+class ZeroConfig:
+    """Stands in for the global that transformers keeps while ZeRO-3 is on."""
+
+    def __init__(self, on):
+        self.on = on
+
+    def is_zero3(self):
+        assert self.on, "asked whether to partition"
+        return True
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_under_zero_3_only_the_first_rank_reads_what_is_trained(base, monkeypatch, rank):
+    config = ZeroConfig(True)
+    set_hf_deepspeed_config(config)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: rank)
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda box, src: None)
+    try:
+        files = tensor_files(base("llama"))
+        found = read_tensors(files, {name: f"new.{name}" for name in files}, torch.bfloat16)
+    finally:
+        unset_hf_deepspeed_config()
+    stored = load_file(base("llama") / "model.safetensors")
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    assert {tensor.device.type for tensor in found.values()} == {("cpu", "meta")[rank]}
+    assert {name: tensor.shape for name, tensor in found.items()} == {
+        f"new.{name}": tensor.shape for name, tensor in stored.items()}
+
+
 def test_a_saved_model_is_loaded_whole_even_under_zero_3(saved):
-    class Config:
-        """Stands in for the global that transformers keeps while ZeRO-3 is on."""
-
-        def is_zero3(self):
-            raise AssertionError("asked whether to partition")
-
-    config = Config()
+    config = ZeroConfig(False)
     set_hf_deepspeed_config(config)
     try:
         assert load_reward_model(saved).score.weight.numel() == 16

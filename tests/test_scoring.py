@@ -197,3 +197,17 @@ def test_scoring_leaves_dropout_off_and_draws_nothing_random(run):
     state = torch.random.get_rng_state()
     ask(run)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_model_is_scored_in_the_type_it_was_read_in_where_that_is_half(run, monkeypatch):
+    """As on CUDA: half the memory, and the rewards of fp32 but for bf16's rounding."""
+    split = random_pairs(8)
+    whole = scoring.load_scorer(run, RUNTIME)
+    monkeypatch.setattr("src.distributed.scoring_type", lambda: torch.bfloat16)
+    half = scoring.load_scorer(run, RUNTIME)
+    assert {tensor.dtype for tensor in whole.parameters()} == {torch.float32}
+    assert {tensor.dtype for tensor in half.parameters()} == {torch.bfloat16}
+    expected = scoring.score(whole, split, RUNTIME, "test")
+    found = scoring.score(half, split, RUNTIME, "test")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=0.1 * expected.std())

@@ -123,16 +123,18 @@ class TinyExperiment:
 
 def make_experiment(root: Path, rows: int = 200, train_pairs: int | None = None,
                     test_pairs: int = 40, layers: tuple[list[int], list[int]] = ([1, 2], [2, 4]),
-                    **changes) -> TinyExperiment:
+                    model: dict | None = None, **changes) -> TinyExperiment:
     """A new experiment in `root`.
 
     Args:
         layers: of the teachers and of the students.
+        model: of its base model, see save_base.
         changes: of its YAML file, see write_config.
     """
     tiny = TinyExperiment(root)
-    save_base(tiny.model, "llama", vocab_size=260, hidden_size=32, num_hidden_layers=4,
-              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512)
+    save_base(tiny.model, "llama", **{
+        "vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 512, **(model or {})})
     save(llama_like(pad_token="<|end|>"), tiny.model)  # pads with its end of turn, as many do
     write_jsonl(tiny.raw, preference_rows(rows))
     (root / "llama.yaml").write_text(f"checkpoint: {tiny.model}\nfamily: llama\n")
