@@ -133,12 +133,29 @@ def _open_folder(run: RunConfig, folder: Path) -> None:
     claim(folder, "a training run", "run folder",
           lambda place: (place / "config.yaml").is_file() or (place / RESUME).is_dir())
     clear_unfinished(folder)
-    launch = folder / RESUME / "launch.json"
-    if read_json(launch) != distributed.launch_facts():
-        shutil.rmtree(folder / RESUME, ignore_errors=True)
-        write_json(launch, distributed.launch_facts())
+    _keep_checkpoints_of_this_launch(run, folder / RESUME)
     write_text(folder / "config.yaml", yaml.safe_dump(
         json.loads(json.dumps(asdict(run))), sort_keys=False))
+
+
+def _keep_checkpoints_of_this_launch(run: RunConfig, resume: Path) -> None:
+    """Remove checkpoints that a launch of another kind left, and say so.
+
+    The trainer would take them: from one process to two it ends at once, having read no batch, for
+    it counts the batches of the epoch that its own processes have not yet seen.
+    """
+    facts, path = distributed.launch_facts(), resume / "launch.json"
+    found = read_json(path)
+    if found == facts:
+        return
+    if any(resume.glob("checkpoint-*")):
+        kinds = [" ".join(f"{name} {value}" for name, value in (each or {}).items() if value)
+                 for each in (found, facts)]
+        print(f"{run.display_name}: its checkpoints are of another launch "
+              f"({kinds[0] or 'unknown'}; this one: {kinds[1]}) and were removed: the run starts "
+              "anew", flush=True)
+    shutil.rmtree(resume, ignore_errors=True)
+    write_json(path, facts)
 
 
 def _facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer,

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from data.formatting import load_tokenizer, tokenizer_key
 from data.tokenised import open_split
 from model.reload_check import plain_rewards
+from src.trainer import PairTrainer
 from tests.tiny_experiment import (
     TinyExperiment,
     command,
@@ -80,6 +81,31 @@ def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in log if "loss" in entry]
 
 
+def stopped_at_checkpoint(tiny: TinyExperiment, hardware: str, step: int) -> None:
+    """Train the students and kill everything once there is a checkpoint of `step`."""
+    launcher = start("weak_to_strong.sh", tiny, hardware)
+    deadline = time.monotonic() + 200
+    while not list(tiny.runs_dir.glob(f"tiny/students/*/resume/checkpoint-{step}")):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.01)
+    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+        process.kill()
+    launcher.wait()
+    assert tiny.finished("students") == []
+
+
+def assert_same_runs(found: list[Path], expected: list[Path]) -> None:
+    """Weights and losses of an uninterrupted training, and as many steps."""
+    for folder, uninterrupted in zip(found, expected, strict=True):
+        torch.testing.assert_close(*(load_file(f / "model.safetensors")
+                                     for f in (folder, uninterrupted)), atol=1e-6, rtol=0)
+        assert losses(folder) == pytest.approx(losses(uninterrupted), abs=1e-6)
+        assert len(losses(folder)) == STEPS
+
+
+SAID = "its checkpoints are of another launch"
+
+
 @pytest.mark.parametrize("hardware", WORLDS)
 def test_each_launch_was_as_distributed_as_it_says(trained, hardware):
     for folder in trained[hardware]:
@@ -135,21 +161,39 @@ def test_weak_labels_are_those_of_one_process(trained, hardware):
 
 def test_zero3_resumes_after_kill_9_in_its_second_epoch(prepared, trained):
     tiny = prepared.copy("killed")
-    launcher = start("weak_to_strong.sh", tiny, "zero3")
-    deadline = time.monotonic() + 200
-    while not list(tiny.runs_dir.glob("tiny/students/*/resume/checkpoint-16")):
-        assert time.monotonic() < deadline and launcher.poll() is None
-        time.sleep(0.01)
-    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
-        process.kill()
-    launcher.wait()
-    assert tiny.finished("students") == []
+    stopped_at_checkpoint(tiny, "zero3", 16)
     ended = launch("weak_to_strong.sh", tiny, "zero3")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    for folder, uninterrupted in zip(tiny.finished("students"), trained["zero3"], strict=True):
-        found, expected = (load_file(f / "model.safetensors") for f in (folder, uninterrupted))
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
-        assert losses(folder) == pytest.approx(losses(uninterrupted), abs=1e-6)
+    assert SAID not in ended.stdout
+    assert_same_runs(tiny.finished("students"), trained["zero3"])
+
+
+def test_a_run_of_one_process_starts_anew_on_two_and_says_so(prepared, trained, monkeypatch):
+    """Left in mid-epoch, at a checkpoint from which the library would end at once."""
+    tiny, step = prepared.copy("one_to_two"), PairTrainer.training_step
+
+    def training_step(self, *arguments):
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(PairTrainer, "training_step", training_step)
+    with pytest.raises(KeyboardInterrupt):
+        in_process("src.train", *tiny.train("students"))
+    assert list(tiny.runs_dir.glob("tiny/students/*/resume/checkpoint-4"))
+    ended = launch("weak_to_strong.sh", tiny, "multi_gpu")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count(SAID) == 1  # of the run that had been begun
+    assert_same_runs(tiny.finished("students"), trained["multi_gpu"])
+
+
+def test_a_run_of_two_processes_under_zero2_starts_anew_on_one_and_says_so(prepared, trained,
+                                                                          capsys):
+    tiny = prepared.copy("two_to_one")
+    stopped_at_checkpoint(tiny, "zero2", 4)
+    assert in_process("src.train", *tiny.train("students")) == 0
+    assert capsys.readouterr().out.count(SAID) == 1
+    assert_same_runs(tiny.finished("students"), trained["cpu"])
 
 
 def test_ranks_fill_one_trunk_cache_and_train_as_one_process_does(prepared):
