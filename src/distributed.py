@@ -1,7 +1,6 @@
 """Rank helpers: who this process is, and how processes agree. All work without a process group."""
 
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -141,18 +141,17 @@ def any_true(flag: torch.Tensor) -> bool:
     return bool(votes)
 
 
-def end_with_launcher() -> None:
-    """End this process when the one that started it has gone.
+def end_with_script(script: int) -> None:
+    """End this process when the script with that process number, or what is between, has gone.
 
-    A launcher of one process does not pass on the signal that stops it, and what a script starts in
-    the background does not hear Ctrl-C: training would go on, unseen, and keep its run's lock.
+    A launcher of one process does not pass on the signal that stops it, what a script starts in the
+    background does not hear Ctrl-C, and nothing hears of a script that is killed: training would go
+    on, unseen, and keep its run's lock.
     """
-    launcher = os.getppid()
-
     def watch() -> None:
-        while os.getppid() == launcher:
+        while script in (parent.pid for parent in psutil.Process().parents()):
             time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)  # a launcher that is still there answers any other code with a traceback
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -23,6 +23,15 @@ ensure_venv() {
   python=.venv/bin/python
 }
 
+# stopped CODE: what a signal comes to. Trainers end because their script does, also where it was
+# killed without a word, or the script that called it was: each looks whether it is still there.
+export TOP_SCRIPT="${TOP_SCRIPT:-$$}"
+stopped() {
+  trap '' HUP INT TERM
+  echo "stopped: run the same command again to go on from here" >&2
+  exit "$1"
+}
+
 # launch_stage STAGE [EXPERIMENT] [options of src.train]
 launch_stage() {
   local stage="$1" experiment=llama_3_2_1b hardware="${HARDWARE:-auto}" gpus
@@ -72,9 +81,13 @@ launch_stage() {
 
   local statuses worker code=0 launches=()
   statuses="$(mktemp -d)"
-  trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "'"${statuses}"'"' EXIT
+  # A launcher that is asked to end answers with a traceback, and leaves its own folder.
+  trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "'"${statuses}"'"' EXIT
+  trap 'stopped 129' HUP
+  trap 'stopped 130' INT
+  trap 'stopped 143' TERM
   for ((worker = 0; worker < workers; worker++)); do
-    STATUS_FILE="${statuses}/${worker}" "${python}" -m accelerate.commands.launch \
+    TMPDIR="${statuses}" STATUS_FILE="${statuses}/${worker}" "${python}" -m accelerate.commands.launch \
       --config_file "configs/hardware/${hardware}.yaml" --num_processes "${processes}" \
       --main_process_port "${MASTER_PORT:-0}" "${words[@]}" --worker "${worker}/${workers}" &
     launches+=("$!")

@@ -8,6 +8,7 @@ is reported at the end, the others go on, and the exit code is 1.
 """
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -162,7 +163,8 @@ def report_exit() -> None:
     """
     stderr, status = sys.stderr, os.environ.get("STATUS_FILE")
     if status:
-        distributed.end_with_launcher()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which torch's launcher passes on
+        distributed.end_with_script(int(os.environ["TOP_SCRIPT"]))
     if not distributed.is_main():
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the main process says it once
     try:

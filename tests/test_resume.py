@@ -147,11 +147,20 @@ def test_ten_kills_change_no_bit_of_weights_or_tables(tmp_path, server):
     assert len(set(seen)) > 2, seen
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_script_that_is_stopped_stops_its_training(tmp_path, sign):
-    tiny = make_experiment(tmp_path, train_pairs=48, layers=([1], [2]), train={"epochs": 5000})
+TOP = "source src/shell.sh; ./train_teacher_model.sh"
+"""A script that calls one of ours, as quickstart.sh does."""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_script_that_is_stopped_stops_its_training_and_says_so_once(tmp_path, sign):
+    """Ctrl-C reaches all that the terminal started; other signals reach the top script alone."""
+    tiny = make_experiment(tmp_path, train_pairs=48, layers=([1], [2]), train={"epochs": 5000},
+                           runtime={"logging_steps": 100_000})
     assert in_process("data.preprocess", *tiny.preprocess) == 0
-    script = start("train_teacher_model.sh", tiny, "cpu")
+    words = ["bash", "-c", f'{TOP} "$@"; true', "top"]
+    log = tmp_path / "log"
+    script = start("train_teacher_model.sh", tiny, "cpu", log,
+                   words if sign == signal.SIGKILL else [])
     deadline = time.monotonic() + 120
     while not list(tiny.runs_dir.glob("tiny/teachers/*/resume/checkpoint-*")):
         assert time.monotonic() < deadline and script.poll() is None
@@ -162,5 +171,8 @@ def test_a_script_that_is_stopped_stops_its_training(tmp_path, sign):
         os.killpg(script.pid, sign)  # as the terminal does
     else:
         script.send_signal(sign)
-    script.wait(60)
+    ended = script.wait(60)
     assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert ended == (-9 if sign == signal.SIGKILL else 128 + sign)
+    assert log.read_text().count("stopped: run the same command again") == (sign != signal.SIGKILL)
+    assert "Traceback" not in log.read_text() and "Killed" not in log.read_text()

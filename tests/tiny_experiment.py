@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import unittest.mock
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,11 +176,18 @@ def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
                    **{"HARDWARE": hardware, "NPROC": "2", "WORKERS": "1", **env})
 
 
-def start(script: str, tiny: TinyExperiment, hardware: str) -> psutil.Popen:
+def start(script: str, tiny: TinyExperiment, hardware: str, log: Path | None = None,
+          words: Sequence[str] = ()) -> psutil.Popen:
     """Start one of the three scripts, as the head of a process group that Ctrl-C can reach: a shell
-    starts what it runs in the background deaf to it, and so would be the script of such a test."""
-    return psutil.Popen([f"./{script}", str(tiny.config), *tiny.folders], cwd=REPO_ROOT,
-                        env={**ENVIRONMENT, "HARDWARE": hardware, "NPROC": "2", "WORKERS": "1"},
-                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                        start_new_session=True,
-                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    starts what it runs in the background deaf to it, and so would be the script of such a test.
+
+    Args:
+        log: file that gets what is printed.
+        words: a command to start instead, which gets the script's arguments.
+    """
+    with (log or Path(os.devnull)).open("w") as output:
+        return psutil.Popen(
+            [*(words or [f"./{script}"]), str(tiny.config), *tiny.folders], cwd=REPO_ROOT,
+            env={**ENVIRONMENT, "HARDWARE": hardware, "NPROC": "2", "WORKERS": "1"},
+            stdout=output, stderr=output, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
