@@ -8,30 +8,74 @@
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from configs.errors import UserError
 from model.attention_dense import dense
-from model.attention_flex import flex
+from model.attention_flex import (
+    LEAST_HEAD_SIZE,
+    can_compile,
+    flex,
+    flex_lengths,
+    warm_up,
+)
 from model.attention_varlen import varlen
 from model.tree_attention import Layout
 
 BACKENDS = ("auto", "dense", "flex", "varlen")
 
 
-def choose_backend(asked: str, device: torch.device, softcap: float | None = None) -> str:
-    """The back end for `auto`, or the one asked for, if it can serve.
+def choose_backend(asked: str, device: torch.device, config: PreTrainedConfig) -> str:
+    """The back end for `auto`, or the one asked for, if it can serve a model of this config.
+
+    auto is flex on CUDA, where its heads are wide enough and it can be compiled; else dense.
 
     Raises:
-        UserError: unknown, or varlen with soft-capped scores (Gemma 2), which it cannot cap.
+        UserError: unknown; varlen with soft-capped scores (Gemma 2), which it cannot cap, or with
+            scores in fp32 (GPT-Neo), for which it has no kernel; flex with narrow heads.
     """
     if asked not in BACKENDS:
         raise UserError(f"attention {asked!r}: expected one of {', '.join(BACKENDS)}")
-    if asked == "varlen" and softcap is not None:
+    if asked == "varlen" and getattr(config, "attn_logit_softcapping", None) is not None:
         raise UserError("attention varlen: it cannot cap the scores as this model does (Gemma 2); "
                         "choose auto, dense or flex")
+    if asked == "varlen" and config.model_type == "gpt_neo":
+        raise UserError("attention varlen: its kernel computes in half precision, and GPT-Neo's "
+                        "scores are fp32; choose auto, dense or flex")
+    if device.type != "cuda":
+        return "dense" if asked == "auto" else asked
+    wide = head_size(config) >= LEAST_HEAD_SIZE
+    if asked == "flex" and not wide:
+        raise UserError(f"attention flex: heads of {head_size(config)}, of which its kernel needs "
+                        f"{LEAST_HEAD_SIZE}; choose auto or dense")
     if asked == "auto":
-        return "flex" if device.type == "cuda" else "dense"
+        return "flex" if wide and can_compile(device.type) else "dense"
     return asked
+
+
+def head_size(config: PreTrainedConfig) -> int:
+    """The width of an attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def compile_ahead(model: PreTrainedModel, tokens: int, device: torch.device,
+                  dtype: torch.dtype) -> None:
+    """Compile what a training with rows of at most `tokens` needs, before its first step; nothing
+    where attention is not flex on CUDA.
+
+    Args:
+        dtype: of the queries, under autocast that of autocast.
+    """
+    config = model.config
+    if device.type != "cuda" or choose_backend(model.attention, device, config) != "flex":
+        return
+    if config.model_type == "gpt_neo":
+        dtype = torch.float32
+    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
+    warm_up(flex_lengths(tokens, device.type), config.num_attention_heads,
+            getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+            head_size(config), [None, window] if window else [None],
+            getattr(config, "attn_logit_softcapping", None), device, dtype)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scaling: float,

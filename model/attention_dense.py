@@ -77,7 +77,7 @@ def _read_masks(layout: Layout, window: int | None, dtype: torch.dtype) -> list[
     if name not in layout.made:
         plan, read = _groups(layout), layout.read[0]
         ends = [block.end for group in plan for block in group.blocks]
-        counts = np.diff(np.searchsorted(read.cpu().numpy(), ends), prepend=0)
+        counts = np.diff(np.searchsorted(layout.read_of_row(), ends), prepend=0)
         rows = iter(read.split(counts.tolist()))
         layout.made[name] = [
             [mask[next(rows) - block.start]

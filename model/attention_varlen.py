@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+from configs.errors import UserError
 from model.tree_attention import PADDING, PROMPT, Layout
 
 
@@ -20,20 +21,24 @@ def varlen(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: f
     rows, heads, length, width = query.shape
     if "sequences" not in layout.made:
         layout.made["sequences"] = _sequences(layout)
-    starts, key_starts, index = layout.made["sequences"]
+    starts, key_starts, index, longest, longest_key = layout.made["sequences"]
+    if query.is_cuda and query.dtype not in (torch.bfloat16, torch.float16):
+        raise UserError(f"attention varlen: its kernel computes in half precision, not in "
+                        f"{query.dtype}; choose auto, dense or flex, or train in bf16")
     shared = heads // key.shape[1]
     flat = [tensor.transpose(1, 2).reshape(rows * length, -1, width)
             for tensor in (query, key, value)]
     key, value = (tensor[index].repeat_interleave(shared, dim=1) for tensor in flat[1:])
     kernel = varlen_attn if query.is_cuda else _one_by_one
     back = -1 if window is None else window - 1
-    out = kernel(flat[0], key, value, starts, key_starts, int(starts.diff().max()),
-                 int(key_starts.diff().max()), scale=scaling, window_size=(back, 0))
+    out = kernel(flat[0], key, value, starts, key_starts, longest, longest_key, scale=scaling,
+                 window_size=(back, 0))
     return out.view(rows, length, heads, width).transpose(1, 2)
 
 
-def _sequences(layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each sequence's queries (N + 1,) and keys (N + 1,) begin, and which tokens are keys."""
+def _sequences(layout: Layout) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    """Where each sequence's queries (N + 1,) and keys (N + 1,) begin, which tokens are keys, and
+    the most queries and keys of a sequence: made once a forward, from what the host knows."""
     device, length = layout.tree.device, layout.tree.shape[1]
     starts, key_starts, index = [], [0], []
     for row in range(len(layout.tree)):
@@ -48,7 +53,8 @@ def _sequences(layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
     starts.append(len(layout.tree) * length)
     return (*(torch.tensor(ends, dtype=torch.int32, device=device)
               for ends in (starts, key_starts)),
-            torch.from_numpy(np.concatenate(index)).to(device))
+            torch.from_numpy(np.concatenate(index)).to(device),
+            int(np.diff(starts).max()), int(np.diff(key_starts).max()))
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, starts: Tensor, key_starts: Tensor,

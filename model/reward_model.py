@@ -27,7 +27,7 @@ from model.family_attention import (
     use_tree_attention,
 )
 from model.forward_probe import check_forward, plain_rewards_of
-from model.tree_attention import Layout
+from model.tree_attention import HostLayout, Layout
 from model.truncate import check_family, truncate_config, truncated_names
 from model.weights import read_config, read_tensors, tensor_files, whole_weights
 
@@ -56,7 +56,8 @@ class RewardForward:
         self.given_hidden: Tensor | None = None  # of the forward that is going on, see trunk.py
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, tree: Tensor, branch: Tensor,
-                last_index: Tensor, hidden: Tensor | None = None) -> Tensor:
+                last_index: Tensor, hidden: Tensor | None = None,
+                host: HostLayout | None = None) -> Tensor:
         """Rewards of the responses in each row.
 
         Args:
@@ -68,12 +69,12 @@ class RewardForward:
                 where a row has fewer responses.
             hidden: (B, T, d), what enters the layer that `trunk.begin_above` names; None to begin
                 with the tokens.
+            host: what the collator knows of the rows; None to ask the tensors.
         Returns:
             (B, R) float32; 0 where last_index is -1.
         """
-        softcap = getattr(self.config, "attn_logit_softcapping", None)
-        backend = choose_backend(self.attention, input_ids.device, softcap)
-        layout = Layout(position_ids, tree, branch, last_index, backend)
+        backend = choose_backend(self.attention, input_ids.device, self.config)
+        layout = Layout(position_ids, tree, branch, last_index, backend, host)
         self.given_hidden = hidden
         states = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False,
                                  attention_mask=library_mask(self.config, layout),
@@ -184,7 +185,7 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
           last_layer_shortcut: bool) -> PreTrainedModel:
     """A model with exactly the weights `state`: the library would invent what is missing and drop
     what is left over. The family's class is called, for the Auto class takes no state."""
-    choose_backend(attention, torch.device("cpu"), getattr(config, "attn_logit_softcapping", None))
+    choose_backend(attention, torch.device("cpu"), config)
     model, info = from_folder(
         cls, None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
         attn_implementation="eager", output_loading_info=True)

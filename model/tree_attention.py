@@ -26,10 +26,26 @@ class Segment:
 
 
 @dataclass(frozen=True, eq=False)
+class HostLayout:
+    """What a collator knows of its B rows, kept on the host: asking a GPU for it stops the GPU."""
+
+    segments: list[list[Segment]]
+    """Of each row, in order."""
+    last_index: np.ndarray
+    """(B, R)"""
+    longest: int
+    """See `Layout.longest`."""
+
+    def to(self, *args, **kwargs) -> "HostLayout":
+        """Itself: it travels among tensors that are moved to a device."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
     """What the tokens of B rows are.
 
-    position_ids, tree, branch (B, T) and last_index (B, R): see `RewardForward.forward`.
+    position_ids, tree, branch (B, T), last_index (B, R) and host: see `RewardForward.forward`.
     """
 
     position_ids: Tensor
@@ -37,9 +53,12 @@ class Layout:
     branch: Tensor
     last_index: Tensor
     backend: str
+    host: HostLayout | None = None
 
     def segments(self, row: int = 0) -> list[Segment]:
         """Of a row, in order."""
+        if self.host is not None:
+            return self.host.segments[row]
         tree, branch = self.tree[row].cpu().numpy(), self.branch[row].cpu().numpy()
         changes = np.flatnonzero((np.diff(tree) != 0) | (np.diff(branch) != 0)) + 1
         bounds = [0, *changes.tolist(), len(tree)]
@@ -51,9 +70,18 @@ class Layout:
         """(B, R): last_index, and the row's last token where that is -1, so that it ascends."""
         return self.last_index.masked_fill(self.last_index < 0, self.tree.shape[1] - 1)
 
+    def read_of_row(self, row: int = 0) -> np.ndarray:
+        """(R,): `read` of a row, on the host."""
+        if self.host is None:
+            return self.read[row].cpu().numpy()
+        last = self.host.last_index[row]
+        return np.where(last < 0, self.tree.shape[1] - 1, last)
+
     @functools.cached_property
     def longest(self) -> int:
         """One more than the highest position: a window of so much hides nothing."""
+        if self.host is not None:
+            return self.host.longest
         return int(self.position_ids.max()) + 1
 
     @functools.cached_property

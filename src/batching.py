@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from data.records import left_is_chosen
 from data.tokenised import TokenisedSplit
+from model.tree_attention import HostLayout, Segment
 from src.packing import responses_of
 from src.steps import Step
 from src.trees import TreeIds, Trees, trees_of
@@ -125,8 +126,8 @@ class TreeCollator:
 
     def lay_out(self, ids: TreeIds,
                 hidden_of: HiddenOf | None = None) -> tuple[dict[str, Tensor], np.ndarray]:
-        """MODEL_INPUTS, (B, T) and (B, R), and with `hidden_of` hidden, (B, T, d); and where in the
-        rewards, flattened, each response's is, (number of responses,).
+        """MODEL_INPUTS, (B, T) and (B, R), host, and with `hidden_of` hidden, (B, T, d); and where
+        in the rewards, flattened, each response's is, (number of responses,).
 
         Positions restart after the prompt for every response, and at every tree. last_index is
         where a response's last token stands: the reward is read there, by index. A response without
@@ -164,9 +165,26 @@ class TreeCollator:
         inputs = dict(zip(MODEL_INPUTS, (*batch, torch.from_numpy(last_index)), strict=True))
         if hidden_of is not None:
             inputs["hidden"] = hidden_of(token)
+        inputs["host"] = HostLayout(
+            _segments(row, tree if self.pack else np.zeros_like(tree), branch,
+                      end - length - before, end - before, width), last_index,
+            int((start + length).max()))
         rewards = np.full(len(present), most - 1)
         rewards[present] = (row * most + branch - 1)[answer]
         return inputs, rewards
+
+
+def _segments(row: np.ndarray, tree: np.ndarray, branch: np.ndarray, start: np.ndarray,
+              end: np.ndarray, width: int) -> list[list[Segment]]:
+    """The segments of each row in order, and its padding; (S,) each."""
+    rows: list[list[Segment]] = [[] for _ in range(int(row[-1]) + 1)]
+    for number, *facts in zip(row.tolist(), *(fact.tolist() for fact in (
+            tree, branch, start, end)), strict=True):
+        rows[number].append(Segment(*facts))
+    for own in rows:
+        if own[-1].end < width:
+            own.append(Segment(PADDING, PADDING, own[-1].end, width))
+    return rows
 
 
 def _present(ids: TreeIds) -> tuple[TreeIds, np.ndarray]:

@@ -13,14 +13,17 @@ import torch
 import torch.distributed as dist
 
 from configs.errors import UserError
+from src.gpus import usable_gpus
 
 T = TypeVar("T")
 
 
 def device() -> torch.device:
-    """This process's accelerator, or the CPU."""
+    """This process's accelerator, or the CPU. UserError where GPUs are listed and not usable."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
+    if torch.cuda.device_count():
+        usable_gpus()  # says why they are not
     return torch.device("cpu")
 
 

@@ -4,6 +4,7 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"  # gloo prints one per collective
+export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}"  # rows of many lengths
 export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 
 if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; else python=python3; fi
@@ -48,7 +49,11 @@ launch_stage() {
   esac
   gpus=0
   if command -v nvidia-smi > /dev/null || command -v rocm-smi > /dev/null; then
-    gpus="$("${python}" -c 'import torch; print(torch.cuda.device_count())')"
+    if [[ "${hardware}" == cpu ]]; then
+      export CUDA_VISIBLE_DEVICES='' HIP_VISIBLE_DEVICES=''  # or some would be used all the same
+    else
+      gpus="$("${python}" -m src.gpus)" || exit "$?"
+    fi
   fi
   if [[ "${hardware}" == auto ]]; then
     case "${gpus}" in 0) hardware=cpu ;; 1) hardware=gpu ;; *) hardware=multi_gpu ;; esac
@@ -56,6 +61,11 @@ launch_stage() {
   if [[ ! -f "configs/hardware/${hardware}.yaml" ]]; then
     echo "error: HARDWARE=${hardware}: expected auto, cpu, gpu, multi_gpu, zero2 or zero3" >&2
     exit 2
+  fi
+  if [[ "${hardware}" == gpu && "${gpus}" -gt 1 ]]; then
+    # One process that sees several would spread each batch over them, without autocast.
+    export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
+    export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES%%,*}"
   fi
   local processes=1 workers=1
   case "${hardware}" in multi_gpu | zero2 | zero3) processes="${NPROC:-${gpus}}" ;; esac

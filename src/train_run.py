@@ -7,7 +7,6 @@ import functools
 import gc
 import json
 import os
-import resource
 import shutil
 import time
 from dataclasses import asdict
@@ -20,12 +19,14 @@ from transformers import PreTrainedModel
 
 from configs.owned import claim
 from configs.schema import RunConfig
+from model.attend import compile_ahead
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
 from model.trunk import freeze_below, frozen_layers
 from src import distributed
 from src.batching import PairDataset
 from src.model_card import write_model_card
+from src.peak_memory import peak_memory_mib, reset_peak
 from src.probe import probe_of
 from src.runs import (
     CURVES,
@@ -57,6 +58,7 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
         NonFiniteLossError, ReloadError: the folder keeps its checkpoints but gets no DONE.
     """
     _set_libraries_aside()
+    reset_peak()
     runtime = sweep.experiment.runtime
     base = sweep.base(run.model)
     distributed.on_main(lambda: _open_folder(run, folder))
@@ -119,6 +121,8 @@ def _train_and_save(trainer: PairTrainer, run: RunConfig, sweep: Sweep,
     the manifest). Every rank calls it."""
     checkpoint = newest_checkpoint(folder, distributed.world_size())
     started = time.monotonic()
+    compile_ahead(trainer.model, trainer.budgets[0].tokens, trainer.args.device,
+                  torch.bfloat16 if trainer.args.bf16 else torch.float32)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     log = log_lines(trainer)
@@ -212,10 +216,3 @@ def hardware(trainer: PairTrainer) -> dict[str, object]:
         "first_batch_of_rank": distributed.gather(trainer.first_batch),
         "torch": torch.__version__,
     }
-
-
-def peak_memory_mib() -> int:
-    """The most memory so far: of the GPU if there is one, otherwise of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

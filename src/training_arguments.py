@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
+from configs.errors import UserError
 from configs.schema import RunConfig, RuntimeConfig
 from src import distributed
 from src.runs import RESUME
@@ -19,7 +20,11 @@ def optimiser_steps(run: RunConfig, pairs: int) -> int:
 def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
                        pairs: int) -> TrainingArguments:
     """transformers' arguments for a run; those of our configs and the launcher's hardware."""
-    on_gpu = torch.cuda.is_available()
+    on_gpu = distributed.device().type == "cuda"
+    if on_gpu and distributed.world_size() == 1 and torch.cuda.device_count() > 1:
+        raise UserError(f"one process sees {torch.cuda.device_count()} GPUs, and would spread each "
+                        "batch over them without autocast: start the scripts, which choose, or set "
+                        "CUDA_VISIBLE_DEVICES=0")
     stopping = run.train.early_stopping_evals > 0
     steps = optimiser_steps(run, pairs)
     save_steps = max(1, round(steps * run.train.eval_frac)) if stopping else runtime.save_steps

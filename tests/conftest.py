@@ -14,6 +14,12 @@ from tests.families import save_base  # noqa: E402
 from tests.tiny_experiment import TinyExperiment, make_experiment  # noqa: E402
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Everything but the tests of GPUs is about CPUs, on a box with GPUs too."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """family -> folder of its tiny base model, made once. Read only: copy it to change it."""

@@ -23,7 +23,7 @@ IDS = TreeIds([np.array([7, 8]), np.array([9])],
 
 
 def lists(batch):
-    return {name: tensor.tolist() for name, tensor in batch.items()}
+    return {name: tensor.tolist() for name, tensor in batch.items() if name != "host"}
 
 
 def whole(split, pairs=None):
@@ -112,7 +112,7 @@ def test_rewards_are_read_at_the_last_token_even_where_it_is_the_padding_token()
 def test_tensors_have_the_types_that_the_model_takes():
     split = random_pairs(3)
     batch = TreeCollator(PAD).collate(PairDataset(split, np.ones(3)).read(*whole(split)))
-    types = {name: tensor.dtype for name, tensor in batch.items()}
+    types = {name: tensor.dtype for name, tensor in batch.items() if name != "host"}
     assert types.pop("labels") == torch.float32
     assert set(types.values()) == {torch.int64}
 
@@ -164,7 +164,7 @@ def test_human_labels_are_1_where_the_chosen_answer_is_left_and_0_elsewhere():
 def test_a_student_s_batch_holds_ids_and_weak_labels_and_no_other_column():
     split = random_pairs(3)
     batch = TreeCollator(PAD).collate(PairDataset(split, np.full(3, 0.3)).read(*whole(split)))
-    assert sorted(batch) == sorted([*MODEL_INPUTS, "left", "right", "labels", "row"])
+    assert sorted(batch) == sorted([*MODEL_INPUTS, "host", "left", "right", "labels", "row"])
 
 
 @pytest.mark.parametrize("shared", [True, False])

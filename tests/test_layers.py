@@ -19,7 +19,7 @@ LAYER_OF_SRC = {
        "length_bias reward_figures eval_sets "
        "benchmark_rows benchmark_parts benchmark_scores reward_bench rm_bench judge_benchmarks "
        "benchmark_against "
-       "number_text model_card train_arguments",
+       "number_text model_card train_arguments gpus peak_memory",
     3: "trainer probe training_arguments trunk_cache scoring text_scores score_file weak_labels "
        "pgr resumable baselines run_scores tables "
        "reward_view benchmark_source",
