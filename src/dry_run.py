@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from src.fit import memory_lines
 from src.runs import find_finished, read_json
 from src.sweep import Sweep
 
@@ -26,6 +27,7 @@ def describe(sweep: Sweep, stage: str, runs_dir: Path) -> str:
         seconds += 0 if done[run.identity] else flops / speed
         lines.append(f"{run.display_name:<52} {'done' if done[run.identity] else 'to do':<6} "
                      f"{sweep.steps(run):>7,} {tokens:>14,} {duration(flops / speed):>9}")
+    lines += memory_lines(sweep, (run for run in planned if not done[run.identity]))
     lines.append(f"to do: about {duration(seconds)} on this machine ({basis}); nothing was trained")
     return "\n".join(lines)
 

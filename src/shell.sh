@@ -56,7 +56,10 @@ launch_stage() {
     fi
   fi
   if [[ "${hardware}" == auto ]]; then
-    case "${gpus}" in 0) hardware=cpu ;; 1) hardware=gpu ;; *) hardware=multi_gpu ;; esac
+    hardware=cpu
+    if [[ "${gpus}" != 0 ]]; then  # the first kind that the stage's models fit
+      hardware="$("${python}" -m src.choose_hardware "${words[@]:2}")" || exit "$?"
+    fi
   fi
   if [[ ! -f "configs/hardware/${hardware}.yaml" ]]; then
     echo "error: HARDWARE=${hardware}: expected auto, cpu, gpu, multi_gpu, zero2 or zero3" >&2

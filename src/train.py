@@ -27,6 +27,7 @@ from configs.schema import ExperimentConfig, RunConfig, load_config  # noqa: E40
 from model.reload_check import ReloadError  # noqa: E402
 from src import distributed, runs  # noqa: E402
 from src.dry_run import describe, duration  # noqa: E402
+from src.fit import require_fit, unfinished  # noqa: E402
 from src.locks import lock  # noqa: E402
 from src.sweep import Sweep  # noqa: E402
 from src.train_arguments import parse_args  # noqa: E402
@@ -143,6 +144,9 @@ def main() -> int:
                           tuple(args.seeds))
             for run in sweep.runs(args.stage):
                 sweep.split(run.model, run.split)  # prepared for this model, or say so now
+            if not args.dry_run:
+                distributed.on_main(lambda: require_fit(sweep, unfinished(sweep, args.stage,
+                                                                          args.runs_dir)))
         except UserError:
             if worker == 0:
                 raise

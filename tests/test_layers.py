@@ -12,7 +12,7 @@ from configs.schema import REPO_ROOT
 
 PACKAGES = ("configs", "data", "model", "src")
 COMMANDS = {"eval", "data.preprocess", "data.demo", "data.chess_documents", "model.download",
-            "model.pretrain", "src.push", "src.train", "src.score_command"}
+            "model.pretrain", "src.push", "src.train", "src.choose_hardware", "src.score_command"}
 """Imported by nobody but tests."""
 LAYER_OF_SRC = {
     2: "runs locks distributed losses metrics bootstrap batching steps packing trees "
@@ -28,7 +28,7 @@ LAYER_OF_SRC = {
        "reward_report reward_tables look transfer transfer_report "
        "transfer_tables plots_transfer "
        "benchmark benchmark_report plots_benchmark "
-       "report report_findings report_sections sweep dry_run train_run evaluation one_model",
+       "report report_findings report_sections sweep fit dry_run train_run evaluation one_model",
 }
 LAYERS = {f"src.{name}": layer for layer, names in LAYER_OF_SRC.items() for name in names.split()}
 LAYERS |= dict.fromkeys(("configs.arguments", "configs.errors", "configs.owned",
