@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data.messages import BadRow, message_list, messages_in, turns
+from data.messages import BadRow, message_list, messages_in, turns, wrong_type
 from data.records import Message
 from data.serialised import parsed_list
 
@@ -82,7 +82,7 @@ def as_text(value: Any, name: str) -> str:
     if isinstance(value, float) and math.isnan(value):
         return ""
     if not isinstance(value, str):
-        raise BadRow(f"wrong type of {name}")
+        raise wrong_type(value, name)
     return value
 
 
@@ -106,7 +106,7 @@ def answer_text(value: Any, name: str) -> str:
 def number(value: Any, name: str) -> float:
     """A finite number, or a text that holds one; BadRow calls it `name`."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise BadRow(f"wrong type of {name}")
+        raise wrong_type(value, name)
     try:
         found = float(value)
     except (ValueError, OverflowError):

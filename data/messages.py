@@ -3,6 +3,7 @@
 What cannot be used raises BadRow. Knows no column and no form.
 """
 
+import datetime
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,6 +28,13 @@ _THOUGHT_TYPES = ("reasoning", "thinking", "redacted_thinking")
 class BadRow(Exception):
     """A row that cannot be used; the message is the reason it is counted under, from a small fixed
     set."""
+
+
+def wrong_type(value: Any, name: str) -> BadRow:
+    """The BadRow of a value that is of no type that is read. Dates are named: loaders make them of
+    texts that look like one."""
+    is_date = isinstance(value, (datetime.date, datetime.time, datetime.timedelta))
+    return BadRow(f"a date or time in {name}, not a text" if is_date else f"wrong type of {name}")
 
 
 def message_list(value: Any, name: str) -> list[Message]:
@@ -57,7 +65,7 @@ def _content(content: Any, name: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise BadRow(f"wrong type of {name}")
+        raise wrong_type(content, name)
     return "".join(_part_text(part, name) for part in content)
 
 

@@ -7,13 +7,10 @@ row's number is its line's. Memory does not grow with the file. Knows nothing of
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from data.raw_json import NOT_UTF8, RawRow, is_one_value, json_rows, jsonl_rows
+from data.raw_arrow import read_parquet
+from data.raw_json import RawRow, is_one_value, json_rows, jsonl_rows
 from data.raw_text import csv_rows, zip_rows
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".zip")
@@ -42,7 +39,7 @@ def read_file(path: Path, header: Sequence[str] = (),
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     _check_format(path, head)
     if path.suffix == ".parquet":
-        return _parquet_rows(path)
+        return read_parquet(path)
     if path.suffix == ".csv":
         return csv_rows(path, header, encoding)
     if path.suffix == ".zip":
@@ -50,41 +47,6 @@ def read_file(path: Path, header: Sequence[str] = (),
     if path.suffix == ".json" and is_one_value(head):
         return json_rows(path)
     return jsonl_rows(path)
-
-
-def read_saved_folder(folder: Path, split: str) -> Iterator[RawRow]:
-    """The rows of a folder written by datasets' save_to_disk; `split` where it holds several."""
-    return arrow_rows(load_saved_folder(folder, split).data.to_batches(max_chunksize=1_000))
-
-
-def load_saved_folder(folder: Path, split: str):
-    """The memory-mapped datasets.Dataset in `folder`; UserError where it is something else."""
-    import datasets
-
-    try:
-        saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise UserError(f"{folder}: not a whole folder written by datasets' save_to_disk: "
-                        f"{error}") from error
-    if isinstance(saved, datasets.DatasetDict):
-        if split not in saved:
-            raise UserError(f"{folder}: no split {split!r} in it: set hub_split in a data "
-                            f"config to one of {', '.join(saved)}")
-        saved = saved[split]
-    return saved
-
-
-def arrow_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
-    """The rows of record batches; a row with text that is not UTF-8 becomes a reason."""
-    number = 0
-    for batch in batches:
-        try:
-            rows: list[dict[str, Any] | str] = batch.to_pylist()
-        except UnicodeDecodeError:  # find the rows at fault one by one
-            rows = [_arrow_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
-        for row in rows:
-            number += 1
-            yield number, row
 
 
 def file_sha256(paths: list[Path]) -> str:
@@ -126,26 +88,3 @@ def _looks_like(found: str, head: bytes, first: bytes) -> str:
     if found in ("", "text"):
         found = "JSON" if first in (b"{", b"[") else "text"
     return f"it looks like {found}; it begins with {head[:24]!r}; give the file its right extension"
-
-
-def _parquet_rows(path: Path) -> Iterator[RawRow]:
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a whole parquet file, perhaps cut short: {error}") from error
-    return arrow_rows(_parquet_batches(path, file))
-
-
-def _parquet_batches(path: Path, file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    with file:
-        try:
-            yield from file.iter_batches(batch_size=1_000)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{path}: damaged parquet file: {error}") from error
-
-
-def _arrow_row(batch: pa.RecordBatch) -> dict[str, Any] | str:
-    try:
-        return batch.to_pylist()[0]
-    except UnicodeDecodeError:
-        return NOT_UTF8

@@ -11,7 +11,7 @@ from configs.schema import DataConfig
 from data.answers import Answers
 from data.fields import SCORED, Row, answer_text, opened, optional_text, prompt
 from data.messages import BadRow, message_list
-from data.raw_files import NOT_UTF8, RawRow
+from data.raw_json import NOT_UTF8, RawRow
 from data.row_notes import row_notes
 from data.rows import detect_form, row_to_answers
 from data.system_column import with_system

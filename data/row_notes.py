@@ -11,12 +11,16 @@ from configs.schema import DataConfig
 from data.fields import COMPARED, Row, column, is_open_transcript, lookup
 from data.messages import is_nothing, unused_parts
 from data.records import Message
+from data.serialised import parsed
 from data.system_column import READ, is_used, system_column
 
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "tools")
 """Columns beside the texts that a conversation may depend on."""
 TRUE_OR_FALSE = "an answer that is true or false, taken as that word"
 AS_LIST = "a text that is written as a list of texts, taken as it is"
+AS_JSON = "an answer in quotes, as JSON writes a text, taken as it is"
+"""So datasets' to_csv and pandas write out a column of type Json; sides that differ in it are told
+apart by their quotes."""
 _LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]""", re.DOTALL)
 OPEN_TRANSCRIPT = "a prompt that is a transcript without a last Assistant:, taken as one text"
 
@@ -39,11 +43,18 @@ def row_notes(row: Row, config: DataConfig, prompt: Sequence[Message],
         elif isinstance(value, str):
             if config.form != "lists" and _LIST_OF_TEXTS.fullmatch(value):
                 notes.add(AS_LIST)
+            elif is_json_text(value):
+                notes.add(AS_JSON)
         elif value is not None:
             notes.update(f"{part} of a message left out" for part in unused_parts(value))
     if is_open_transcript(prompt[-1]["content"]):
         notes.add(OPEN_TRANSCRIPT)
     return tuple(sorted(notes))
+
+
+def is_json_text(words: str) -> bool:
+    """Whether a text is a JSON text, quotes included."""
+    return words[:1] == words[-1:] == '"' and isinstance(parsed(words), str)
 
 
 def _spoken(row: Row, config: DataConfig, names: Sequence[str]) -> Iterator[Any]:

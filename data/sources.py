@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
-
 from configs.errors import UserError
 from configs.schema import REPO_ROOT, DataConfig
 from data.answers import Answers, grouped
@@ -24,14 +22,8 @@ from data.fixture import fixture_path
 from data.messages import BadRow
 from data.pointwise import one_side
 from data.preferences import with_names
-from data.raw_files import (
-    SUFFIXES,
-    arrow_rows,
-    file_sha256,
-    load_saved_folder,
-    read_file,
-    read_saved_folder,
-)
+from data.raw_arrow import dataset_rows, load_saved_folder, read_saved_folder
+from data.raw_files import SUFFIXES, file_sha256, read_file
 from data.raw_json import RawRow
 from data.records import Pair
 from data.rows import detect_form, row_to_answers
@@ -69,7 +61,7 @@ class Source:
 
     def _all_rows(self) -> Iterator[RawRow]:
         if self.path is None:
-            return arrow_rows(self._hub_batches())
+            return dataset_rows(self._hub_data())
         if self.path.is_dir():
             return read_saved_folder(self.path, self.hub_split)
         return read_file(self.path, self.header, self.encoding)
@@ -82,9 +74,6 @@ class Source:
             return file_sha256([Path(file["filename"]) for file in
                                 load_saved_folder(self.path, self.hub_split).cache_files])
         return file_sha256([self.path])
-
-    def _hub_batches(self) -> Iterator[pa.RecordBatch]:
-        return iter(self._hub_data().data.to_batches(max_chunksize=1_000))
 
     def _hub_data(self):
         import datasets
