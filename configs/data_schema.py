@@ -77,7 +77,7 @@ class DataConfig:
     header: tuple[str, ...] = ()
     """Column names of csv files that have none in their first line."""
     encoding: str = "utf-8"
-    """Of csv files and of text files in a zip."""
+    """Of the text in csv, json and jsonl files, and of text files in a zip."""
     form: Literal["auto", "messages", "prompt_answers", "scored_answers", "transcript", "answers",
                   "one_answer", "lists", "chess"] = "auto"
     """What a row holds. messages: chosen/rejected message lists. prompt_answers: prompt + chosen +

@@ -22,6 +22,7 @@ from configs.schema import (  # noqa: E402
 )
 from data.fields import COLUMNS  # noqa: E402
 from data.fixture import as_fixture  # noqa: E402
+from data.raw_bytes import stem_of  # noqa: E402
 
 HELP = """\
 Prepare a data set of preference pairs: read, check, drop duplicates, split by prompt into train_1,
@@ -156,7 +157,7 @@ def _base_values(options: argparse.Namespace) -> dict[str, Any]:
             print(f"described by {path.relative_to(ROOT)}")
             return dataclasses.asdict(config)
     path = Path(options.train_path or options.test_path)
-    return {"name": options.output_dir.name if options.output_dir else path.stem}
+    return {"name": options.output_dir.name if options.output_dir else stem_of(path)}
 
 
 def _find_tokenizer(name: str, chat_template: str) -> Any:

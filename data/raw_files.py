@@ -10,43 +10,61 @@ from pathlib import Path
 
 from configs.errors import UserError
 from data.raw_arrow import read_parquet
+from data.raw_bytes import (
+    PACKED,
+    checked_encoding,
+    format_of,
+    is_utf8,
+    open_bytes,
+    told,
+)
 from data.raw_json import RawRow, is_one_value, json_rows, jsonl_rows
 from data.raw_text import csv_rows, zip_rows
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".zip")
+FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".zip")
+PACKABLE = (".jsonl", ".json", ".csv")
+SUFFIXES = (*FORMATS, *(name + packed for name in PACKABLE for packed in PACKED))
 SNIFFED_BYTES = 65_536
-MAGIC = {b"PAR1": "parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip"}
+MAGIC = {b"PAR1": "parquet", b"ARROW1": "Arrow", b"PK\x03\x04": "zip",
+         b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text",
+         **{magic: kind for kind, magic in PACKED.values()}}
 
 
 def read_file(path: Path, header: Sequence[str] = (),
               encoding: str = "utf-8") -> Iterator[RawRow]:
-    """The rows of a jsonl, json, csv or parquet file, or of the text files in a zip.
+    """The rows of a jsonl, json, csv or parquet file, or of the text files in a zip; jsonl, json
+    and csv may be packed with gzip or zstd, as their endings say (.jsonl.gz).
 
     Args:
         header: column names of a csv file that has none in its first line.
-        encoding: of a csv file, and of the text files in a zip.
+        encoding: of the text in a jsonl, json or csv file, and of the text files in a zip.
     Raises:
         UserError: no such file; an unknown extension; another format than the extension says; a
             file cut short. An unreadable row is no error but a reason.
     """
-    if path.suffix not in SUFFIXES:
+    if not is_known(path):
         raise UserError(f"{path}: unknown kind of file: expected {', '.join(SUFFIXES)}, a folder "
                         "written by save_to_disk, or the id of a data set on the hub")
-    try:
-        with path.open("rb") as file:
-            head = file.read(SNIFFED_BYTES)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    _check_format(path, head)
-    if path.suffix == ".parquet":
+    kind = format_of(path)
+    if kind == ".parquet":
+        _check_format(path, _head(path))
         return read_parquet(path)
-    if path.suffix == ".csv":
-        return csv_rows(path, header, encoding)
-    if path.suffix == ".zip":
-        return zip_rows(path, encoding)
-    if path.suffix == ".json" and is_one_value(head):
-        return json_rows(path)
-    return jsonl_rows(path)
+    if kind == ".zip":
+        _check_format(path, _head(path))
+        return told(path, zip_rows(path, encoding))
+    head = _text_head(path, encoding)
+    _check_format(path, head)
+    if kind == ".csv":
+        return told(path, csv_rows(path, header, encoding))
+    if kind == ".json" and is_one_value(head):
+        return told(path, json_rows(path, encoding))
+    return told(path, jsonl_rows(path, encoding))
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file's ending is one of those that are read."""
+    kind = format_of(path)
+    return kind in (PACKABLE if path.suffix in PACKED else FORMATS)
 
 
 def file_sha256(paths: list[Path]) -> str:
@@ -59,32 +77,73 @@ def file_sha256(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def _head(path: Path) -> bytes:
+    """The first bytes of the file as it lies."""
+    try:
+        with path.open("rb") as file:
+            return file.read(SNIFFED_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _text_head(path: Path, encoding: str) -> bytes:
+    """The first bytes of a text file, unpacked and as UTF-8."""
+    head = _head(path)
+    if path.suffix in PACKED:
+        kind, magic = PACKED[path.suffix]
+        if not head.startswith(magic):
+            raise UserError(f"{path}: not a {kind} file: {_looks_like(_found(head), head)}")
+        head = next(told(path, _unpacked(path)))
+    return head if is_utf8(encoding) else head.decode(checked_encoding(encoding), "ignore").encode(
+        "utf-8", "ignore")
+
+
+def _unpacked(path: Path) -> Iterator[bytes]:
+    with open_bytes(path) as file:
+        yield file.read(SNIFFED_BYTES)
+
+
+def _found(head: bytes) -> str:
+    """The format that begins so; "" for a text."""
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
+
+
 def _check_format(path: Path, head: bytes) -> None:
-    """Raise where the first bytes of a file belong to another format than its extension."""
-    found = next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
-    first = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    """Raise where the first bytes of a file, unpacked, belong to another format than it says."""
+    found, kind = _found(head), format_of(path)
+    first = _first(head)
     if not head.strip():
         raise UserError(f"{path}: empty file: expected preference pairs")
-    if path.suffix in (".parquet", ".zip"):
-        if found != path.suffix[1:]:
-            raise UserError(f"{path}: not a {path.suffix[1:]} file: "
-                            f"{_looks_like(found, head, first)}")
+    if kind in (".parquet", ".zip"):
+        if found != kind[1:]:
+            raise UserError(f"{path}: not a {kind[1:]} file: {_looks_like(found, head)}")
         return
     if found or b"\0" in head:
         found = found or "binary"
-    elif path.suffix == ".csv":
+    elif kind == ".csv":
         found = "JSON" if first in (b"{", b"[") else ""
-    elif path.suffix == ".json":
+    elif kind == ".json":
         found = "" if first in (b"[", b"{") else "text"
     elif first == b"[":
         found = "JSON array (name it .json)"
     elif not any(line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{") for line in head.splitlines()):
         found = "text"
     if found:
-        raise UserError(f"{path}: not a {path.suffix[1:]} file: {_looks_like(found, head, first)}")
+        raise UserError(f"{path}: not a {kind[1:]} file: {_looks_like(found, head)}")
 
 
-def _looks_like(found: str, head: bytes, first: bytes) -> str:
+def _first(head: bytes) -> bytes:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+
+
+def _looks_like(found: str, head: bytes) -> str:
+    """What a file is, and what to do about it."""
     if found in ("", "text"):
-        found = "JSON" if first in (b"{", b"[") else "text"
-    return f"it looks like {found}; it begins with {head[:24]!r}; give the file its right extension"
+        found = "JSON" if _first(head) in (b"{", b"[") else "text"
+    remedy = "give the file its right extension"
+    packed = next((ending for ending, (kind, _) in PACKED.items() if kind == found), "")
+    if packed:
+        remedy += f", as in rows.jsonl{packed}"
+    elif found == "UTF-16 text":
+        remedy = "say so in a data config: encoding: utf-16"
+    return f"it looks like {found}; it begins with {head[:24]!r}; {remedy}"

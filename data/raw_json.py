@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from data.raw_bytes import is_utf8, open_bytes, open_text
 
 RawRow = tuple[int, dict[str, Any] | str]
 """Row number, and the row or the reason why it cannot be read."""
@@ -23,24 +24,26 @@ _KEY = re.compile(r'"(?:[^"\\]|\\.)*"\s*:\s*')
 _OBJECT_IN_OBJECT = re.compile(rb'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
 
 
-def jsonl_rows(path: Path) -> Iterator[RawRow]:
+def jsonl_rows(path: Path, encoding: str = "utf-8") -> Iterator[RawRow]:
     """One row a line; a row's number is its line's."""
-    with path.open("rb") as file:
+    with open_bytes(path) if is_utf8(encoding) else open_text(path, encoding, "\n") as file:
         for number, line in enumerate(file, 1):
+            if isinstance(line, str):
+                line = line.encode("utf-8", "surrogatepass")  # which are not UTF-8 again
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
                 yield number, _json_line(line)
 
 
-def json_rows(path: Path) -> Iterator[RawRow]:
+def json_rows(path: Path, encoding: str = "utf-8") -> Iterator[RawRow]:
     """The items of one JSON array, or the values of one JSON object.
 
-    Bytes that are not UTF-8 become lone surrogates, which whoever reads the texts refuses.
+    Bytes that are not of the encoding become lone surrogates, see data/raw_bytes.py.
     """
     decoder = json.JSONDecoder()
     number, position = 0, 1
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+    with open_text(path, encoding) as file:
         buffer = file.read(CHUNK_CHARS).lstrip()
         keyed, closing = buffer[0] == "{", {"{": "}", "[": "]"}[buffer[0]]
         ended = False

@@ -1,6 +1,5 @@
 """csv files, and zips of text files -> numbered raw rows, one at a time."""
 
-import codecs
 import csv
 import io
 import zipfile
@@ -9,24 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from configs.errors import UserError
+from data.raw_bytes import checked_encoding, data_errors, open_text
 from data.raw_json import RawRow
-
-
-def checked_encoding(name: str) -> str:
-    """The encoding to open a text file with; a byte order mark of UTF-8 is no text."""
-    try:
-        known = codecs.lookup(name).name
-    except LookupError as error:
-        raise UserError(f"encoding {name!r}: unknown: give one that Python knows, such as utf-8 or "
-                        "latin-1") from error
-    return "utf-8-sig" if known == "utf-8" else known
 
 
 def csv_rows(path: Path, header: Sequence[str], encoding: str) -> Iterator[RawRow]:
     """The rows of a csv file; `header` names its columns where its first line does not."""
     csv.field_size_limit(1 << 30)
-    with path.open(encoding=checked_encoding(encoding), errors="surrogateescape",
-                   newline="") as file:
+    with open_text(path, encoding) as file:
         try:
             for number, row in enumerate(csv.DictReader(file, header or None), 1):
                 yield number, {key: cell for key, cell in row.items()
@@ -40,7 +29,7 @@ def zip_rows(path: Path, encoding: str) -> Iterator[RawRow]:
 
     Numbers go on from file to file. A file called README tells about the others and has no rows.
     """
-    number = 0
+    number, encoding = 0, checked_encoding(encoding)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -48,7 +37,7 @@ def zip_rows(path: Path, encoding: str) -> Iterator[RawRow]:
                 if member.is_dir() or name.startswith((".", "README")):
                     continue
                 with archive.open(member) as raw, io.TextIOWrapper(
-                        raw, checked_encoding(encoding), errors="surrogateescape") as lines:
+                        raw, encoding, errors=data_errors(encoding)) as lines:
                     for line in lines:
                         number += 1
                         if line.strip():

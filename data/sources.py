@@ -23,7 +23,7 @@ from data.messages import BadRow
 from data.pointwise import one_side
 from data.preferences import with_names
 from data.raw_arrow import dataset_rows, load_saved_folder, read_saved_folder
-from data.raw_files import SUFFIXES, file_sha256, read_file
+from data.raw_files import file_sha256, is_known, read_file
 from data.raw_json import RawRow
 from data.records import Pair
 from data.rows import detect_form, row_to_answers
@@ -112,7 +112,7 @@ def _find(path: str, config: DataConfig) -> tuple[str, Path | None]:
     for candidate in (Path(expanded), REPO_ROOT / expanded):
         if candidate.exists():
             return candidate.name, candidate.resolve()
-    if HUB_ID.fullmatch(expanded) and Path(expanded).suffix not in SUFFIXES:
+    if HUB_ID.fullmatch(expanded) and not is_known(Path(expanded)):
         return expanded, None
     hint = f" ({config.source})" if config.source else ""
     raw_dir = ", or set RAW_DIR to the folder that holds it" if "${RAW_DIR}" in path else ""

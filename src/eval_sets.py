@@ -22,6 +22,7 @@ from data.manifest import LEFT_OUT, left_out_ids, read_manifest, split_names
 from data.named_data import named_data
 from data.pair_files import read_pairs
 from data.prepare import TokenizerSpec, prepare
+from data.raw_bytes import stem_of
 from data.records import content_hash
 from data.tokenised import TokenisedSplit, open_split
 from model.size import positions
@@ -75,7 +76,8 @@ def eval_config(name_or_file: str) -> DataConfig:
 
 
 def _file_config(file: str) -> DataConfig:
-    return DataConfig(name=Path(file).stem, files={SPLIT: str(Path(file).resolve())}, val_pairs=0)
+    path = Path(file)
+    return DataConfig(name=stem_of(path), files={SPLIT: str(path.resolve())}, val_pairs=0)
 
 
 def eval_set(name_or_file: str, tokenizers: Sequence[TokenizerSpec], longest: int, data_dir: Path,

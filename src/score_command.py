@@ -13,6 +13,7 @@ from configs.errors import UserError, run_command
 from configs.schema import DataConfig
 from data.answers import Answers
 from data.named_data import named_data
+from data.raw_bytes import stem_of
 from data.records import content_hash
 from data.response_rows import read_responses
 from data.sources import Source, find_form, open_source, read_answers
@@ -39,7 +40,7 @@ examples:
   # type a prompt and responses
   python -m src.scoring --model FOLDER --interactive
 
-DATA is jsonl, json, csv or parquet, one prompt a row:
+DATA is jsonl, json, csv (.gz and .zst too) or parquet, one prompt a row:
   {"prompt": "Why is the sky blue?", "responses": ["Rayleigh scattering.", "It is not."]}
   {"prompt": [{"role": "user", "content": "Why?"}], "response": "Because."}
   {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]}
@@ -118,7 +119,7 @@ def converse(scorer: "TextScorer") -> None:
 
 def _sources(config: DataConfig | None, data: str) -> list[Source]:
     if config is None:
-        return [open_source(data, DataConfig(name=Path(data).stem, path=data))]
+        return [open_source(data, DataConfig(name=stem_of(Path(data)), path=data))]
     if config.sources:
         raise UserError(f"--data {data}: a mixture: score its sources one by one: "
                         f"{', '.join(config.sources)}")
