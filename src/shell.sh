@@ -59,6 +59,7 @@ launch_stage() {
     hardware=cpu
     if [[ "${gpus}" != 0 ]]; then  # the first kind that the stage's models fit
       hardware="$("${python}" -m src.choose_hardware "${words[@]:2}")" || exit "$?"
+      hardware="${hardware##*$'\n'}"  # below what libraries print on standard output
     fi
   fi
   if [[ ! -f "configs/hardware/${hardware}.yaml" ]]; then
