@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from configs.errors import UserError
 from data import demo
 
 QUESTIONS = demo.build_world(0)
@@ -102,8 +103,7 @@ def test_the_command_writes_both_files_whole(tmp_path, monkeypatch, capsys):
     assert "7,920 lines" in capsys.readouterr().out
 
 
-def test_a_seed_that_is_no_number_is_refused(monkeypatch, capsys):
+def test_a_seed_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["demo.py", "--seed", "x"])
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(UserError, match="--seed: invalid int value"):
         demo.main()
-    assert end.value.code == 2 and "--seed" in capsys.readouterr().err

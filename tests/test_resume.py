@@ -1,4 +1,4 @@
-"""kill -9 at random moments, then the same commands again: the result of never having been killed.
+"""Killed at random moments, then the same commands again: the result of never having been killed.
 
 The commands run in children of a process that has imported everything, so that a kill costs a fork
 and not ten seconds of imports; each child is the head of a process group, and the group is killed.
@@ -29,6 +29,7 @@ from tests.tiny_experiment import (
 pytestmark = pytest.mark.launch
 
 KILLS = 10
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SERVER = """
 import json, os, sys, traceback
 import data.preprocess, data.prepare, data.samples, src.train, eval
@@ -97,10 +98,11 @@ def server(tmp_path):
 
 
 def outcome(tiny: TinyExperiment) -> dict[str, bytes]:
-    """What an experiment comes to: every run's weights, weak labels and scores, and every table."""
+    """What an experiment comes to: every run's weights, weak labels and scores, and every table and
+    figure."""
     found = [path for pattern in ("model.safetensors", "*.parquet", "log.jsonl")
              for path in tiny.runs_dir.rglob(pattern)]
-    found += tiny.results.glob("*.csv")
+    found += [*tiny.results.glob("*.csv"), *tiny.results.glob("figures/*.png")]
     return {str(path.relative_to(tiny.config.parent)): path.read_bytes() for path in found}
 
 
@@ -114,20 +116,32 @@ def progress(tiny: TinyExperiment) -> str:
     return "data"
 
 
-def test_ten_kills_change_no_bit_of_weights_or_tables(tmp_path, server):
+def leftovers(tiny: TinyExperiment) -> list[str]:
+    """What no finished command leaves: locks, half-written files, checkpoints to resume from."""
+    return [path.name for path in tiny.config.parent.rglob("*") if path.name == "resume" or
+            path.name.startswith(".") and path.suffix in (".lock", ".partial")]
+
+
+def written(tiny: TinyExperiment) -> dict[Path, int]:
+    """File -> when it was written."""
+    return {path: path.stat().st_mtime_ns for path in tiny.config.parent.rglob("*")
+            if path.is_file()}
+
+
+def test_ten_kills_change_no_bit_of_weights_tables_or_figures(tmp_path, server):
     first = make_experiment(
         tmp_path, rows=260, train_pairs=76, test_pairs=40, layers=([1, 2], [2]),
-        train={"epochs": 4}, runtime={"micro_batch_tokens": 256, "save_steps": 2})
+        train={"epochs": 4, "early_stopping_evals": 2, "eval_frac": 0.1},
+        runtime={"micro_batch_tokens": 256, "save_steps": 2, "logging_steps": 3})
     killed = first.copy("killed")
     seconds = server.run(first)
     expected = outcome(first)
     assert len([name for name in expected if name.endswith("safetensors")]) == 2 + 1 + 2
     assert len([name for name in expected if name.endswith("csv")]) == 6
-    stamps = {path: path.stat().st_mtime_ns for path in first.config.parent.rglob("*")
-              if path.is_file()}
+    assert len([name for name in expected if name.endswith("png")]) == 4 and not leftovers(first)
+    stamps = written(first)
     idle_seconds = server.run(first)
-    assert stamps == {path: path.stat().st_mtime_ns for path in first.config.parent.rglob("*")
-                      if path.is_file()}  # a lock comes and goes in a folder
+    assert stamps == written(first)
 
     draw = random.Random(0)
     seen, rounds = [], 0
@@ -135,7 +149,7 @@ def test_ten_kills_change_no_bit_of_weights_or_tables(tmp_path, server):
         child = server.start(killed)
         time.sleep(idle_seconds * 0.5 + draw.random() * seconds / 4)
         with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+            os.killpg(child, SIGNALS[len(seen) % len(SIGNALS)])
         if server.ended() == 0:  # it was faster: once more from the start
             assert outcome(killed) == expected
             rounds += 1
@@ -144,7 +158,7 @@ def test_ten_kills_change_no_bit_of_weights_or_tables(tmp_path, server):
         else:
             seen.append(progress(killed))
     server.run(killed)
-    assert outcome(killed) == expected
+    assert outcome(killed) == expected and not leftovers(killed)
     assert any("with a checkpoint" in where for where in seen), seen
     assert len(set(seen)) > 2, seen
 
