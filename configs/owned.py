@@ -36,8 +36,10 @@ def require_ours(folder: Path, kind: str, option: str,
                         "holds it: name a folder of its own")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{option} {folder}: is a file: name a new or empty folder")
-    if not folder.is_dir() or not any(folder.iterdir()) or kind_of(folder) == kind or (
-            kind_of(folder) is None and known(folder)):
+    if not folder.is_dir() or kind_of(folder) == kind:
+        return
+    empty = not {path.name for path in folder.iterdir()} - {MARK}
+    if not kind_of(folder) and (empty or known(folder)):  # an empty mark: its disk was full
         return
     held = kind_of(folder)
     what = f"holds {held}" if held else f"holds {_named(folder)}, which is not ours"
@@ -49,7 +51,7 @@ def claim(folder: Path, kind: str, option: str,
           known: Callable[[Path], bool] = lambda folder: False) -> None:
     """`require_ours`, and put our mark into the folder, which is made where there is none."""
     require_ours(folder, kind, option, known)
-    if kind_of(folder) is None:
+    if not kind_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARK).write_text(f"{kind}\n", encoding="utf-8")
 

@@ -6,6 +6,7 @@ A folder without a manifest that fits it is unfinished work. Knows no tokenizer 
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -36,13 +37,20 @@ LEFT_OUT = {"over_length": "longer than max_length under some tokenizer",
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block ends without an error."""
+    """A temporary path that becomes `path` if the block ends without an error.
+
+    A full disk is told by the name of `path`: what raises it when it writes, knows no name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a disk share numbers
     partial = path.with_name(f".{path.name}.{unique}.partial")
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
