@@ -52,7 +52,8 @@ from transformers import (  # noqa: E402
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint  # noqa: E402
+
+from src.runs import newest_whole, require_space  # noqa: E402
 
 IGNORED = -100
 KIND = "a model that was pre-trained here"
@@ -175,7 +176,11 @@ def pretrain(config: PretrainConfig) -> Path:
     output_dir = ROOT / config.output_dir
     require_ours(output_dir, KIND, f"pretrain/{config.name}: output_dir", _was_made_here)
     with lock(output_dir):
-        return _pretrain(config, output_dir)
+        try:
+            return _pretrain(config, output_dir)
+        except Exception:
+            require_space(output_dir.parent)
+            raise
 
 
 def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
@@ -202,7 +207,8 @@ def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
         train_dataset=data,
         data_collator=RowCollator(tokenizer.pad_token_id, after),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+    newest = newest_whole(work, 1)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     partial = output_dir.with_name(f".{output_dir.name}.partial")
     claim(partial, KIND, "the unfinished model")
     trainer.save_model(str(partial))

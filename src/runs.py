@@ -120,7 +120,12 @@ def require_space(folder: Path) -> None:
 
 
 def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
-    """The newest checkpoint under `folder`/resume that is whole, or None.
+    """The newest checkpoint of the run in `folder` that is whole, or None."""
+    return newest_whole(folder / RESUME, world_size)
+
+
+def newest_whole(checkpoints: Path, world_size: int) -> Path | None:
+    """The newest of the trainer's checkpoints in a folder that is whole, or None.
 
     The trainer's own choice is the highest number, whole or not, and it resumes silently wrong when
     the optimiser or a rank's random state is missing. Whole means: trainer_state.json (written
@@ -142,7 +147,7 @@ def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
                 and len(list(checkpoint.glob("rng_state*.pth"))) == world_size
                 and all(map(zipfile.is_zipfile, files)))  # torch.save's format, ends in an index
 
-    found = [p for p in (folder / RESUME).glob("checkpoint-*") if p.name[11:].isdigit()]
+    found = [p for p in checkpoints.glob("checkpoint-*") if p.name[11:].isdigit()]
     whole = [p for p in sorted(found, key=lambda p: int(p.name[11:])) if is_whole(p)]
     return whole[-1] if whole else None
 

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs.errors import run_command
+from model import pretrain
 from tests.tiny_experiment import TinyExperiment, make_experiment
 
 NO_MOUNTS = 77
@@ -78,12 +80,25 @@ def fill(disk: Path, free: int) -> Path:
     return filler
 
 
+def pretraining(tiny: TinyExperiment) -> list[str]:
+    """Arguments of a pre-training that writes where the experiment does."""
+    pretrain.ROOT = tiny.config.parent
+    (tiny.root / "text.txt").write_text("where does ada live ? rome .\n" * 24)
+    (tiny.root / "small.yaml").write_text(yaml.safe_dump({
+        "output_dir": "model/small", "max_length": 12, "documents": [str(tiny.root / "text.txt")],
+        "tokenizer": "words", "vocab_size": 300, "chat_template": "words.jinja",
+        "hidden_size": 16, "intermediate_size": 24, "layers": 2, "heads": 2, "epochs": 1,
+        "batch_rows": 8}))
+    return ["--config", str(tiny.root / "small.yaml")]
+
+
 def commands(tiny: TinyExperiment) -> list[tuple[str, list[str], tuple[int, ...]]]:
     """(module, arguments, bytes left when it begins) of every command that writes, in the order
     that they build on each other."""
     out, few = tiny.config.parent, (0, 60_000)
     return [
         ("data.demo", ["--output_dir", str(out / "demo")], few),
+        ("model.pretrain", pretraining(tiny), few),
         ("data.preprocess", tiny.preprocess, few),
         ("src.train", tiny.train("teachers"), (*few, 340_000)),  # the frozen layers' cache, a run
         ("src.train", tiny.train("ceilings"), few),

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from configs.errors import UserError
 from configs.schema import PretrainConfig
 from data.formatting import encode_pair, load_tokenizer
+from data.records import content_hash
 from model import pretrain
 from model.pretrain import (
     IGNORED,
@@ -183,3 +184,12 @@ def test_a_changed_config_is_trained_anew_and_not_resumed_from_the_old_one(confi
     second = AutoModelForCausalLM.from_pretrained(
         pretrain.pretrain(dataclasses.replace(config, learning_rate=5e-3)))
     assert not torch.equal(first.lm_head.weight, second.lm_head.weight)
+
+
+def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(config, root):
+    work = root / "runs" / "pretrain" / f"tiny-{content_hash(dataclasses.asdict(config), 8)}"
+    half = work / "checkpoint-1"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half")
+    folder = pretrain.pretrain(config)
+    assert (folder / "model.safetensors").is_file() and not work.exists()
