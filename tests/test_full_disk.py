@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from configs.errors import run_command
+from configs.schema import REPO_ROOT
 from model import pretrain
 from tests.tiny_experiment import TinyExperiment, make_experiment
 
@@ -96,6 +97,7 @@ def commands(tiny: TinyExperiment) -> list[tuple[str, list[str], tuple[int, ...]
     """(module, arguments, bytes left when it begins) of every command that writes, in the order
     that they build on each other."""
     out, few = tiny.config.parent, (0, 60_000)
+    benchmark = REPO_ROOT / "data" / "fixtures" / "reward_bench.jsonl"
     return [
         ("data.demo", ["--output_dir", str(out / "demo")], few),
         ("model.pretrain", pretraining(tiny), few),
@@ -107,6 +109,8 @@ def commands(tiny: TinyExperiment) -> list[tuple[str, list[str], tuple[int, ...]
         ("eval", [*tiny.evaluate(), "--transfer", str(tiny.raw)], few),
         ("eval", ["--model", "TEACHER", "--look", *tiny.folders, "--output_dir", str(out / "look")],
          few),
+        ("eval", ["--model", "TEACHER", "--data", f"reward_bench={benchmark}", "--output_dir",
+                  str(out / "benchmark")], (0,)),
         ("src.score_command", ["--model", "TEACHER", "--data", str(tiny.raw), "--out",
                                str(out / "scores.parquet"), "--best", str(out / "best.jsonl")],
          (0, 10_000)),
