@@ -6,6 +6,7 @@ A known data set is this file's values and nothing else: no data set has code of
 puzzles apart.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,9 +17,10 @@ from configs.strict_yaml import require, require_name
 class CompareConfig:
     """Which of a prompt's answers are compared, and what makes one of them better."""
 
-    rule: Literal["by_score", "by_rank", "by_id", "first_is_better"] = "by_score"
+    rule: Literal["by_score", "by_rank", "by_id", "by_grade", "first_is_better"] = "by_score"
     """by_score: the higher score. by_rank: the lower rank. by_id: the answer that the column
-    `better` names. first_is_better: the answers stand best first."""
+    `better` names. by_grade: of two answers, the one that the number in the column `better` is
+    nearer to, see grades. first_is_better: the answers stand best first."""
     scores: tuple[str, ...] = ()
     """by_score: columns (of an answer, or of the row) whose mean is the score; empty for the key
     `score` alone."""
@@ -26,8 +28,16 @@ class CompareConfig:
     """by_id: what the column `better` may call the first answer, the second, ...; a row with
     another value is a bad one. Empty: of two answers, codes that leave no doubt are recognised and
     told (0 and 1, 1 and 2, A and B, False and True, the names of their columns)."""
+    grades: tuple[float, ...] = ()
+    """by_grade: what `better` holds where the first answer is better by far, and where the second
+    is: [1, 2] or [-3, 3]. A number that does not lie between them is a bad row."""
+    threshold: float | None = None
+    """by_grade: the number that prefers neither; null for the middle of `grades`."""
+    tie_band: float = 0.0
+    """by_grade: as far from the threshold as this, or nearer, is no preference."""
     ties: tuple[str, ...] = ()
-    """by_id: what `better` may hold where none is: no preference, which is no bad row."""
+    """by_id and by_grade: what `better` may hold where none is: no preference, which is no bad
+    row."""
     votes: tuple[str, ...] = ()
     """by_id: columns that stand for `better` together, one a judge; most votes decide."""
     split_votes: Literal["none", "first"] = "none"
@@ -50,12 +60,36 @@ class CompareConfig:
                 "all")
         require(not self.scores or self.rule == "by_score",
                 f"compare: scores only enter rule by_score, not {self.rule}")
-        for name in ("names", "ties", "votes"):
+        for name in ("names", "votes"):
             require(not getattr(self, name) or self.rule == "by_id",
                     f"compare: {name} only enter rule by_id, not {self.rule}")
+        require(not self.ties or self.rule in ("by_id", "by_grade"),
+                f"compare: ties only enter rules by_id and by_grade, not {self.rule}")
+        self._check_grades()
         named = [name for names in self.names for name in names]
         require(len(set(named)) == len(named) and not set(named) & set(self.ties),
                 f"compare: names {named} and ties {list(self.ties)}: each value means one thing")
+
+    def _check_grades(self) -> None:
+        if self.rule != "by_grade":
+            require(not self.grades and self.threshold is None and not self.tie_band,
+                    "compare: grades, threshold and tie_band only enter rule by_grade, not "
+                    f"{self.rule}")
+            return
+        first, second = self.grades if len(self.grades) == 2 else (0.0, 0.0)
+        require(first != second, f"compare: grades {list(self.grades)}: rule by_grade needs two "
+                "numbers, where the first answer is better by far and where the second is: [1, 2]")
+        low, high = sorted((first, second))
+        require(self.threshold is None or low < self.threshold < high,
+                f"compare: threshold {self.threshold} must lie between the grades {first} and "
+                f"{second}")
+        require(0 <= self.tie_band < high - low, f"compare: tie_band {self.tie_band} must be at "
+                f"least 0 and less than {high - low}, from grade to grade")
+
+    @property
+    def middle(self) -> float:
+        """by_grade: the grade that prefers neither."""
+        return math.fsum(self.grades) / 2 if self.threshold is None else self.threshold
 
 
 @dataclass(frozen=True)
@@ -158,10 +192,10 @@ class DataConfig:
         require(not (self.columns and self.texts), f"{where}: give columns or texts, not both")
         require(not set(self.template) - {"prompt", "answer"}, f"{where}: template "
                 f"{', '.join(self.template)}: expected prompt and answer")
-        require(not (self.columns or self.texts) or self.compare.rule in ("by_id",
+        require(not (self.columns or self.texts) or self.compare.rule in ("by_id", "by_grade",
                                                                           "first_is_better"),
                 f"{where}: answers in columns or texts have no scores of their own: give compare "
-                "rule by_id or first_is_better")
+                "rule by_id, by_grade or first_is_better")
         require(self.ngram > 0, f"{where}: ngram {self.ngram} must be above 0")
         require(self.limit is None or self.limit > 0,
                 f"{where}: limit {self.limit} must be above 0, or null for all")

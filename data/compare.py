@@ -37,7 +37,7 @@ def compare_answers(answers: Answers, compare: CompareConfig) -> Iterator[Pair |
         found = True
         yield _pair(answers, first, second, compare.min_ratio)
     if not found:
-        yield NO_PREFERENCE if compare.rule == "by_id" else EQUAL_SCORES
+        yield NO_PREFERENCE if compare.rule in ("by_id", "by_grade") else EQUAL_SCORES
 
 
 def _comparisons(answers: Answers, take: str) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,7 @@ Keys = Mapping[str, str]
 
 COMPARED = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "answers")
 """Columns of rows that compare answers which may hold messages, or a text that holds them."""
-SCORED = ("prompt", "messages", "response", "responses")
+SCORED = ("prompt", "messages", "conversations", "response", "responses")
 """Those of rows that are only scored."""
 LISTS = ("answers", "responses")
 """Columns that hold several answers."""
@@ -43,8 +43,13 @@ def column(row: Row, name: str) -> Any:
 
 
 def lookup(row: Row, name: str, keys: Keys) -> Any:
-    """The value of our column `name`, None where there is none."""
-    return column(row, keys.get(name, name))
+    """The value of our column `name`, None where there is none.
+
+    A prompt that `keys` does not name may stand in a column `conversations`, as ShareGPT calls it.
+    """
+    value = column(row, keys.get(name, name))
+    return row.get("conversations") if value is None and name == "prompt" and (
+        name not in keys) else value
 
 
 def opened(row: Row, keys: Keys, names: Sequence[str] = COMPARED) -> Row:

@@ -16,6 +16,9 @@ _TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
 _CLAIMS = re.compile(r"""\s*(?:\[\s*\{|\{\s*(['"])(?:role|content|from|value)\1\s*:)""")
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 _READ_KEYS = {key for keys in _MESSAGE_KEYS for key in keys}
+_ALIASES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant",
+            "bard": "assistant", "bing": "assistant", "bot": "assistant", "model": "assistant"}
+"""What ShareGPT, OpenAssistant and others call the roles."""
 REFUSED_PARTS = ("tool_calls", "tool_use", "tool_result", "function_call", "image", "images",
                  "image_url", "input_image", "video", "videos", "video_url", "audio", "audios",
                  "input_audio", "file", "files")
@@ -38,7 +41,7 @@ def wrong_type(value: Any, name: str) -> BadRow:
 
 
 def message_list(value: Any, name: str) -> list[Message]:
-    """A list of messages: role and content, which may be a list of texts.
+    """A list of messages: role and content, or from and value, which may be a list of texts.
 
     Raises:
         BadRow: a message that has no text, or is more than a text (REFUSED_PARTS). What else it has
@@ -51,13 +54,22 @@ def message_list(value: Any, name: str) -> list[Message]:
         if not isinstance(message, dict):
             raise BadRow(f"wrong type of {name}")
         _refuse_parts(message, name)
-        for key in ("role", "content"):
+        keys = next((keys for keys in _MESSAGE_KEYS if message.get(keys[0]) is not None),
+                    _MESSAGE_KEYS[0])
+        for key in keys:
             if message.get(key) is None:
                 raise BadRow(f"missing key {key} in {name}")
-        if message["role"] not in ROLES:
+        role = role_of(message)
+        if role not in ROLES:
             raise BadRow("unknown role")
-        messages.append({"role": message["role"], "content": _content(message["content"], name)})
+        messages.append({"role": role, "content": _content(message[keys[1]], name)})
     return messages
+
+
+def role_of(message: Mapping[str, Any]) -> Any:
+    """The role of a message, in our words where it is one of theirs."""
+    role = next((message[key] for key, _ in _MESSAGE_KEYS if message.get(key) is not None), None)
+    return _ALIASES.get(role, role) if isinstance(role, str) else None
 
 
 def _content(content: Any, name: str) -> str:
@@ -98,7 +110,8 @@ def unused_parts(value: Any) -> Iterator[str]:
             continue
         yield from (str(key) for key, part in message.items()
                     if key not in _READ_KEYS and not is_nothing(part))
-        for part in message["content"] if isinstance(message.get("content"), list) else ():
+        content = message.get("content", message.get("value"))
+        for part in content if isinstance(content, list) else ():
             if isinstance(part, Mapping) and part.get("type") in _THOUGHT_TYPES:
                 yield part["type"]
 

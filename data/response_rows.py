@@ -26,8 +26,8 @@ def read_responses(rows: Iterator[RawRow], name: str) -> Iterator[tuple[int, Ans
     """Every row of a file: its number, and its prompt with responses or the reason why it has none.
 
     chosen and rejected in any form of preference pair; prompt + responses (a list) or response
-    (one); messages, whose last is the response. A prompt is a text or a message list, a
-    response a text or the assistant's message.
+    (one); messages, or conversations, whose last is the response. A prompt is a text or a message
+    list, a response a text or the assistant's message.
     """
     for number, row in rows:
         if isinstance(row, str):
@@ -52,8 +52,8 @@ def row_to_responses(row: Row, source: str) -> Answers:
         messages, texts = prompt(row, {}), _responses(row["responses"])
     elif row.get("response") is not None:
         messages, texts = prompt(row, {}), [answer_text(row["response"], "response")]
-    elif row.get("messages") is not None:
-        *messages, last = message_list(row["messages"], "messages") or [{"role": ""}]
+    elif (talk := row.get("messages", row.get("conversations"))) is not None:
+        *messages, last = message_list(talk, "messages") or [{"role": ""}]
         if last["role"] != "assistant":
             raise BadRow("last turn is not the assistant's")
         texts = [last["content"]]

@@ -26,7 +26,14 @@ from data.fields import (
     prompt,
     text,
 )
-from data.messages import BadRow, is_message, message_list, turns, whole_conversation
+from data.messages import (
+    BadRow,
+    is_message,
+    message_list,
+    role_of,
+    turns,
+    whole_conversation,
+)
 from data.records import Message
 from data.row_notes import row_notes
 from data.rules import answer_values
@@ -54,7 +61,7 @@ def detect_form(row: Row, keys: Keys) -> str | None:
             chosen = []  # a list that cannot be read: its rows are counted when their turn comes
         if isinstance(chosen, list):
             starts_inside = bool(chosen) and isinstance(chosen[0], dict) and (
-                chosen[0].get("role") == "assistant")
+                role_of(chosen[0]) == "assistant")
             return "prompt_answers" if starts_inside and "prompt" in present else "messages"
         if isinstance(chosen, str) and chosen.lstrip().startswith("Human:"):
             return "transcript"

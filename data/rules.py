@@ -1,4 +1,4 @@
-"""What each answer of a row is worth: the four rules of `compare`.
+"""What each answer of a row is worth: the rules of `compare`.
 
 Only the order of the values means anything, and only within their row.
 """
@@ -82,10 +82,28 @@ def _place(value: Any, compare: CompareConfig) -> int:
     return place
 
 
+def _by_grade(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:
+    """1 for the answer that the grade is nearer to than the threshold, 0 for the other; 0 for both
+    within the tie band."""
+    if len(items) != 2:
+        raise BadRow("not two answers")
+    compare, value = config.compare, need(row, "better", config.keys)
+    if optional_text({"better": value}, "better", {}) in compare.ties:
+        return [0.0, 0.0]
+    grade = number(value, "better")
+    if not min(compare.grades) <= grade <= max(compare.grades):
+        raise BadRow("better is beyond the grades")
+    beyond = round(grade - compare.middle, 9)  # 1.6 - 1.5 is not quite 0.1
+    if abs(beyond) <= compare.tie_band:
+        return [0.0, 0.0]
+    is_second = (beyond > 0) == (compare.grades[1] > compare.grades[0])
+    return [float(not is_second), float(is_second)]
+
+
 def _first_is_better(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:
     return [float(len(items) - 1 - i) for i in range(len(items))]
 
 
 _RULES: dict[str, Callable[[Row, Sequence[Any], DataConfig], list[float]]] = {
     "by_score": _by_score, "by_rank": _by_rank, "by_id": _by_id,
-    "first_is_better": _first_is_better}
+    "by_grade": _by_grade, "first_is_better": _first_is_better}

@@ -45,6 +45,10 @@ ODD_ROWS = {
     "mt_pref": {"empty side": 1, "identical sides": 1, "missing key rejected": 1},
     "nectar": {"equal scores": 1, "missing key answers": 1, "missing key rank": 1,
                "prompt has one answer": 1},
+    "alpaca_eval": {"better is beyond the grades": 1, "identical sides": 1,
+                    "missing key better": 1, "no preference": 3},
+    "dpo_en_zh": {"empty side": 1, "identical sides": 1, "missing key rejected": 1,
+                  "prompt ends with the assistant": 1, "unknown role": 1},
     "reward_bench": {"missing key chosen": 1},
     "reward_bench_2": {"empty side": 1, "missing key chosen": 1},
     "rm_bench": {"missing key rejected": 1},
@@ -203,6 +207,21 @@ def test_pandalm_prompts_leave_an_empty_input_out(prepared):
                for pair in prepared("pandalm")[1]["test"]}
     assert prompts["pandalm.jsonl:1"] == "How do I boil an egg?\n\nCase 0."
     assert prompts["pandalm.jsonl:2"] == "Name a river in France."
+
+
+def test_alpaca_eval_takes_the_answer_that_the_grade_is_nearer_to(prepared):
+    for number in range(1, 17):
+        row = raw_row("alpaca_eval", number)
+        sides = (row["output_1"], row["output_2"])
+        assert made_pairs(prepared, "alpaca_eval", number) == [
+            sides if row["preference"] < 1.5 else sides[::-1]]
+
+
+def test_conversations_of_sharegpt_keep_their_turns_and_their_system_message(prepared):
+    roles = {pair["source"]: [turn["role"] for turn in json.loads(pair["prompt"])]
+             for pairs in prepared("dpo_en_zh")[1].values() for pair in pairs}
+    assert [roles[f"dpo_en_zh.jsonl:{number}"] for number in (1, 2, 3)] == [
+        ["user"], ["user", "assistant", "user"], ["system", "user"]]
 
 
 def test_benchmarks_keep_their_subsets_and_compare_right_with_wrong(prepared):

@@ -1,0 +1,134 @@
+"""ShareGPT, graded preferences: forms that data is published in become the pairs that they mean."""
+
+import json
+import math
+import random
+
+import pytest
+
+from configs.errors import UserError
+from configs.schema import DataConfig, from_dict
+from data.response_rows import row_to_responses
+from data.sources import find_form, open_source, read_pairs
+from tests.tiny_data import write_jsonl
+
+
+def config(path, **values):
+    return from_dict(DataConfig, {"name": "test", "path": str(path), **values}, "test")
+
+
+def pairs(tmp_path, rows, **values):
+    """(roles of the prompt, its texts, chosen, rejected) of each comparison, or its reason."""
+    made = config(write_jsonl(tmp_path / "rows.jsonl", rows), **values)
+    source = open_source(made.path, made)
+    return [item if isinstance(item, str) else (
+        [turn["role"] for turn in item.prompt], [turn["content"] for turn in item.prompt],
+        item.chosen, item.rejected)
+        for _, item in read_pairs(source, find_form(source, made), made)]
+
+
+def said(role, text):
+    return {"from": role, "value": text}
+
+
+TALK = [said("human", "Hi?"), said("gpt", "Hello."), said("human", "And?")]
+EXPECTED = (["user", "assistant", "user"], ["Hi?", "Hello.", "And?"], "Good.", "Bad.")
+SHAREGPT = {
+    "one message each": {"conversations": TALK, "chosen": said("gpt", "Good."),
+                         "rejected": said("gpt", "Bad.")},
+    "lists of one": {"conversations": TALK, "chosen": [said("bot", "Good.")],
+                     "rejected": [said("chatgpt", "Bad.")]},
+    "texts": {"conversations": TALK, "chosen": "Good.", "rejected": "Bad."},
+    "whole conversations": {"chosen": [*TALK, said("gpt", "Good.")],
+                            "rejected": [*TALK, said("gpt", "Bad.")]},
+    "whole beside the question": {"conversations": TALK, "chosen": [*TALK, said("gpt", "Good.")],
+                                  "rejected": [*TALK, said("gpt", "Bad.")]},
+    "json": {"conversations": json.dumps(TALK), "chosen": json.dumps(said("gpt", "Good.")),
+             "rejected": json.dumps(said("gpt", "Bad."))},
+    "other names": {"conversations": [said("prompter", "Hi?"), said("bot", "Hello."),
+                                      said("user", "And?")],
+                    "chosen": said("assistant", "Good."), "rejected": said("model", "Bad.")},
+    "names of roles alone": {"prompt": [{"role": "human", "content": "Hi?"},
+                                        {"role": "gpt", "content": "Hello."},
+                                        {"role": "human", "content": "And?"}],
+                             "chosen": "Good.", "rejected": "Bad."},
+}
+
+
+@pytest.mark.parametrize("form", SHAREGPT)
+def test_sharegpt_rows_are_the_pairs_that_they_mean(tmp_path, form):
+    assert pairs(tmp_path, [SHAREGPT[form]]) == [EXPECTED]
+
+
+def test_a_system_message_of_sharegpt_stands_first_wherever_it_is_kept(tmp_path):
+    row = SHAREGPT["one message each"]
+    expected = (["system", *EXPECTED[0]], ["Be brief.", *EXPECTED[1]], *EXPECTED[2:])
+    assert pairs(tmp_path, [
+        {**row, "system": "Be brief."},
+        {**row, "conversations": [said("system", "Be brief."), *TALK]},
+        {**row, "system": ""}]) == [expected, expected, EXPECTED]
+
+
+def test_what_is_wrong_with_a_message_of_sharegpt_is_named_in_its_own_words(tmp_path):
+    row = SHAREGPT["one message each"]
+    assert pairs(tmp_path, [
+        row, {**row, "chosen": {"from": "gpt"}}, {**row, "chosen": said("narrator", "Good.")},
+        {**row, "conversations": []}, {**row, "chosen": said("human", "Good.")}]) == [
+        EXPECTED, "missing key value in chosen", "unknown role", "empty prompt",
+        "chosen is not one message of the assistant's"]
+
+
+def test_a_conversation_of_sharegpt_is_scored_by_its_last_message():
+    found = row_to_responses({"conversations": [*TALK, said("gpt", "Good.")]}, "f:1")
+    assert ([turn["content"] for turn in found.prompt], found.texts) == (EXPECTED[1], ("Good.",))
+
+
+GRADED = {"form": "answers", "columns": ["output_1", "output_2"],
+          "template": {"prompt": "{instruction}"}, "keys": {"better": "preference"}}
+
+
+def graded(tmp_path, given, **compare):
+    """What each grade makes of answers `one` and `two`: the chosen one, or a reason."""
+    rows = [{"instruction": f"Q {i}?", "output_1": "one", "output_2": "two", "preference": grade}
+            for i, grade in enumerate(given)]
+    return [item if isinstance(item, str) else item[2] for item in pairs(
+        tmp_path, rows, **GRADED, compare={"rule": "by_grade", **compare})]
+
+
+def test_the_answer_that_a_grade_is_nearer_to_is_chosen(tmp_path):
+    assert graded(tmp_path, [1, 1.0, "1.2", 1.499, 1.501, 1.8, 2], grades=[1, 2]) == [
+        "one"] * 4 + ["two"] * 3
+    assert graded(tmp_path, [-3, -1, 0, 2], grades=[-3, 3]) == [
+        "one", "one", "no preference", "two"]
+    assert graded(tmp_path, [0.9, 0.1], grades=[1, 0]) == ["one", "two"]
+
+
+def test_a_grade_beyond_the_scale_or_none_is_a_bad_row_and_never_an_answer(tmp_path):
+    """An older alpaca_eval writes 0 for a draw: read as below 1.5, it would prefer the first."""
+    assert graded(tmp_path, [0, 2.5, math.nan, None, "x", True], grades=[1, 2]) == [
+        "better is beyond the grades"] * 2 + [
+        "better is not a finite number", "missing key better"] + ["wrong type of better"] * 2
+    assert graded(tmp_path, [0, 0.0, 1.4], grades=[1, 2], ties=["0"]) == [
+        "no preference", "no preference", "one"]
+
+
+def test_threshold_and_tie_band_move_what_counts_as_a_preference(tmp_path):
+    rng = random.Random(3)
+    grades = [round(rng.uniform(1, 2), 2) for _ in range(300)] + [1.4, 1.6, 1.3, 1.7, 1.5]
+    for threshold, band in ((None, 0.0), (None, 0.1), (1.4, 0.0), (1.6, 0.25)):
+        middle = 150 if threshold is None else round(100 * threshold)
+        expected = ["no preference" if abs(round(100 * grade) - middle) <= round(100 * band)
+                    else "one" if 100 * grade < middle else "two" for grade in grades]
+        assert graded(tmp_path, grades, grades=[1, 2], threshold=threshold,
+                      tie_band=band) == expected
+
+
+@pytest.mark.parametrize("wrong", [
+    {"rule": "by_grade"}, {"rule": "by_grade", "grades": [1]}, {"grades": [1, 2]},
+    {"rule": "by_grade", "grades": [2, 2]}, {"rule": "by_id", "threshold": 1.5},
+    {"rule": "by_grade", "grades": [1, 2], "threshold": 2}, {"rule": "by_id", "tie_band": 0.1},
+    {"rule": "by_grade", "grades": [1, 2], "tie_band": 1}, {"rule": "by_score", "ties": ["0"]},
+    {"rule": "by_grade", "grades": [1, 2], "tie_band": -0.1}])
+def test_grades_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(UserError, match="compare: "):
+        config("x", **GRADED, compare=wrong)
