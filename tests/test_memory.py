@@ -1,5 +1,6 @@
 """Memory by formula: that of the tensors that torch holds; a stage that cannot fit is refused."""
 
+import os
 import types
 
 import pytest
@@ -12,7 +13,7 @@ from model.memory import size_of, state_gb, training_gb
 from model.reward_model import build_reward_model
 from src import choose_hardware, fit
 from tests.families import LAYERS, PAD, tiny_config
-from tests.tiny_experiment import in_process, make_experiment
+from tests.tiny_experiment import command, in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data
 
 GPU_GB = 85.0
@@ -146,3 +147,27 @@ def test_a_stage_that_does_not_fit_trains_nothing_and_a_dry_run_says_so(tmp_path
     monkeypatch.setattr(choose_hardware, "device_gb", lambda: GPU_GB)
     assert in_process("src.choose_hardware", *tiny.train("teachers")) == 0
     assert capsys.readouterr().out == "multi_gpu\n"
+
+
+STUB = """#!/bin/sh
+case "$*" in
+  *src.gpus*) echo 8 ;;
+  *src.choose_hardware*) [ -z "$REFUSED" ] || exit 2; echo "a library speaks"; echo zero2 ;;
+  *accelerate*) echo "launched $*"; echo 0 > "$STATUS_FILE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("asked", "refused", "code", "launched"), [
+    ("auto", "", 0, "zero2.yaml"), ("auto", "1", 2, ""), ("zero3", "1", 0, "zero3.yaml")])
+def test_the_script_takes_the_hardware_that_holds_the_stage(tmp_path, asked, refused, code,
+                                                            launched):
+    for name in ("python", "nvidia-smi"):
+        (tmp_path / name).write_text(STUB)
+        (tmp_path / name).chmod(0o755)
+    ended = command("bash", "-c", "set -euo pipefail; source src/shell.sh; python=$0; launch_stage "
+                    "teachers llama_3_1_8b", str(tmp_path / "python"), HARDWARE=asked,
+                    REFUSED=refused, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert ended.returncode == code, ended.stderr
+    assert ("launched" in ended.stdout) == bool(launched) and launched in ended.stdout
+    assert not launched or "--num_processes 8" in ended.stdout
