@@ -113,19 +113,21 @@ class DataConfig:
     encoding: str = "utf-8"
     """Of the text in csv, json and jsonl files, and of text files in a zip."""
     form: Literal["auto", "messages", "prompt_answers", "scored_answers", "transcript", "answers",
-                  "one_answer", "lists", "chess"] = "auto"
+                  "one_answer", "lists", "kto", "chess"] = "auto"
     """What a row holds. messages: chosen/rejected message lists. prompt_answers: prompt + chosen +
     rejected text or messages. scored_answers: prompt, two responses, two scores. transcript:
     chosen/rejected strings of `\\n\\nHuman: ... \\n\\nAssistant: ...`. answers: a prompt and
     several answers, which `compare` compares. one_answer: a prompt and one answer; rows of one
     prompt follow each other and are compared. lists: a prompt, a list of right and a list of wrong
-    answers. chess: a position, the moves of the solution, a rating."""
+    answers. kto: a prompt, a completion (or both as messages) and a label that is true or false;
+    right and wrong completions of a prompt are compared, wherever in the file its rows stand; with
+    `pointwise` each row is a record. chess: a position, the moves of the solution, a rating."""
     keys: dict[str, str] = field(default_factory=dict)
     """Our column name -> the file's: prompt, chosen, rejected, response_a, response_b, score_a,
     score_b, score_chosen, score_rejected; answers (a list), answer (the text in an item of it),
-    score, rank, better; system (a system message; a column system, system_prompt or
-    system_message that is used for nothing else need not be named, "" leaves it out); subset,
-    difficulty, id; fen, moves. `a.b` is column b inside a."""
+    score, rank, better; completion, label; system (a system message; a column system,
+    system_prompt or system_message that is used for nothing else need not be named, "" leaves it
+    out); subset, difficulty, id; fen, moves. `a.b` is column b inside a."""
     columns: tuple[str, ...] = ()
     """answers: the columns that hold one answer each, instead of the key `answers`."""
     texts: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ def compare_answers(answers: Answers, compare: CompareConfig) -> Iterator[Pair |
 
     Of answers that are merely right or wrong, two right ones or two wrong ones are no comparison.
     Otherwise two that are equally good count as EQUAL_SCORES, or NO_PREFERENCE where a column names
-    the better one.
+    the better one or all are right, or wrong.
     """
     if len(answers.texts) < 2:
         yield ONE_ANSWER
@@ -37,7 +37,8 @@ def compare_answers(answers: Answers, compare: CompareConfig) -> Iterator[Pair |
         found = True
         yield _pair(answers, first, second, compare.min_ratio)
     if not found:
-        yield NO_PREFERENCE if compare.rule in ("by_id", "by_grade") else EQUAL_SCORES
+        named = compare.rule in ("by_id", "by_grade") or _is_labelled(answers)
+        yield NO_PREFERENCE if named else EQUAL_SCORES
 
 
 def _comparisons(answers: Answers, take: str) -> Iterator[tuple[int, int]]:

@@ -15,13 +15,14 @@ from data.serialised import parsed_list
 
 COLUMNS = ("prompt", "system", "chosen", "rejected", "response_a", "response_b", "score_a",
            "score_b", "score_chosen", "score_rejected", "answers", "answer", "score", "rank",
-           "better", "subset", "difficulty", "id", "fen", "moves")
+           "better", "completion", "label", "subset", "difficulty", "id", "fen", "moves")
 """Our column names: what `keys` of a data config may map to the file's own."""
 
 Row = Mapping[str, Any]
 Keys = Mapping[str, str]
 
-COMPARED = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "answers")
+COMPARED = ("prompt", "chosen", "rejected", "response_a", "response_b", "answer", "answers",
+            "completion")
 """Columns of rows that compare answers which may hold messages, or a text that holds them."""
 SCORED = ("prompt", "messages", "conversations", "response", "responses")
 """Those of rows that are only scored."""

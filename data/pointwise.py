@@ -1,4 +1,4 @@
-"""A pair -> a pointwise record: one of its answers, labelled right or wrong, and no other side.
+"""A pair, or a labelled answer -> a pointwise record: an answer, right or wrong, and no other side.
 
 So the OpenAI repository makes a text and a label of every question: the true answer or a wrong one,
 with equal chance. The other side is ABSENT, so a record's reward is judged against 0.
@@ -7,7 +7,19 @@ with equal chance. The other side is ABSENT, so a record's reward is judged agai
 import hashlib
 from dataclasses import replace
 
+from data.answers import Answers
 from data.records import ABSENT, Pair
+
+
+def lone_answer(answers: Answers) -> Pair | str:
+    """The record of an answer that is labelled right (value 1) or wrong (0); or why there is
+    none."""
+    text, = answers.texts
+    if not text.strip():
+        return "empty side"
+    chosen, rejected = (text, ABSENT) if answers.values[0] else (ABSENT, text)
+    return Pair(answers.prompt, chosen, rejected, source=answers.source, subset=answers.subset,
+                difficulty=answers.difficulty)
 
 
 def one_side(pair: Pair) -> Pair:

@@ -39,6 +39,7 @@ from data.row_notes import row_notes
 from data.rules import answer_values
 from data.serialised import parsed_list
 from data.system_column import with_system
+from data.unpaired import has_unpaired, unpaired_parts
 
 PROMPTS_DIFFER = "prompts are not a common prefix"
 
@@ -51,7 +52,8 @@ def detect_form(row: Row, keys: Keys) -> str | None:
 
     messages: chosen and rejected are whole conversations. prompt_answers: prompt beside chosen and
     rejected. scored_answers: prompt, response_a, response_b, score_a, score_b. transcript: chosen
-    and rejected are `\\n\\nHuman: ... \\n\\nAssistant: ...` strings.
+    and rejected are `\\n\\nHuman: ... \\n\\nAssistant: ...` strings. kto: a completion and a
+    label.
     """
     present = {name for name in COLUMNS if lookup(row, name, keys) is not None}
     if {"chosen", "rejected"} <= present:
@@ -67,11 +69,13 @@ def detect_form(row: Row, keys: Keys) -> str | None:
             return "transcript"
         return "prompt_answers" if "prompt" in present else None
     scored = {"prompt", "response_a", "response_b", "score_a", "score_b"}
-    return "scored_answers" if scored <= present else None
+    if scored <= present:
+        return "scored_answers"
+    return "kto" if has_unpaired(row, keys) else None
 
 
 def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answers:
-    """The Answers in a row of the given form; of form one_answer, its one answer.
+    """The Answers in a row of the given form; of forms one_answer and kto, its one answer.
 
     Args:
         source: where the row came from, kept in the answers.
@@ -189,7 +193,7 @@ def _both_lists(row: Row, config: DataConfig) -> list[list[str]]:
 _FORMS: dict[str, Callable[[Row, DataConfig], Parts]] = {
     "messages": _messages, "transcript": _transcript, "prompt_answers": _prompt_answers,
     "scored_answers": _scored_answers, "answers": _answers, "one_answer": _one_answer,
-    "lists": _lists, "chess": puzzle_parts}
+    "lists": _lists, "kto": unpaired_parts, "chess": puzzle_parts}
 
 
 def _pair(chosen: list[Message], rejected: list[Message], row: Row, config: DataConfig) -> Parts:

@@ -20,13 +20,14 @@ from data.compare import compare_answers
 from data.fields import COLUMNS
 from data.fixture import fixture_path
 from data.messages import BadRow
-from data.pointwise import one_side
+from data.pointwise import lone_answer, one_side
 from data.preferences import with_names
 from data.raw_arrow import dataset_rows, load_saved_folder, read_saved_folder
 from data.raw_files import file_sha256, is_known, read_file
 from data.raw_json import RawRow
 from data.records import Pair
 from data.rows import detect_form, row_to_answers
+from data.unpaired import grouped_by_prompt
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 ROWS_TO_DETECT = 100
@@ -142,7 +143,8 @@ def find_form(source: Source, config: DataConfig) -> str:
     raise UserError(
         f"{source.name}: no known form: found columns {', '.join(columns) or 'none'}; expected "
         "chosen + rejected (message lists, or Human / Assistant transcripts), prompt + chosen + "
-        "rejected, or prompt + response_a + response_b + score_a + score_b. Where they have other "
+        "rejected, prompt + response_a + response_b + score_a + score_b, or prompt + completion + "
+        "label. Where they have other "
         "names, say which in a data config, keys: {prompt: question, chosen: good, ...} "
         "(data/preprocess.py: --prompt_key, --chosen_key ...)")
 
@@ -151,11 +153,14 @@ def read_answers(source: Source, form: str,
                  config: DataConfig) -> Iterator[tuple[int, Answers | str]]:
     """Every row of a source: its number, and its Answers or the reason why it has none.
 
-    Of form one_answer: every run of rows with the same prompt, with the number of its first row.
+    Of form one_answer: every run of rows with the same prompt, with the number of its first row. Of
+    form kto: all rows with the same prompt, wherever they stand; or, pointwise, each row alone.
     """
     config = with_names(config, source.raw_rows(), source.name)
     answers = _each_row(source, form, config)
-    return grouped(answers) if form == "one_answer" else answers
+    if form == "one_answer":
+        return grouped(answers)
+    return grouped_by_prompt(answers) if form == "kto" and not config.pointwise else answers
 
 
 def read_pairs(source: Source, form: str, config: DataConfig) -> Iterator[tuple[int, Pair | str]]:
@@ -164,6 +169,9 @@ def read_pairs(source: Source, form: str, config: DataConfig) -> Iterator[tuple[
     for number, answers in read_answers(source, form, config):
         if isinstance(answers, str):
             yield number, answers
+            continue
+        if form == "kto" and config.pointwise:
+            yield number, lone_answer(answers)
             continue
         for pair in compare_answers(answers, config.compare):
             if config.pointwise and isinstance(pair, Pair):

@@ -49,6 +49,11 @@ ODD_ROWS = {
                     "missing key better": 1, "no preference": 3},
     "dpo_en_zh": {"empty side": 1, "identical sides": 1, "missing key rejected": 1,
                   "prompt ends with the assistant": 1, "unknown role": 1},
+    "kto_mix": {"completion is not one message of the assistant's": 1, "no preference": 1,
+                "label is neither true nor false": 1, "missing key label": 1,
+                "prompt has one answer": 1},
+    "kto_mix_pointwise": {"completion is not one message of the assistant's": 1,
+                          "label is neither true nor false": 1, "missing key label": 1},
     "reward_bench": {"missing key chosen": 1},
     "reward_bench_2": {"empty side": 1, "missing key chosen": 1},
     "rm_bench": {"missing key rejected": 1},
@@ -116,7 +121,7 @@ def test_every_row_of_a_fixture_is_a_pair_or_counted_under_its_reason(prepared, 
     assert manifest["source"][0]["rows"] == len(rows)
     kept = {pair["source"] for pairs in splits.values() for pair in pairs}
     dropped = {row for entry in manifest["dropped"].values() for row in entry["rows"]}
-    if manifest["form"] != "one_answer" and not sum(manifest["unused"].values()):
+    if manifest["form"] not in ("one_answer", "kto") and not sum(manifest["unused"].values()):
         assert kept | dropped == {f"{fixture.name}:{number}" for number in rows}
 
 
@@ -222,6 +227,22 @@ def test_conversations_of_sharegpt_keep_their_turns_and_their_system_message(pre
              for pairs in prepared("dpo_en_zh")[1].values() for pair in pairs}
     assert [roles[f"dpo_en_zh.jsonl:{number}"] for number in (1, 2, 3)] == [
         ["user"], ["user", "assistant", "user"], ["system", "user"]]
+
+
+def test_kto_pairs_right_with_wrong_completions_wherever_they_stand(prepared):
+    first = raw_row("kto_mix", 1)["completion"][0]["content"]
+    others = {raw_row("kto_mix", number)["completion"][0]["content"] for number in (17, 18)}
+    assert made_pairs(prepared, "kto_mix", 1) == sorted(
+        (right, "Eggs are food.") for right in {first, *others} - {"Eggs are food."})
+    assert len(made_pairs(prepared, "kto_mix", 2)) == 1
+
+
+def test_kto_pointwise_labels_each_completion_as_its_row_does(prepared):
+    for number in range(1, 34):
+        row = raw_row("kto_mix", number)
+        text = row["completion"][0]["content"]
+        assert made_pairs(prepared, "kto_mix_pointwise", number) == [
+            (text, ABSENT) if row["label"] else (ABSENT, text)]
 
 
 def test_benchmarks_keep_their_subsets_and_compare_right_with_wrong(prepared):

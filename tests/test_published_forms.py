@@ -1,8 +1,9 @@
-"""ShareGPT, graded preferences: forms that data is published in become the pairs that they mean."""
+"""Forms that data is published in become the pairs that they mean: ShareGPT, grades, KTO."""
 
 import json
 import math
 import random
+import tracemalloc
 
 import pytest
 
@@ -132,3 +133,74 @@ def test_threshold_and_tie_band_move_what_counts_as_a_preference(tmp_path):
 def test_grades_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match="compare: "):
         config("x", **GRADED, compare=wrong)
+
+
+def rated(prompt, text, label):
+    return {"prompt": prompt, "completion": text, "label": label}
+
+
+def test_completions_of_a_prompt_are_compared_wherever_in_the_file_they_stand(tmp_path):
+    """Against the pairs that were taken apart, in an order that has nothing to do with them."""
+    rng = random.Random(5)
+    rows, expected = [], []
+    for i in range(400):
+        right, wrong = rng.randrange(3), rng.randrange(3)
+        rows += [rated(f"Q {i}?", f"right {i}.{k}", True) for k in range(right)]
+        rows += [rated(f"Q {i}?", f"wrong {i}.{k}", False) for k in range(wrong)]
+        expected += [(f"right {i}.{j}", f"wrong {i}.{k}") for j in range(right)
+                     for k in range(wrong)]
+    rng.shuffle(rows)
+    found = pairs(tmp_path, rows)
+    assert sorted(item[2:] for item in found if not isinstance(item, str)) == sorted(expected)
+    assert {item for item in found if isinstance(item, str)} == {
+        "no preference", "prompt has one answer"}
+
+
+COMPLETIONS = {
+    "texts": [rated("Hi?", "Good.", True), rated("Hi?", "Bad.", False)],
+    "messages": [rated(turns, [{"role": "assistant", "content": text}], label)
+                 for turns in [[{"role": "user", "content": "Hi?"}]]
+                 for text, label in (("Good.", True), ("Bad.", False))],
+    "messages beside": [{"messages": [{"role": "user", "content": "Hi?"}], "completion": text,
+                         "label": label} for text, label in (("Good.", 1), ("Bad.", 0))],
+    "messages alone": [{"messages": [{"role": "user", "content": "Hi?"},
+                                     {"role": "assistant", "content": text}], "label": label}
+                       for text, label in (("Good.", True), ("Bad.", False))],
+    "sharegpt": [{"conversations": [said("human", "Hi?")], "completion": said("gpt", text),
+                  "label": label} for text, label in (("Good.", True), ("Bad.", False))],
+    "csv": [rated("Hi?", "Good.", "True"), rated("Hi?", "Bad.", "False")],
+}
+
+
+@pytest.mark.parametrize("form", COMPLETIONS)
+def test_labelled_completions_are_recognised_paired_and_scored(tmp_path, form):
+    rows = COMPLETIONS[form]
+    assert pairs(tmp_path, rows) == [(["user"], ["Hi?"], "Good.", "Bad.")]
+    assert [row_to_responses(row, "f:1").texts for row in rows] == [("Good.",), ("Bad.",)]
+
+
+def test_pointwise_each_labelled_completion_is_a_record_of_its_own(tmp_path):
+    rows = [rated("Hi?", "Good.", True), rated("Ho?", "Bad.", False), rated("Hi?", " ", True)]
+    assert [item if isinstance(item, str) else item[2:] for item in
+            pairs(tmp_path, rows, pointwise=True)] == [("Good.", ""), ("", "Bad."), "empty side"]
+
+
+def test_a_column_called_label_makes_no_other_data_kto(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "Hi?"}], "label": 3},
+            {"prompt": "Hi?", "completion": "x", "label": "positive"}]
+    for row in rows:
+        with pytest.raises(UserError, match="no known form"):
+            pairs(tmp_path, [row])
+
+
+def test_memory_does_not_grow_with_completions_that_wait_for_each_other(tmp_path):
+    rows = [rated(f"Q {i % 1500}? {'q' * 4000}", f"{i // 1500} {'a' * 4000}", i < 1500)
+            for i in range(3000)]  # 24 MB
+    made = config(write_jsonl(tmp_path / "rows.jsonl", rows), form="kto")
+    del rows
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_pairs(open_source(made.path, made), "kto", made)) == 1500
+        assert tracemalloc.get_traced_memory()[1] < 1.5e7  # a thousand rows wait to be stored
+    finally:
+        tracemalloc.stop()
