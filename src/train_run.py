@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -120,11 +119,10 @@ def _train_and_save(trainer: PairTrainer, run: RunConfig, sweep: Sweep,
     """Train from the newest checkpoint and save: (what to hold the saved model against, the log,
     the manifest). Every rank calls it."""
     checkpoint = newest_checkpoint(folder, distributed.world_size())
-    started = time.monotonic()
     compile_ahead(trainer.model, trainer.budgets[0].tokens, trainer.args.device,
                   torch.bfloat16 if trainer.args.bf16 else torch.float32)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.monotonic() - started
+    seconds = trainer.seconds
     log = log_lines(trainer)
     facts = _facts(run, sweep, trainer, seconds)
     probe = probe_of(trainer)

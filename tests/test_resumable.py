@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
 from model.reward_model import build_reward_model
 from src.batching import PairDataset
+from src.resumable import PROGRESS
 from src.runs import newest_checkpoint
 from src.train_run import _set_libraries_aside, log_lines
 from src.trainer import build_trainer
@@ -77,6 +78,7 @@ def train(base):
             training_arguments(run, runtime, folder, PAIRS), PairDataset(split, labels, True),
             val if run.train.early_stopping_evals else None, PAD)
         if kill:
+            kill.trainer = trainer
             trainer.add_callback(kill)
             save = trainer._save_optimizer_and_scheduler
             trainer._save_optimizer_and_scheduler = lambda output: (
@@ -133,3 +135,14 @@ def test_a_checkpoint_without_the_best_one_is_passed_over(train, tmp_path):
     (newest.with_name(f"checkpoint-{best}") / "optimizer.pt").unlink()
     assert newest_checkpoint(tmp_path / "killed", 1) is None
     assert same(train(STOPPING, tmp_path / "killed"), expected)
+
+
+def test_seconds_are_those_of_every_try(train, tmp_path):
+    assert train(PLAIN, tmp_path, Kill("saved", 6)) is None
+    path = newest_checkpoint(tmp_path, 1) / "trainer_state.json"
+    state = json.loads(path.read_text())
+    assert 0 < state["stateful_callbacks"][PROGRESS]["seconds"] < 60
+    state["stateful_callbacks"][PROGRESS]["seconds"] = 1000
+    path.write_text(json.dumps(state))
+    train(PLAIN, tmp_path, last := Kill())
+    assert 1000 < last.trainer.seconds < 1060
