@@ -113,7 +113,7 @@ class DataConfig:
     encoding: str = "utf-8"
     """Of the text in csv, json and jsonl files, and of text files in a zip."""
     form: Literal["auto", "messages", "prompt_answers", "scored_answers", "transcript", "answers",
-                  "one_answer", "lists", "kto", "chess"] = "auto"
+                  "one_answer", "lists", "kto", "tree", "chess"] = "auto"
     """What a row holds. messages: chosen/rejected message lists. prompt_answers: prompt + chosen +
     rejected text or messages. scored_answers: prompt, two responses, two scores. transcript:
     chosen/rejected strings of `\\n\\nHuman: ... \\n\\nAssistant: ...`. answers: a prompt and
@@ -121,7 +121,10 @@ class DataConfig:
     prompt follow each other and are compared. lists: a prompt, a list of right and a list of wrong
     answers. kto: a prompt, a completion (or both as messages) and a label that is true or false;
     right and wrong completions of a prompt are compared, wherever in the file its rows stand; with
-    `pointwise` each row is a record. chess: a position, the moves of the solution, a rating."""
+    `pointwise` each row is a record. tree: a message tree in a row, or its messages in rows that
+    follow each other, with ranked replies: those to one message are compared, the lower rank is
+    better (`compare` may say which of them). chess: a position, the moves of the solution, a
+    rating."""
     keys: dict[str, str] = field(default_factory=dict)
     """Our column name -> the file's: prompt, chosen, rejected, response_a, response_b, score_a,
     score_b, score_chosen, score_rejected; answers (a list), answer (the text in an item of it),

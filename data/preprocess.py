@@ -87,7 +87,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         columns.add_argument(f"--{name}_key", metavar="COLUMN")
     choices = parser.add_argument_group("choices (default: the data config's)")
     choices.add_argument("--form", help="auto, messages, prompt_answers, scored_answers, "
-                                        "transcript, answers, one_answer, lists, kto or chess")
+                                        "transcript, answers, one_answer, lists, kto, tree or "
+                                        "chess")
     choices.add_argument("--limit", type=int, help="read only so many rows of each file")
     choices.add_argument("--fraction", type=float, help="share of the prompts to keep, by hash")
     choices.add_argument("--max_length", type=int, help="tokens of prompt plus one answer")

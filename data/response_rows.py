@@ -10,10 +10,12 @@ from typing import Any
 from configs.schema import DataConfig
 from data.answers import Answers
 from data.fields import SCORED, Row, answer_text, opened, optional_text, prompt
+from data.message_trees import tree_rows
 from data.messages import BadRow, message_list
 from data.raw_json import NOT_UTF8, RawRow
+from data.row_form import detect_form
 from data.row_notes import row_notes
-from data.rows import detect_form, row_to_answers
+from data.rows import row_to_answers
 from data.system_column import with_system
 
 NO_COLUMNS = "no columns to score"
@@ -26,10 +28,10 @@ def read_responses(rows: Iterator[RawRow], name: str) -> Iterator[tuple[int, Ans
     """Every row of a file: its number, and its prompt with responses or the reason why it has none.
 
     chosen and rejected in any form of preference pair; prompt + responses (a list) or response
-    (one); messages, or conversations, whose last is the response. A prompt is a text or a message
-    list, a response a text or the assistant's message.
+    (one); message trees, each message's answers; messages, or conversations, whose last is the
+    response. A prompt is a text or a message list, a response a text or the assistant's message.
     """
-    for number, row in rows:
+    for number, row in tree_rows(rows):
         if isinstance(row, str):
             yield number, row
             continue

@@ -6,14 +6,13 @@ counted. Knows nothing of files, nor of which answers are compared.
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from configs.schema import DataConfig
 from data.answers import Answers
 from data.chess_puzzles import puzzle_parts
 from data.fields import (
-    COLUMNS,
-    Keys,
     Row,
     answer_text,
     column,
@@ -30,16 +29,15 @@ from data.messages import (
     BadRow,
     is_message,
     message_list,
-    role_of,
     turns,
     whole_conversation,
 )
 from data.records import Message
 from data.row_notes import row_notes
-from data.rules import answer_values
+from data.rules import NO_SCORES, answer_values
 from data.serialised import parsed_list
 from data.system_column import with_system
-from data.unpaired import has_unpaired, unpaired_parts
+from data.unpaired import unpaired_parts
 
 PROMPTS_DIFFER = "prompts are not a common prefix"
 
@@ -47,35 +45,9 @@ Parts = tuple[list[Message], list[str], list[float], list[float]]
 """Prompt, texts, values and scores (may be empty) of Answers."""
 
 
-def detect_form(row: Row, keys: Keys) -> str | None:
-    """The form of a row of pairs, or None where it has the columns of none.
-
-    messages: chosen and rejected are whole conversations. prompt_answers: prompt beside chosen and
-    rejected. scored_answers: prompt, response_a, response_b, score_a, score_b. transcript: chosen
-    and rejected are `\\n\\nHuman: ... \\n\\nAssistant: ...` strings. kto: a completion and a
-    label.
-    """
-    present = {name for name in COLUMNS if lookup(row, name, keys) is not None}
-    if {"chosen", "rejected"} <= present:
-        try:
-            chosen = lookup(opened(row, keys), "chosen", keys)
-        except BadRow:
-            chosen = []  # a list that cannot be read: its rows are counted when their turn comes
-        if isinstance(chosen, list):
-            starts_inside = bool(chosen) and isinstance(chosen[0], dict) and (
-                role_of(chosen[0]) == "assistant")
-            return "prompt_answers" if starts_inside and "prompt" in present else "messages"
-        if isinstance(chosen, str) and chosen.lstrip().startswith("Human:"):
-            return "transcript"
-        return "prompt_answers" if "prompt" in present else None
-    scored = {"prompt", "response_a", "response_b", "score_a", "score_b"}
-    if scored <= present:
-        return "scored_answers"
-    return "kto" if has_unpaired(row, keys) else None
-
-
 def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answers:
-    """The Answers in a row of the given form; of forms one_answer and kto, its one answer.
+    """The Answers in a row of the given form; of forms one_answer and kto, its one answer; of form
+    tree, those of a row that tree_rows has made.
 
     Args:
         source: where the row came from, kept in the answers.
@@ -155,6 +127,13 @@ def _answers(row: Row, config: DataConfig) -> Parts:
     return messages, texts, values, values if config.compare.rule == "by_score" else []
 
 
+def _replies(row: Row, config: DataConfig) -> Parts:
+    """The ranked replies to a message, as data.message_trees.tree_rows gives them."""
+    if len(row["answers"]) < 2 <= len(row["responses"]):
+        raise BadRow(NO_SCORES)
+    return _answers(row, replace(config, keys={}))
+
+
 def _own_answer(item: Any, config: DataConfig) -> Any:
     """The answer in an item of a list of answers: of a record its column `answer`."""
     is_record = isinstance(item, Mapping) and ("answer" in config.keys or not is_message(item))
@@ -193,7 +172,8 @@ def _both_lists(row: Row, config: DataConfig) -> list[list[str]]:
 _FORMS: dict[str, Callable[[Row, DataConfig], Parts]] = {
     "messages": _messages, "transcript": _transcript, "prompt_answers": _prompt_answers,
     "scored_answers": _scored_answers, "answers": _answers, "one_answer": _one_answer,
-    "lists": _lists, "kto": unpaired_parts, "chess": puzzle_parts}
+    "lists": _lists, "kto": unpaired_parts, "tree": _replies,
+    "chess": puzzle_parts}
 
 
 def _pair(chosen: list[Message], rejected: list[Message], row: Row, config: DataConfig) -> Parts:

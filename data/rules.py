@@ -13,6 +13,7 @@ from configs.schema import DataConfig
 from data.fields import NO_SCORE, Row, column, need, number, optional_text
 from data.messages import BadRow
 
+DELETED = "deleted message"
 EQUAL_SCORES = "equal scores"
 IDENTICAL_SIDES = "identical sides"
 NO_PREFERENCE = "no preference"
@@ -20,7 +21,8 @@ NO_SCORES = "no score"
 ONE_ANSWER = "prompt has one answer"
 TOO_CLOSE = "scores too close"
 TIE = -1
-HARMLESS = (EQUAL_SCORES, IDENTICAL_SIDES, NO_PREFERENCE, NO_SCORES, ONE_ANSWER, TOO_CLOSE)
+HARMLESS = (DELETED, EQUAL_SCORES, IDENTICAL_SIDES, NO_PREFERENCE, NO_SCORES, ONE_ANSWER,
+            TOO_CLOSE)
 """Reasons that say nothing against the source: such rows are counted but are not bad rows."""
 
 

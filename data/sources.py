@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from configs.errors import UserError
@@ -19,6 +19,7 @@ from data.answers import Answers, grouped
 from data.compare import compare_answers
 from data.fields import COLUMNS
 from data.fixture import fixture_path
+from data.message_trees import tree_rows
 from data.messages import BadRow
 from data.pointwise import lone_answer, one_side
 from data.preferences import with_names
@@ -26,7 +27,8 @@ from data.raw_arrow import dataset_rows, load_saved_folder, read_saved_folder
 from data.raw_files import file_sha256, is_known, read_file
 from data.raw_json import RawRow
 from data.records import Pair
-from data.rows import detect_form, row_to_answers
+from data.row_form import detect_form
+from data.rows import row_to_answers
 from data.unpaired import grouped_by_prompt
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -157,6 +159,8 @@ def read_answers(source: Source, form: str,
     form kto: all rows with the same prompt, wherever they stand; or, pointwise, each row alone.
     """
     config = with_names(config, source.raw_rows(), source.name)
+    if form == "tree":
+        config = replace(config, compare=replace(config.compare, rule="by_rank"))
     answers = _each_row(source, form, config)
     if form == "one_answer":
         return grouped(answers)
@@ -181,7 +185,8 @@ def read_pairs(source: Source, form: str, config: DataConfig) -> Iterator[tuple[
 
 def _each_row(source: Source, form: str,
               config: DataConfig) -> Iterator[tuple[int, Answers | str]]:
-    for number, row in source.raw_rows():
+    rows = source.raw_rows()
+    for number, row in tree_rows(rows) if form == "tree" else rows:
         if isinstance(row, str):
             yield number, row
             continue

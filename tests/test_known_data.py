@@ -54,6 +54,8 @@ ODD_ROWS = {
                 "prompt has one answer": 1},
     "kto_mix_pointwise": {"completion is not one message of the assistant's": 1,
                           "label is neither true nor false": 1, "missing key label": 1},
+    "oasst1": {"no score": 1, "prompt has one answer": 2,
+               "the message that it replies to is not there": 1},
     "reward_bench": {"missing key chosen": 1},
     "reward_bench_2": {"empty side": 1, "missing key chosen": 1},
     "rm_bench": {"missing key rejected": 1},
@@ -121,7 +123,8 @@ def test_every_row_of_a_fixture_is_a_pair_or_counted_under_its_reason(prepared, 
     assert manifest["source"][0]["rows"] == len(rows)
     kept = {pair["source"] for pairs in splits.values() for pair in pairs}
     dropped = {row for entry in manifest["dropped"].values() for row in entry["rows"]}
-    if manifest["form"] not in ("one_answer", "kto") and not sum(manifest["unused"].values()):
+    grouped = manifest["form"] in ("one_answer", "kto", "tree")
+    if not grouped and not sum(manifest["unused"].values()):
         assert kept | dropped == {f"{fixture.name}:{number}" for number in rows}
 
 
@@ -243,6 +246,18 @@ def test_kto_pointwise_labels_each_completion_as_its_row_does(prepared):
         text = row["completion"][0]["content"]
         assert made_pairs(prepared, "kto_mix_pointwise", number) == [
             (text, ABSENT) if row["label"] else (ABSENT, text)]
+
+
+def test_openassistant_s_replies_to_one_message_are_compared_by_rank(prepared):
+    rows = [json.loads(line) for line in fixture_of("oasst1").read_text().splitlines()]
+    for number, asked in enumerate(rows, 1):
+        ranks = {row["rank"]: row["text"] for row in rows
+                 if row["parent_id"] == asked["message_id"] and row["rank"] is not None}
+        expected = [(ranks[i], ranks[j]) for i in ranks for j in ranks if i < j]
+        assert made_pairs(prepared, "oasst1", number) == sorted(expected)
+    prompts = {pair["prompt"] for pairs in prepared("oasst1")[1].values() for pair in pairs}
+    assert {tuple(turn["role"] for turn in json.loads(prompt)) for prompt in prompts} == {
+        ("user",), ("user", "assistant", "user")}
 
 
 def test_benchmarks_keep_their_subsets_and_compare_right_with_wrong(prepared):

@@ -1,4 +1,5 @@
-"""Forms that data is published in become the pairs that they mean: ShareGPT, grades, KTO."""
+"""Forms that data is published in become the pairs that they mean: ShareGPT, grades, KTO,
+trees."""
 
 import json
 import math
@@ -9,7 +10,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import DataConfig, from_dict
-from data.response_rows import row_to_responses
+from data.response_rows import read_responses, row_to_responses
 from data.sources import find_form, open_source, read_pairs
 from tests.tiny_data import write_jsonl
 
@@ -204,3 +205,105 @@ def test_memory_does_not_grow_with_completions_that_wait_for_each_other(tmp_path
         assert tracemalloc.get_traced_memory()[1] < 1.5e7  # a thousand rows wait to be stored
     finally:
         tracemalloc.stop()
+
+
+def random_tree(rng, size):
+    """(id, parent, role, text, rank) of `size` messages: each replies to an earlier one, and the
+    replies to one message are ranked, some of them to nobody's mind."""
+    messages = [("m0", None, "prompter", "t0", None)]
+    replies = {}
+    for i in range(1, size):
+        parent = rng.randrange(i)
+        role = "assistant" if messages[parent][2] == "prompter" else "prompter"
+        rank = replies.get(parent, 0) if role == "assistant" and rng.random() < 0.9 else None
+        replies[parent] = replies.get(parent, 0) + 1
+        messages.append((f"m{i}", f"m{parent}", role, f"t{i}", rank))
+    return messages
+
+
+def flat(messages, tree="m0"):
+    return [{"message_id": own, "parent_id": parent, "message_tree_id": tree, "role": role,
+             "text": text, "rank": rank, "lang": "en"}
+            for own, parent, role, text, rank in messages]
+
+
+def nested(messages):
+    records = {own: {"message_id": own, "role": role, "text": text, "rank": rank, "lang": "en",
+                     "replies": []} for own, _, role, text, rank in messages}
+    for own, parent, *_ in messages[1:]:
+        records[parent]["replies"].append(records[own])
+    return {"message_tree_id": "m0", "tree_state": "ready", "prompt": records["m0"]}
+
+
+def expected_of(messages):
+    """The pairs of a tree by its definition: every two ranked replies to one message of a person's,
+    under all that was said before."""
+    by_id = {message[0]: message for message in messages}
+    found = []
+    for own, _, role, _, _ in messages:
+        said_before, at = [], own
+        while at is not None:
+            said_before.insert(0, by_id[at][3])
+            at = by_id[at][1]
+        ranked = [(rank, text) for _, parent, _, text, rank in messages
+                  if role == "prompter" and parent == own and rank is not None]
+        found += [(said_before, better[1], worse[1]) for better in ranked for worse in ranked
+                  if better[0] < worse[0]]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_two_ranked_replies_to_one_message_of_a_tree_are_a_pair(tmp_path, seed):
+    rng = random.Random(seed)
+    messages = random_tree(rng, 120)
+    rows = flat(messages)
+    rng.shuffle(rows)
+    for given in (rows, [nested(messages)]):
+        found = pairs(tmp_path, given)
+        assert sorted(item[1:] for item in found if not isinstance(item, str)) == (
+            expected_of(messages))
+        assert {item for item in found if isinstance(item, str)} <= {
+            "no score", "prompt has one answer"}
+
+
+def test_trees_of_one_file_are_kept_apart(tmp_path):
+    trees = [random_tree(random.Random(seed), 30) for seed in range(6)]
+    rows = [row for i, messages in enumerate(trees) for row in flat(messages, f"tree {i}")]
+    found = [item[1:] for item in pairs(tmp_path, rows) if not isinstance(item, str)]
+    assert sorted(found) == sorted(pair for messages in trees for pair in expected_of(messages))
+
+
+@pytest.mark.parametrize("form", ["flat", "nested"])
+def test_a_tree_is_read_to_any_depth(tmp_path, form):
+    depth = 601 if form == "flat" else 401  # of JSON itself Python reads no deeper than 490
+    messages = [("m0", None, "prompter", "t0", None)]
+    for i in range(1, depth):
+        messages.append((f"m{i}", f"m{i - 1}", "assistant" if i % 2 else "prompter", f"t{i}", None))
+    last = messages[-1][0]
+    messages += [("a", last, "assistant", "Good.", 0), ("b", last, "assistant", "Bad.", 1)]
+    found = pairs(tmp_path, flat(messages) if form == "flat" else [nested(messages)])
+    (pair,) = [item for item in found if not isinstance(item, str)]
+    assert (len(pair[1]), *pair[2:]) == (depth, "Good.", "Bad.")
+
+
+def test_what_a_tree_loses_is_counted_by_reason_and_takes_what_hangs_below(tmp_path):
+    rows = flat([("m0", None, "prompter", "t0", None), ("m1", "m0", "assistant", "good", 0),
+                 ("m2", "m0", "assistant", "bad", 1), ("m3", "m0", "assistant", "gone", 2),
+                 ("m4", "m3", "prompter", "below", None), ("m5", "lost", "assistant", "x", 0),
+                 ("m6", "m0", "assistant", None, 3), ("m7", "m0", "narrator", "y", None),
+                 ("m8", "m1", "assistant", "again", 0)])
+    rows[3]["deleted"] = True
+    assert sorted(pairs(tmp_path, rows), key=str) == sorted([
+        (["user"], ["t0"], "good", "bad"), "deleted message", "missing key text", "unknown role",
+        "prompt ends with the assistant", "the message that it replies to is not there"], key=str)
+
+
+def test_answers_of_a_tree_are_scored_in_their_places():
+    messages = random_tree(random.Random(1), 40)
+    rows = list(enumerate(flat(messages), 1))
+    found = {item.row_id: item for _, item in read_responses(iter(rows), "f")
+             if not isinstance(item, str)}
+    assert found["m0"].texts == tuple(
+        text for _, parent, _, text, _ in messages if parent == "m0")
+    assert {text for item in found.values() for text in item.texts} == {
+        text for _, _, role, text, _ in messages if role == "assistant"}
