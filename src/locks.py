@@ -1,13 +1,17 @@
 """One launch at a time in a folder or at a file, and nothing left over of one that was killed."""
 
 import fcntl
-import glob
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+PARTIAL = re.compile(r"\.\d+(-[0-9a-f]{8})?\.partial$")
+"""How the names of data.manifest.atomic_path end, and ended before two machines could share a disk.
+"""
 
 
 def quiet(text: str) -> None:
@@ -25,8 +29,7 @@ def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
     path = folder.with_name(f".{folder.name}.lock")
     with _locked(path, lambda: tell(f"{folder.name}: another launch is at work on it, waiting")):
         try:
-            for partial in folder.parent.glob(f".{glob.escape(folder.name)}.*-*.partial"):
-                partial.unlink()
+            _remove_partials(folder.parent, folder.name)
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -34,8 +37,16 @@ def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
 
 def clear_partials(folder: Path) -> None:
     """Remove what a killed holder of its lock had half-written in `folder`, which must be ours."""
-    for partial in (*folder.glob(".*.*-*.partial"), *folder.glob("figures/.*.*-*.partial")):
-        partial.unlink()
+    _remove_partials(folder)
+    _remove_partials(folder / "figures")
+
+
+def _remove_partials(folder: Path, name: str | None = None) -> None:
+    """Those of the file called `name`, or of all."""
+    for path in folder.glob(".*.partial"):
+        target, found = PARTIAL.subn("", path.name)
+        if found and name in (None, target.removeprefix(".")):
+            path.unlink()
 
 
 def _locked(path: Path, tell: Callable[[], None]) -> IO:

@@ -39,8 +39,8 @@ def test_many_that_come_and_go_are_never_at_work_together(tmp_path, monkeypatch)
 
 def test_what_a_killed_holder_had_half_written_is_removed_and_nothing_else(tmp_path):
     ours = tmp_path / "scores.csv"
-    strangers = [".scores.csv.partial", ".scores.csv.1.partial", "scores.csv.1-2.partial",
-                 ".other.1.partial"]
+    strangers = [".scores.csv.partial", ".scores.csv.old.partial", "scores.csv.1.partial",
+                 ".scores.csv.gz.1-abcdef01.partial"]
     for name in strangers:
         (tmp_path / name).write_text("mine")
     killed = os.fork()
@@ -57,7 +57,8 @@ def test_what_a_killed_holder_had_half_written_is_removed_and_nothing_else(tmp_p
 
 def test_a_folder_s_partial_files_are_removed_by_who_fills_it(tmp_path):
     (tmp_path / "figures").mkdir()
-    for name in (".meta.json.12-ab.partial", "figures/.scores.png.12-ab.partial", "meta.json"):
+    for name in (".meta.json.12-abcdef01.partial", "figures/.scores.png.7-abcdef01.partial",
+                 ".scores.csv.12.partial", "meta.json"):
         (tmp_path / name).write_text("half")
     clear_partials(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["figures", "meta.json"]
