@@ -67,7 +67,8 @@ def run_config(task: Task) -> RunConfig:
     """One epoch with the peers' batch, optimiser and schedule."""
     return RunConfig(
         experiment="benchmark", role="teacher", name="benchmark", model=str(task.model), base="",
-        kept=(), data="", data_hash="", tokenizer="", split="train_1", labels="ground_truth",
-        teacher="", method=MethodConfig("ground_truth", loss="hard_bt"), seed=task.seed,
+        kept=(), data="benchmark", data_hash="", tokenizer="", split="train_1",
+        labels="ground_truth", teacher="", method=MethodConfig("ground_truth", loss="hard_bt"),
+        seed=task.seed,
         train=TrainConfig(epochs=1, batch_pairs=task.batch_pairs, learning_rate=LEARNING_RATE,
                           schedule="constant", lr_warmup_frac=0.0, weight_decay=0.0))
