@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from configs.errors import UserError
 from configs.schema import DataConfig
+from data.class_label import meaning
 from data.fields import column, optional_text
 from data.messages import BadRow
 from data.raw_json import RawRow
@@ -67,7 +68,7 @@ def _values(rows: Iterator[RawRow], config: DataConfig) -> Counter[str]:
             if column(row, name) is None:
                 continue
             try:
-                value = optional_text({"better": column(row, name)}, "better", {})
+                value = optional_text({"better": meaning(column(row, name))}, "better", {})
             except BadRow:
                 continue
             if value in found or len(found) < MOST_VALUES:

@@ -7,6 +7,7 @@ file.
 import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
+from data.class_label import Label
 from data.raw_json import NOT_UTF8, RawRow
 
 ROWS_A_BATCH = 1_000
@@ -63,7 +65,7 @@ def arrow_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[RawRow]:
     for batch in batches:
         if decoders is None:
             decoders = {field.name: decode for field in batch.schema
-                        if (decode := _decoder(field.type))}
+                        if (decode := _decoder(field.type))} | _labels(batch.schema)
         for row in _rows(batch):
             number += 1
             if isinstance(row, dict):
@@ -96,6 +98,19 @@ def _decoder(kind: pa.DataType) -> Decoder | None:
     if any(is_list(kind) for is_list in _LISTS):
         return _of_list(_decoder(kind.value_type))
     return None
+
+
+def _labels(schema: pa.Schema) -> dict[str, Decoder]:
+    """Column -> what names its classes, of the ClassLabel columns that datasets notes in a schema.
+    """
+    try:
+        noted = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = {name: kind["names"] for name, kind in noted.items()
+                 if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+    return {name: partial(Label.of, names=classes) for name, classes in names.items()
+            if schema.get_field_index(name) >= 0 and pa.types.is_integer(schema.field(name).type)}
 
 
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,

@@ -10,6 +10,7 @@ from typing import Any
 
 from configs.data_schema import CompareConfig
 from configs.schema import DataConfig
+from data.class_label import meaning
 from data.fields import NO_SCORE, Row, column, need, number, optional_text
 from data.messages import BadRow
 
@@ -74,14 +75,18 @@ def _by_id(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:
 
 
 def _place(value: Any, compare: CompareConfig) -> int:
-    """Which answer a value of `better` names; TIE for one that says that none is better."""
-    written = optional_text({"better": value}, "better", {})
-    if written in compare.ties:
-        return TIE
-    place = next((i for i, known in enumerate(compare.names) if written in known), None)
-    if place is None:
-        raise BadRow("better names no answer and no tie")
-    return place
+    """Which answer a value of `better` names; TIE for one that says that none is better.
+
+    The label of a class is known by its name, or else by its number.
+    """
+    for each in (meaning(value), value):
+        written = optional_text({"better": each}, "better", {})
+        if written in compare.ties:
+            return TIE
+        for place, known in enumerate(compare.names):
+            if written in known:
+                return place
+    raise BadRow("better names no answer and no tie")
 
 
 def _by_grade(row: Row, items: Sequence[Any], config: DataConfig) -> list[float]:

@@ -12,6 +12,7 @@ from typing import Any
 from configs.errors import UserError
 from configs.schema import DataConfig
 from data.answers import Answers, grouped
+from data.class_label import meaning
 from data.fields import Row, answer_text, lookup, need, prompt
 from data.messages import BadRow, message_list, messages_in
 from data.records import Message, content_hash
@@ -26,7 +27,7 @@ def has_unpaired(row: Row, keys: dict[str, str]) -> bool:
     label = lookup(row, "label", keys)
     if lookup(row, "completion", keys) is None:
         return isinstance(label, bool) and row.get("messages") is not None
-    return str(label).lower() in LABELS and (
+    return str(meaning(label)).lower() in LABELS and (
         lookup(row, "prompt", keys) is not None or row.get("messages") is not None)
 
 
@@ -36,7 +37,7 @@ def unpaired_parts(row: Row,
 
     The answer is the completion, or where there is none the last of the messages.
     """
-    value = LABELS.get(str(need(row, "label", config.keys)).lower())
+    value = LABELS.get(str(meaning(need(row, "label", config.keys))).lower())
     if value is None:
         raise BadRow("label is neither true nor false")
     messages = _question(row, config)

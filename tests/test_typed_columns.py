@@ -2,6 +2,7 @@
 
 import datetime
 import uuid
+from dataclasses import replace
 from decimal import Decimal
 
 import datasets
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Json, LargeList, List, Sequence, Value
 
+from configs.data_schema import CompareConfig
 from configs.errors import UserError
 from configs.schema import DataConfig
 from data.row_notes import AS_JSON
@@ -128,6 +130,39 @@ def test_every_type_of_datasets_is_read_as_jsonl_would_hold_it(tmp_path, way):
     assert {name: value for name, value in second.items() if value is not None} == {
         name: value for name, value in data.with_format(None).data.slice(1).to_pylist()[0].items()
         if value is not None}
+
+
+@both_ways
+def test_classes_mean_what_they_are_called_and_not_their_numbers(tmp_path, way):
+    """Whoever makes classes of names sorts them: 0 need not be the first answer."""
+    rows = [{"prompt": f"Q {i}?", "new": "new", "base": "base", "better": name}
+            for i, name in enumerate(("new", "base", "new"))]
+    data = datasets.Dataset.from_list(rows).class_encode_column("better")
+    assert data["better"][:] == [1, 0, 1]
+    path = stored(data, tmp_path, way)
+    config = DataConfig(name="test", path=str(path), form="answers", columns=("new", "base"),
+                        compare=CompareConfig(rule="by_id"))
+    numbers = replace(config, compare=replace(config.compare, names=(("1",), ("0",))))
+    names = replace(config, compare=replace(config.compare, names=(("new",), ("base",))))
+    for each in (config, numbers, names):
+        found = read_pairs(open_source(str(path), each), "answers", each)
+        assert [pair.chosen for _, pair in found] == ["new", "base", "new"]
+
+
+def test_labels_of_completions_are_read_by_the_names_of_their_classes(tmp_path):
+    for classes, expected in ((["true", "false"], ("good", "bad")),
+                              (["false", "true"], ("bad", "good")),
+                              (["good", "bad"], "label is neither true nor false")):
+        features = Features({"prompt": Value("string"), "completion": Value("string"),
+                             "label": ClassLabel(names=classes)})
+        rows = [{"prompt": "Q?", "completion": text, "label": i}
+                for i, text in enumerate(("good", "bad"))]
+        path = tmp_path / "rows.parquet"
+        datasets.Dataset.from_list(rows, features=features).to_parquet(str(path))
+        config = DataConfig(name="test", path=str(path), form="kto")
+        found = [item if isinstance(item, str) else (item.chosen, item.rejected)
+                 for _, item in read_pairs(open_source(str(path), config), "kto", config)]
+        assert found == [expected] * (2 if isinstance(expected, str) else 1)
 
 
 def test_types_of_other_writers_of_parquet_are_read_as_jsonl_would_hold_them(tmp_path):
