@@ -86,7 +86,7 @@ def test_a_csv_of_a_json_column_is_told_where_its_quotes_are_in_the_answers(tmp_
     source = open_source(config.path, config)
     assert [pair.chosen for _, pair in read_pairs(source, "prompt_answers", config)] == [
         '"good"', '"fine"', "7"]
-    assert source.notes == {AS_JSON: 2}
+    assert source.notes == {AS_JSON.format("chosen"): 2}
 
 
 TURN = {"role": "user", "content": "Hi"}
