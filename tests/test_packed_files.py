@@ -90,7 +90,8 @@ def test_an_archive_that_is_cut_short_is_one_clear_line(tmp_path, packing, endin
     ("rows.parquet.gz", gzip.compress(b"PAR1"), "unknown kind of file.*jsonl.gz"),
     ("rows.gz", gzip.compress(LINES.encode()), "unknown kind of file.*jsonl.gz"),
     ("rows.jsonl", LINES.encode("utf-16"), "looks like UTF-16 text.*encoding: utf-16"),
-    ("rows.csv", PLAIN[".csv"].encode("utf-16"), "looks like UTF-16 text.*encoding: utf-16")])
+    ("rows.csv", PLAIN[".csv"].encode("utf-16"), "looks like UTF-16 text.*encoding: utf-16")],
+    ids=range(9))
 def test_advice_on_a_file_of_another_kind_is_what_helps(tmp_path, name, data, advice):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=advice):
@@ -98,7 +99,8 @@ def test_advice_on_a_file_of_another_kind_is_what_helps(tmp_path, name, data, ad
 
 
 @pytest.mark.parametrize(("data", "advice"), [
-    (LINES.encode("utf-16-le"), "BOM.*utf-16-le"), (LINES.encode("utf-16")[:-1], "truncated")])
+    (LINES.encode("utf-16-le"), "BOM.*utf-16-le"), (LINES.encode("utf-16")[:-1], "truncated")],
+    ids=["no mark", "cut short"])
 def test_a_text_that_is_not_of_its_declared_encoding_is_one_clear_line(tmp_path, data, advice):
     (tmp_path / "rows.jsonl").write_bytes(data)
     with pytest.raises(UserError, match=f"not readable in the encoding.*{advice}"):
