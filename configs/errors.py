@@ -3,15 +3,67 @@
 Knows nothing of data, models or training: any file may import it.
 """
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EXIT_USER_ERROR = 2
+PATH_ERRORS = {
+    errno.ENAMETOOLONG: "too long for a path", errno.EEXIST: "is a file where a folder is meant",
+    errno.ENOTDIR: "a part of this path is a file where a folder is meant",
+    errno.EISDIR: "is a folder where a file is meant", errno.EACCES: "may not be read or written",
+    errno.EPERM: "may not be read or written", errno.EROFS: "is on a disk that cannot be written",
+    errno.ELOOP: "its links lead in a circle"}
+"""What the file system answers to a path that a person gave, and what that means."""
+MOST_CHARS = 1_500
+"""Of the line that tells an error: a value in it may be as long as a file."""
 
 
 class UserError(ValueError):
     """A mistake in config, data or arguments; in one line the value, expectation, the remedy."""
+
+
+@contextmanager
+def reading(what: object, remedy: str) -> Iterator[None]:
+    """Around the few lines in which a library takes a person's file: whatever it raises there is
+    about that file, and becomes a UserError.
+
+    Libraries check little of what they read, and raise what Python does on the way: TypeError,
+    KeyError, ZeroDivisionError, even AssertionError. Keep code of our own out of the block.
+
+    Args:
+        what: the file, or the part of it.
+        remedy: what to do about it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: not readable ({type(error).__name__}: {error}): "
+                        f"{remedy}") from error
+
+
+def _told(error: OSError) -> str:
+    """What a person can do about what the file system answers; empty where that is unknown."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (f"no space left writing {error.filename or 'a file'}: free some and run the same "
+                "command again, finished work is kept")
+    if error.errno in PATH_ERRORS and error.filename is not None:
+        return f"{error.filename}: {PATH_ERRORS[error.errno]}: give another path"
+    return ""
+
+
+def one_line(error: Exception | str) -> str:
+    """What an error says, in a line that any terminal can print; the middle of a long one is left
+    out."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    if len(line) > MOST_CHARS:
+        line = f"{line[:MOST_CHARS // 2]} [...] {line[-MOST_CHARS // 3:]}"
+    return line
 
 
 def run_command(main: Callable[[], int | None]) -> None:
@@ -28,13 +80,13 @@ def run_command(main: Callable[[], int | None]) -> None:
     except UserError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except OSError as error:
-        if debug or error.errno not in (28, 122):  # ENOSPC, EDQUOT
+        told = _told(error)
+        if debug or not told:
             raise
-        print(f"error: no space left writing {error.filename or 'a file'}: free some and run the "
-              "same command again, finished work is kept", file=sys.stderr)
+        print(f"error: {one_line(told)}", file=sys.stderr)
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("stopped: run the same command again to go on from here", file=sys.stderr)

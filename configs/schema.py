@@ -16,6 +16,8 @@ from data.records import content_hash
 
 RUN_FORMAT = 1
 """Raise it when code changes what a run's folder holds or means: older ones are then not reused."""
+MOST_EPOCHS = 1_000
+"""Above it a number of epochs is a slip of the pen: a dry run alone would not come to an end."""
 CONFIG_ROOT = Path(__file__).resolve().parent
 REPO_ROOT = CONFIG_ROOT.parent
 T = TypeVar("T")
@@ -143,7 +145,8 @@ class TrainConfig:
     rounds them."""
 
     def __post_init__(self):
-        require(self.epochs > 0, f"train: epochs {self.epochs} must be above 0")
+        require(0 < self.epochs <= MOST_EPOCHS, f"train: epochs {self.epochs} must be above 0, and "
+                f"at most {MOST_EPOCHS:,}")
         require(self.batch_pairs > 0, f"train: batch_pairs {self.batch_pairs} must be above 0")
         require(self.learning_rate is None or self.learning_rate > 0,
                 f"train: learning_rate {self.learning_rate} must be above 0")
@@ -203,8 +206,8 @@ class EvalConfig:
 
     def __post_init__(self):
         require(0 <= self.pgr_floor < 1, f"eval: pgr_floor {self.pgr_floor} must lie in [0, 1)")
-        require(self.bootstrap_samples >= 100,
-                f"eval: bootstrap_samples {self.bootstrap_samples} must be at least 100")
+        require(100 <= self.bootstrap_samples <= 1_000_000, f"eval: bootstrap_samples "
+                f"{self.bootstrap_samples} must be at least 100, and at most 1,000,000")
         require(0 < self.level < 1, f"eval: level {self.level} must lie in (0, 1)")
 
 
@@ -278,6 +281,14 @@ class PretrainConfig:
         for name in ("max_length", "layers", "heads", "epochs", "batch_rows", "learning_rate"):
             require(getattr(self, name) > 0, f"pretrain/{self.name}: {name} {getattr(self, name)} "
                     "must be above 0")
+        require(self.epochs <= MOST_EPOCHS, f"pretrain/{self.name}: epochs {self.epochs} must be "
+                f"at most {MOST_EPOCHS:,}")
+        for name in ("max_length", "layers", "heads", "batch_rows", "vocab_size", "hidden_size",
+                     "intermediate_size"):
+            require(getattr(self, name) <= 1 << 20, f"pretrain/{self.name}: {name} "
+                    f"{getattr(self, name)} must be at most {1 << 20:,}")
+        require(0 <= self.seed < 2**32, f"pretrain/{self.name}: seed {self.seed} must lie in "
+                "[0, 2^32)")
         require(self.vocab_size >= 256, f"pretrain/{self.name}: vocab_size {self.vocab_size} must "
                 "be at least 256, one for each byte")
         require(self.hidden_size % (2 * self.heads) == 0, f"pretrain/{self.name}: hidden_size "

@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 from configs.pretrained import from_folder
 from configs.schema import CONFIG_ROOT
 from data.records import Message
@@ -26,6 +26,9 @@ PAD_TOKENS = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|PAD_T
 """Tokens to pad with, best first, where the tokenizer's own will not do."""
 NEVER_PRODUCED = "\u00ff"
 """Byte 0xFF in a byte-level vocabulary: no UTF-8 text contains that byte."""
+TEMPLATE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+                   ValueError)
+"""What Python raises on the way through a template that adds a text to a number, say."""
 FIXED_DATE = "{%- macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 """In front of a template that writes today's date (Llama 3.2): ids must not depend on the day, and
 scores not on the day they are asked for. The date is that template's own where it knows none."""
@@ -69,8 +72,8 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
         tokenizer.chat_template = FIXED_DATE + tokenizer.chat_template
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "left"
-    _set_pad_token(tokenizer, folder)
     _require_answers(tokenizer, folder)
+    _set_pad_token(tokenizer, folder)
     return tokenizer
 
 
@@ -91,7 +94,8 @@ def read_template(name: str) -> str:
     """The text of a Jinja file in configs/templates, or of a path."""
     for candidate in (CONFIG_ROOT / "templates" / name, Path(name)):
         if candidate.is_file():
-            return candidate.read_text(encoding="utf-8")
+            with reading(candidate, "write it as UTF-8 text"):
+                return candidate.read_text(encoding="utf-8")
     known = ", ".join(sorted(p.name for p in (CONFIG_ROOT / "templates").glob("*.jinja")))
     raise UserError(f"no chat template {name!r}: expected one of {known} in configs/templates")
 
@@ -168,8 +172,8 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False,
                                              add_generation_prompt=generation)
-    except jinja2.TemplateError as error:
-        raise TemplateRefusal(str(error)) from error
+    except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
+        raise TemplateRefusal(f"{error}" or type(error).__name__) from error
 
 
 def _common_length(head: TokenIds, whole: Sequence[TokenIds]) -> int:

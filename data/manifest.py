@@ -41,6 +41,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     A full disk is told by the name of `path`: what raises it when it writes, knows no name.
     """
+    if not path.name or path.is_dir():
+        raise UserError(f"{path}: is a folder: name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a disk share numbers
     partial = path.with_name(f".{path.name}.{unique}.partial")
@@ -97,11 +99,25 @@ def read_manifest(processed_dir: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{processed_dir}: no prepared data (no {MANIFEST}): {remedy}") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a whole manifest: {remedy}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or (
+            not _is_sound(manifest)):
         raise UserError(f"{path}: not a manifest of format {FORMAT}: {remedy}")
     return manifest
+
+
+def _is_sound(manifest: dict[str, Any]) -> bool:
+    """Whether the parts that others look into are what they look for."""
+    def holds(value: Any, key: str, kind: type) -> bool:
+        return isinstance(value, dict) and isinstance(value.get(key), kind)
+
+    return (all(holds(manifest, key, dict) for key in ("splits", "tokenizers", "config"))
+            and all(holds(manifest, key, str) for key in ("name", "data_hash"))
+            and all(holds(split, "sha256", str) for split in manifest["splits"].values())
+            and all(holds(entry, "parts", dict) for entry in manifest["tokenizers"].values())
+            and all(holds(manifest[reason], "pair_ids", list) for reason in LEFT_OUT
+                    if reason in manifest))
 
 
 def write_manifest(processed_dir: Path, manifest: dict[str, Any]) -> None:

@@ -63,6 +63,9 @@ def json_rows(path: Path, encoding: str = "utf-8") -> Iterator[RawRow]:
                 ended = not more
                 buffer += more
                 continue
+            except (ValueError, RecursionError) as error:  # long integers; lists in lists in lists
+                raise UserError(f"{path}: not readable as JSON after item {number}: "
+                                f"{error}") from error
             number += 1
             yield number, value if isinstance(value, dict) else NOT_OBJECT
 
@@ -87,7 +90,7 @@ def _json_line(line: bytes) -> dict[str, Any] | str:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
         return NOT_UTF8
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # an integer may be too long for Python
         return NOT_JSON
     return value if isinstance(value, dict) else NOT_OBJECT
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.arguments import Parser, told_early  # noqa: E402
-from configs.errors import UserError, run_command  # noqa: E402
+from configs.errors import UserError, reading, run_command  # noqa: E402
 from configs.owned import CHECKPOINT, MARK, claim, clear, require_ours  # noqa: E402
 from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
 from data.records import content_hash  # noqa: E402
@@ -75,17 +75,25 @@ def source_path(path: str) -> Path:
 def documents_of(config: PretrainConfig) -> Iterator[tuple[str, str] | str]:
     """Every document: plain text, or (prompt as JSON messages, answer) of a prepared pair."""
     for path in map(source_path, config.documents):
-        with path.open(encoding="utf-8") as lines:
-            yield from (line.rstrip("\n") for line in lines)
+        with reading(path, "expected UTF-8 text, a document a line"):
+            lines = path.read_text(encoding="utf-8").split("\n")
+        yield from (lines if lines[-1] else lines[:-1])
     for path in map(source_path, config.books):
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            yield from json.loads(text)
-        else:  # without Project Gutenberg's header and licence
+        with reading(path, "expected UTF-8 text, or a JSON list of texts"):
+            text = path.read_text(encoding="utf-8")
+            stories = json.loads(text) if path.suffix == ".json" else []
+            if not isinstance(stories, list) or not all(isinstance(s, str) for s in stories):
+                raise ValueError("no list of texts")
+        yield from stories
+        if path.suffix != ".json":  # without Project Gutenberg's header and licence
             body = GUTENBERG.search(text)
             yield from re.split(r"\n\s*\n", body[1] if body else text)
     for path in map(source_path, config.pairs):
-        for pair in pq.read_table(path, columns=["prompt", "chosen", "rejected"]).to_pylist():
+        with reading(path, "expected the pairs/<split>.parquet of prepared data"):
+            pairs = pq.read_table(path, columns=["prompt", "chosen", "rejected"]).to_pylist()
+            for pair in pairs:
+                json.loads(pair["prompt"])
+        for pair in pairs:
             yield pair["prompt"], pair["chosen"]
             yield pair["prompt"], pair["rejected"]
 
@@ -106,18 +114,22 @@ def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
     text = (item if isinstance(item, str) else item[1] for item in documents_of(config))
     tokenizer.train_from_iterator(text, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="right", **SPECIAL)
-    fast.chat_template = (CONFIG_ROOT / "templates" / config.chat_template).read_text("utf-8")
+    template = CONFIG_ROOT / "templates" / config.chat_template
+    with reading(template, f"pretrain/{config.name}: chat_template is a file of configs/templates"):
+        fast.chat_template = template.read_text(encoding="utf-8")
     return fast
 
 
 def token_rows(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """Rows of at most max_length token ids: documents, or blocks of joined documents."""
-    documents = (
+    documents = [
         tokenizer.bos_token + item + tokenizer.eos_token if isinstance(item, str) else
         tokenizer.apply_chat_template(
             [*json.loads(item[0]), {"role": "assistant", "content": item[1]}], tokenize=False)
-        for item in documents_of(config))
-    rows = tokenizer(list(documents), add_special_tokens=False).input_ids
+        for item in documents_of(config)]
+    if not documents:
+        raise UserError(f"pretrain/{config.name}: no text in any of its documents, books and pairs")
+    rows = tokenizer(documents, add_special_tokens=False).input_ids
     if not config.packed:
         return [ids[: config.max_length] for ids in rows]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(config.seed)).tolist()
@@ -185,11 +197,11 @@ def pretrain(config: PretrainConfig) -> Path:
 
 def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
     work = ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(asdict(config), 8)}"
-    claim(work, "checkpoints of a pre-training", "pre-training",
-          lambda folder: any(folder.glob("checkpoint-*")))
     tokenizer = train_tokenizer(config)
     after = _mark(config, tokenizer)
     rows = token_rows(config, tokenizer)
+    claim(work, "checkpoints of a pre-training", "pre-training",
+          lambda folder: any(folder.glob("checkpoint-*")))
     model = build_model(config, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens in the vocabulary, "
           f"{len(rows):,} rows of {sum(map(len, rows)):,} tokens")

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 from configs.pretrained import from_folder
 from model.attend import choose_backend
 from model.family_attention import (
@@ -186,9 +186,10 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
     """A model with exactly the weights `state`: the library would invent what is missing and drop
     what is left over. The family's class is called, for the Auto class takes no state."""
     choose_backend(attention, torch.device("cpu"), config)
-    model, info = from_folder(
-        cls, None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
-        attn_implementation="eager", output_loading_info=True)
+    with reading(f"{where}/config.json", "no model can be made of it: fetch or train it again"):
+        model, info = from_folder(
+            cls, None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
+            attn_implementation="eager", output_loading_info=True)
     wanted, names = set(model.state_dict()), set(state)
     misfits = {"missing": wanted - names, "unknown": names - wanted,
                "of another shape": {str(key[0]) for key in info["mismatched_keys"]}}

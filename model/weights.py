@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.integrations import deepspeed
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 from configs.pretrained import from_folder
 
 WHOLE_FILE_BYTES = 1 << 30
@@ -33,11 +33,14 @@ def read_config(folder: Path) -> PreTrainedConfig:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json, so not a Hugging Face checkpoint; "
                         "`python model/download.py --model NAME` fetches a base model")
-    try:
-        return from_folder(AutoConfig, folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json: not readable as a model's config ({error}); "
-                        "fetch or train the model again") from error
+    with reading(f"{folder}/config.json", "no model's config: fetch or train the model again"):
+        config = from_folder(AutoConfig, folder)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise UserError(f"{folder}/config.json: quantised weights ({method}), which are not read "
+                        "here: name the model that they were made from, or save it dequantised")
+    return config
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
@@ -48,12 +51,11 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        try:
+        with reading(index, "not an index of shards: fetch the model again"):
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{index}: not readable as an index of shards; fetch the model "
-                            "again") from error
-        files = sorted({folder / shard for shard in shards.values()})
+            files = sorted({folder / shard for shard in shards.values()})
+            if any(file.parent != folder for file in files):
+                raise ValueError("a shard that lies elsewhere")
     else:
         files = [folder / "model.safetensors"]
     held = {name: file for file in files for name in _names_in(file)}

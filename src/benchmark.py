@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pandas.api.typing import NAType
 from tqdm import tqdm
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 from configs.owned import claim
 from configs.schema import DataConfig
 from configs.strict_yaml import require_name
@@ -141,16 +141,14 @@ def evaluate_scores(path: Path, data: str | None, name: str, results_dir: Path,
 def _read_scores(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"--scores {path}: no such file")
-    try:
+    with reading(f"--scores {path}", "expected parquet or csv with row, id, subset, response, "
+                 "value, reward"):
         table = (pd.read_csv(path, converters={"reward": _reward}) if path.suffix == ".csv" else
                  pq.read_table(path).to_pandas(types_mapper=pd.ArrowDtype))
         _require_numbers(table)
         table["reward"] = table["reward"].to_numpy(float, na_value=np.nan)
         table = table.astype({"reward": float, "value": float, "row": int, "response": int})
         return table.assign(subset=table["subset"].fillna(ALL_ROWS), id=table["id"].fillna(""))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--scores {path}: not readable as a table of rewards ({error}): expected "
-                        "parquet or csv with row, id, subset, response, value, reward") from error
 
 
 def _reward(cell: str) -> float | NAType:

@@ -33,6 +33,7 @@ STYLE = {
     "grid.color": FAINT, "grid.linewidth": 0.6, "xtick.color": QUIET, "ytick.color": QUIET,
     "xtick.labelcolor": INK, "ytick.labelcolor": INK, "xtick.labelsize": 8, "ytick.labelsize": 8,
     "text.color": INK, "legend.frameon": False, "legend.fontsize": 8, "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # a `$` in a name is a `$`
     "svg.hashsalt": "weak-to-strong", "figure.facecolor": "white",
 }
 

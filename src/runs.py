@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any | None:
     """The file's value, or None where there is no file or not a whole one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -92,8 +92,8 @@ def is_done(folder: Path, identity: str) -> bool:
     done = read_json(folder / DONE)
     if not isinstance(done, dict) or done.get("identity") != identity:
         return False
-    files = done.get("files") or {}
-    return WEIGHTS in files and all(
+    files = done.get("files")
+    return isinstance(files, dict) and WEIGHTS in files and all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
         for name, size in files.items() if name != CARD)
 

@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import transformers  # noqa: E402
 from accelerate.utils.memory import clear_device_cache  # noqa: E402
 
-from configs.errors import EXIT_USER_ERROR, UserError, run_command  # noqa: E402
+from configs.errors import EXIT_USER_ERROR, UserError, one_line, run_command  # noqa: E402
 from configs.schema import ExperimentConfig, RunConfig, load_config  # noqa: E402
 from model.reload_check import ReloadError  # noqa: E402
 from src import distributed, runs  # noqa: E402
@@ -97,7 +97,7 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int,
                     raise  # the other processes may not have failed, and would wait for this one
                 traceback.print_exc()
             failed.append((run.display_name, without_frames(error)))
-            say(f"{title}: FAILED, {reason_of(error)}")
+            say(f"{title}: FAILED, {one_line(error)}")
             clear_device_cache(garbage_collection=True)  # what the next run needs
         else:
             trained += new
@@ -116,16 +116,11 @@ def without_frames(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
-def reason_of(error: Exception) -> str:
-    """The error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def report_failures(failed: list[tuple[str, Exception]]) -> int:
     """A line on stderr for each reason with the runs it cost; the exit code."""
     runs_of: dict[str, list[str]] = {}
     for name, error in failed:
-        runs_of.setdefault(reason_of(error), []).append(name)
+        runs_of.setdefault(one_line(error), []).append(name)
     for reason, names in runs_of.items():
         print(f"failed: {', '.join(names)}: {reason}", file=sys.stderr)
     if failed and all(isinstance(error, UserError) for _, error in failed):

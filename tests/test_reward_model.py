@@ -296,7 +296,7 @@ def test_a_missing_shard_and_a_broken_index_are_refused(base, tmp_path):
     with pytest.raises(UserError, match="lists nowhere"):
         build(tmp_path)
     index.write_text("{")
-    with pytest.raises(UserError, match="not readable as an index"):
+    with pytest.raises(UserError, match="not an index of shards"):
         build(tmp_path)
 
 
