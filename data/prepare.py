@@ -99,7 +99,7 @@ def _is_prepared(folder: Path) -> bool:
     """Whether a folder without a mark is one that was prepared before there were marks."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and {"splits", "tokenizers", "config"} <= set(manifest)
 

@@ -55,7 +55,8 @@ def checked_encoding(name: str) -> str:
     """The encoding to open a text file with; a byte order mark of UTF-8 is no text."""
     try:
         known = codecs.lookup(name).name
-        b"".decode(known)
+        b"text".decode(known, "ignore")  # refused by what is no encoding of texts
+        io.TextIOWrapper(io.BytesIO(), known)
     except (LookupError, ValueError) as error:
         raise UserError(f"encoding {name!r}: unknown: give one that Python knows, such as utf-8, "
                         "utf-16 or latin-1") from error

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from configs.arguments import Parser  # noqa: E402
-from configs.errors import UserError, run_command  # noqa: E402
+from configs.errors import UserError, reading, run_command  # noqa: E402
 from configs.schema import (  # noqa: E402
     CONFIG_ROOT,
     ExperimentConfig,
@@ -128,9 +128,11 @@ def _check_present(model: ModelConfig) -> None:
         raise UserError(f"{error}; or delete {model.path} and run the same command again") from None
     source = model.path / SOURCE
     if source.is_file():
-        held = json.loads(source.read_text(encoding="utf-8"))
-        if (held["checkpoint"], held["revision"]) != (model.checkpoint, model.revision):
-            raise UserError(f"{model.path}: holds {held['checkpoint']} at {held['revision']}, but "
+        with reading(source, f"delete {model.path} and run the same command again"):
+            held = json.loads(source.read_text(encoding="utf-8"))
+            checkpoint, revision = held["checkpoint"], held["revision"]
+        if (checkpoint, revision) != (model.checkpoint, model.revision):
+            raise UserError(f"{model.path}: holds {checkpoint} at {revision}, but "
                             f"the config names {model.checkpoint} at {model.revision}: delete the "
                             "folder and run the same command again")
 

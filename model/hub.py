@@ -148,5 +148,5 @@ def _commit_in(folder: Path) -> str | None:
     """The commit that the files in `folder` are of; None where it does not say."""
     try:
         return json.loads((folder / SOURCE).read_text(encoding="utf-8"))["commit"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None

@@ -3,7 +3,7 @@
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 from model.truncate import truncate_config
 
 
@@ -13,7 +13,8 @@ def count_parameters(config: PreTrainedConfig, kept: tuple[int, ...]) -> tuple[i
     token."""
     short = truncate_config(config, kept)
     short.num_labels = 1
-    with torch.device("meta"):
+    with reading(f"{config.name_or_path}/config.json", "no model can be made of it: fetch or train "
+                 "it again"), torch.device("meta"):
         model = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(short)](short)
     total = sum(parameter.numel() for parameter in model.parameters())
     tables = sum(module.weight.numel() for module in model.modules()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 from configs.owned import claim, clear
 from configs.schema import STAGES, RunConfig
 from data.manifest import atomic_path
@@ -83,7 +83,8 @@ def score_runs(found: list[tuple[RunConfig, Path]], sweep: Sweep, split: str,
 
 def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
     """A run's score table as the analysis takes it, with its learning curve."""
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    with reading(folder / "log.jsonl", "train the run again"):
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
     student = run.role == "student"
     return RunScores(
         role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,

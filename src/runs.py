@@ -46,19 +46,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any | None:
-    """The file's value, or None where there is no file or not a whole one."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The file's keys and values, or None where there is no file or not a whole one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
+    return value if isinstance(value, dict) else None
 
 
 def holds_meta(key: str) -> Callable[[Path], bool]:
     """Whether a folder has a meta.json of ours, which says `key`."""
     def holds(folder: Path) -> bool:
         meta = read_json(folder / "meta.json")
-        return isinstance(meta, dict) and key in meta
+        return meta is not None and key in meta
     return holds
 
 
@@ -74,9 +75,9 @@ def read_table(path: Path, inputs: dict[str, str]) -> pd.DataFrame | None:
     """The table if it is whole and was made from `inputs`, otherwise None: make it again."""
     try:
         arrow = pq.read_table(path)
-    except (OSError, pa.ArrowException):
+        made_from = json.loads((arrow.schema.metadata or {}).get(b"inputs", b"null"))
+    except (OSError, ValueError, RecursionError, pa.ArrowException):
         return None
-    made_from = json.loads((arrow.schema.metadata or {}).get(b"inputs", b"null"))
     return arrow.to_pandas() if made_from == inputs else None
 
 
@@ -90,7 +91,7 @@ def mark_done(folder: Path, identity: str) -> None:
 def is_done(folder: Path, identity: str) -> bool:
     """Whether `folder` holds the whole finished run `identity`: DONE fits, all files as long."""
     done = read_json(folder / DONE)
-    if not isinstance(done, dict) or done.get("identity") != identity:
+    if done is None or done.get("identity") != identity:
         return False
     files = done.get("files")
     return isinstance(files, dict) and WEIGHTS in files and all(

@@ -89,7 +89,7 @@ def _holds_best(path: Path) -> bool:
         with path.open(encoding="utf-8") as file:
             line = file.readline()
         return not line or set(json.loads(line)) - {"id"} == BEST_KEYS
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
@@ -187,5 +187,5 @@ def _made_from(path: Path) -> dict[str, str] | None:
     """The hashes in a table of scores; None where there is no whole one."""
     try:
         return json.loads((pq.read_schema(path).metadata or {}).get(b"inputs", b"null"))
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, RecursionError, pa.ArrowException):
         return None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from configs.errors import UserError
+from configs.errors import UserError, reading
 
 ALL = "all"
 """Stands for teacher and student in the rows of pgr.csv that aggregate over cells."""
@@ -92,12 +92,10 @@ def read_results(folder: Path) -> Results:
     """
     folder = Path(folder)
     remedy = "write it again with eval.py"
-    try:
+    with reading(folder / "meta.json", remedy):
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if not {"experiment", "split"} <= set(meta):
+        if not isinstance(meta, dict) or not {"experiment", "split"} <= set(meta):
             raise ValueError("no experiment or split in it")
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / 'meta.json'}: not readable ({error}): {remedy}") from error
     if not (folder / "accuracy.csv").is_file():
         raise UserError(f"{folder / 'accuracy.csv'}: no such file: {remedy}")
     return Results(folder, meta, **{name: read_table(folder / f"{name}.csv") for name in COLUMNS})
@@ -109,12 +107,9 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in columns})
     numbers = {column: [""] for column in columns if _kind(column) is float}
-    try:
+    with reading(path, "write it again with eval.py"):
         table = pd.read_csv(path, dtype={column: _kind(column) for column in columns},
                             keep_default_na=False, na_values=numbers)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as a table ({error}): write it again with "
-                        "eval.py") from error
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{path}: column {', '.join(missing)} is missing: write it again with "

@@ -1,4 +1,4 @@
-"""Some 1,600 bad inputs to the commands: each ends with one line and exit code 2, or turns out to
+"""Some 1,500 bad inputs to the commands: each ends with one line and exit code 2, or turns out to
 be fine; none with a traceback, none hangs, and none that is refused leaves a file behind.
 
 Tables of kinds x commands x values, run in this process.
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from configs.errors import run_command
+from configs.errors import UserError, run_command
+from src.tables import read_results
 from tests.tiny_data import text_rows, write_jsonl
 from tests.tiny_experiment import TinyExperiment
 from tests.tiny_reward_model import make_reward_model
@@ -120,8 +121,8 @@ YAML_FILES = {
         for i in range(25)),
 }
 KEYS = {
-    "data": ("train_pairs", "path", "keys", "max_bad_frac"),
-    "experiment": ("seeds", "train", "teachers"),
+    "data": ("train_pairs", "keys"),
+    "experiment": ("seeds", "teachers"),
     "epochs": ("epochs",),
     "pretrain": ("epochs", "documents"),
 }
@@ -228,6 +229,31 @@ def cell_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
                            place, parquet_file(place, column, key)))
 
 
+ENCODINGS = ("", "nothing", "base64", "rot13", "idna", "punycode", "undefined", "utf-7", "a" * 999,
+             "utf-16", "utf-32", "unicode_escape", "ascii", "../x", "mbcs")
+PACKED = {"rows.zip": (b"", b"PK", b"PK\x03\x04" + b"\0" * 60, b"PK\x05\x06" + b"\0" * 18),
+          "rows.jsonl.gz": (b"", b"\x1f\x8b", b"\x1f\x8b\x08" + b"\xff" * 40, b"{}"),
+          "rows.jsonl.zst": (b"", b"\x28\xb5\x2f\xfd", b"\x28\xb5\x2f\xfd" + b"\xff" * 40),
+          "rows.parquet": (b"", b"PAR1", b"PAR1" + b"\0" * 60 + b"PAR1"),
+          "rows.csv": (b"", b"\0", b"prompt\n", b"prompt,chosen,rejected", b"a,a,a\n1,2,3\n", b'"'),
+          "rows.xlsx": (b"PK",), "rows": (b"{}",), "rows.json.zip.gz": (b"{}",)}
+
+
+def file_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
+    for encoding in ENCODINGS:
+        yield f"encoding {encoding:.20}", lambda place, encoding=encoding: write_config(
+            place, "data", yaml.safe_dump({**usual(place, "data"), "encoding": encoding}))
+    for command, make in COMMANDS.items():
+        for name, contents in PACKED.items():
+            for content in (*contents, None):
+                def case(place: Place, make=make, name=name, content=content) -> Case:
+                    if content is None:
+                        (place.root / name).mkdir()
+                        return make(place, place.root / name)
+                    return make(place, place.file(name, content))
+                yield f"{command} {name} {content!r:.30}", case
+
+
 COLUMNS = {
     "dates beyond Python's": pa.array([2 ** 30] * 40, pa.date32()),
     "times beyond Python's": pa.array([2 ** 62] * 40, pa.timestamp("ms")),
@@ -301,6 +327,17 @@ def damaged(place: Place, name: str, content: str | bytes | None) -> Path:
     return folder
 
 
+def from_base(place: Place, changes: dict) -> Case:
+    """Training from a base model whose config holds something else."""
+    folder = shutil.copytree(place.tiny.model, place.root / "base")
+    held = json.loads((folder / "config.json").read_text())
+    place.file("base/config.json", json.dumps({**held, **changes}))
+    place.file("llama.yaml", yaml.safe_dump({"checkpoint": str(folder), "family": "llama"}))
+    rungs = [{"model": str(place.root / "llama.yaml"), "layers": [1]}]
+    settings = {**place.tiny.settings(), "teachers": rungs, "students": rungs}
+    return train(place, place.file("config.yaml", yaml.safe_dump(settings)))
+
+
 def with_config(place: Place, changes: dict) -> Path:
     held = json.loads((place.model / "config.json").read_text())
     return damaged(place, "config.json", json.dumps({**held, **changes}))
@@ -336,6 +373,7 @@ def model_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
         yield f"preprocess: template {name}", lambda place, text=text: small(
             place, place.pairs, "--chat_template", place.file("own.jinja", text))
     for name, changes in CONFIGS.items():
+        yield f"base model: {name}", lambda place, changes=changes: from_base(place, changes)
         yield scored(name, lambda place, changes=changes: with_config(place, changes))
     for file, contents in MODEL_FILES.items():
         for content in (*contents, None):
@@ -406,6 +444,13 @@ def score_table(place: Place, changes: dict, ending: str = "csv") -> Path:
     return path
 
 
+def held_scores(place: Place, inputs: bytes) -> Path:
+    """A table that says of what it was made in this way."""
+    path = place.root / "scores.parquet"
+    pq.write_table(pa.table({"reward": [1.0]}).replace_schema_metadata({b"inputs": inputs}), path)
+    return path
+
+
 def with_scores(place: Place, path: Path, name: str = "judge") -> Case:
     return evaluate(place, "--model", name, "--scores", path, "--data", "reward_bench_2")
 
@@ -418,7 +463,7 @@ def held_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
     for text in JSON_TEXTS:
         yield f"manifest {text!r:.40}", in_manifest(text)
     for key in ("splits", "tokenizers", "config", "data_hash", "over_length", "max_length"):
-        for value in (None, 1, "x", [], {}, {"train_2": 1}):
+        for value in (None, "x", {}, {"train_2": 1}):
             yield f"manifest {key}: {value}", in_manifest(nothing_in(key, value))
     for key, values in SCORE_CELLS.items():
         for value in values:
@@ -429,6 +474,9 @@ def held_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
     for content in ("", "a,b\n1,2\n", b"\xff\xfe\0", '"', "row,row\n1,1\n", "row\n" * 3):
         yield f"file of scores {content!r}", lambda place, content=content: with_scores(
             place, place.file("own.csv", content))
+    for inputs in (b"{", b"[" * DEEP, LONG.encode(), b"1", b"\xff"):
+        yield f"earlier scores of {inputs!r:.20}", lambda place, inputs=inputs: scoring(
+            place, "--data", place.pairs, "--out", held_scores(place, inputs))
     for name in ("$x_{$", "\\frac{", "a_$b", "%s", "{}", "<b>", "ü" * 90, "x" * 300, "a\nb", "$"):
         yield f"a judge called {name[:20]!r}", lambda place, name=name: with_scores(
             place, score_table(place, {}), name)
@@ -436,8 +484,7 @@ def held_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
 
 # --- arguments ------------------------------------------------------------------------------------
 
-WORDS = ("", ".", "/", "nothing", "x" * 5000, "\udcff", "a/" * 3000, "-1", "0", "NUMBER", LONG,
-         "1e999", "nan", "FILE", "FOLDER")
+WORDS = ("", ".", "/", "nothing", "x" * 5000, "\udcff", "-1", "NUMBER", LONG, "FILE", "FOLDER")
 OPTIONS = {
     "data.preprocess": ("--data", "--train_path", "--test_path", "--output_dir", "--form",
                         "--tokenizer_name", "--chat_template", "--limit", "--fraction",
@@ -484,8 +531,8 @@ def argument_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
 
 # --------------------------------------------------------------------------------------------------
 
-CASES = {name: case for cases in (yaml_cases, pretrain_cases, cell_cases, model_cases, held_cases,
-                                  argument_cases) for name, case in cases()}
+CASES = {name: case for cases in (yaml_cases, pretrain_cases, cell_cases, file_cases, model_cases,
+                                  held_cases, argument_cases) for name, case in cases()}
 
 
 @pytest.fixture(scope="session")
@@ -498,6 +545,13 @@ def place(tmp_path, fuzzed_model, finished, monkeypatch) -> Place:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("model.pretrain.ROOT", tmp_path)  # below which it keeps its checkpoints
     return Place(tmp_path, fuzzed_model, finished)
+
+
+@pytest.mark.parametrize("text", JSON_TEXTS)
+def test_results_whose_meta_is_none_are_refused(text, tmp_path):
+    (tmp_path / "meta.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match="write it again with eval.py"):
+        read_results(tmp_path)
 
 
 def files_in(*folders: Path) -> set[str]:

@@ -194,8 +194,8 @@ def test_an_empty_field_is_missing_and_not_zero(results: Results):
     ("meta.json", '{"experiment": "demo", ', "meta.json: not readable"),
     ("meta.json", "{}", "no experiment or split"),
     ("accuracy.csv", "experiment,role\ndemo,teacher\n", "column name, layers.* is missing"),
-    ("pgr.csv", "experiment,gain\ndemo,much\n", "pgr.csv: not readable as a table"),
-    ("pgr.csv", "", "pgr.csv: not readable as a table"),
+    ("pgr.csv", "experiment,gain\ndemo,much\n", "pgr.csv: not readable"),
+    ("pgr.csv", "", "pgr.csv: not readable"),
 ])
 def test_a_broken_table_is_a_user_error(tmp_path: Path, name: str, content: str, message: str):
     folder = write_results(tmp_path / "demo", **SHAPES["one_cell"])
