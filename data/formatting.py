@@ -61,6 +61,9 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
         tokenizer = from_folder(AutoTokenizer, str(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise UserError(f"{folder}: no readable tokenizer in it: {error}") from error
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise UserError(f"{folder}: model_max_length {tokenizer.model_max_length!r} in "
+                        "tokenizer_config.json: expected a number")
     if chat_template:
         tokenizer.chat_template = read_template(chat_template)
     if not isinstance(tokenizer.chat_template, str) or not tokenizer.chat_template.strip():

@@ -61,14 +61,15 @@ def row_to_answers(row: Row, form: str, config: DataConfig, source: str) -> Answ
         raise BadRow("empty prompt")
     if messages[-1]["role"] == "assistant":
         raise BadRow("prompt ends with the assistant")
-    for words in (*texts, *(message["content"] for message in messages)):
+    subset, row_id = (optional_text(row, name, config.keys) for name in ("subset", "id"))
+    for words in (*texts, *(message["content"] for message in messages), subset, row_id):
         check_utf8(words)
     difficulty = lookup(row, "difficulty", config.keys)
     return Answers(
         tuple(messages), tuple(texts), tuple(values), tuple(scores), source,
-        subset=optional_text(row, "subset", config.keys),
+        subset=subset,
         difficulty=None if difficulty is None else number(difficulty, "difficulty"),
-        row_id=optional_text(row, "id", config.keys),
+        row_id=row_id,
         notes=row_notes(row, config, messages))
 
 

@@ -148,7 +148,8 @@ def _read_scores(path: Path) -> pd.DataFrame:
         _require_numbers(table)
         table["reward"] = table["reward"].to_numpy(float, na_value=np.nan)
         table = table.astype({"reward": float, "value": float, "row": int, "response": int})
-        return table.assign(subset=table["subset"].fillna(ALL_ROWS), id=table["id"].fillna(""))
+        return table.assign(subset=table["subset"].fillna(ALL_ROWS).astype(str),
+                            id=table["id"].fillna("").astype(str))
 
 
 def _reward(cell: str) -> float | NAType:

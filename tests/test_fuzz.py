@@ -21,6 +21,7 @@ import yaml
 
 from configs.errors import UserError, run_command
 from src.tables import read_results
+from tests.test_benchmark_scores import V1, table
 from tests.tiny_data import text_rows, write_jsonl
 from tests.tiny_experiment import TinyExperiment
 from tests.tiny_reward_model import make_reward_model
@@ -212,7 +213,7 @@ def csv_file(place: Place, cell: str) -> Path:
 def cell_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
     for command, make in COMMANDS.items():
         for name, cell in JSON_CELLS.items():
-            for key in ("prompt", "chosen", "unused"):
+            for key in ("prompt", "chosen", "subset", "id", "unused"):
                 yield (f"{command} json {key}: {name}",
                        lambda place, make=make, cell=cell, key=key: make(
                            place, row_file(place, cell, key)))
@@ -306,7 +307,8 @@ MODEL_FILES = {
                     b"\xff\xfe"),
     "tokenizer.json": ("", "[]", "{}", "{", b"\xff"),
     "tokenizer_config.json": ("", "[]", "{", '{"chat_template": 1}', "[" * DEEP,
-                              '{"tokenizer_class": "Nothing"}', b"\xff"),
+                              '{"tokenizer_class": "Nothing"}', b"\xff",
+                              '{"model_max_length": "x"}', '{"model_max_length": null}'),
     "model.safetensors": (b"", b"\xff" * 100, b"\x08" + b"\0" * 7 + b"{}      ",
                           (1 << 60).to_bytes(8, "little"), b"\x02" + b"\0" * 7 + b"[]"),
     "model.safetensors.index.json": (
@@ -451,8 +453,16 @@ def held_scores(place: Place, inputs: bytes) -> Path:
     return path
 
 
-def with_scores(place: Place, path: Path, name: str = "judge") -> Case:
-    return evaluate(place, "--model", name, "--scores", path, "--data", "reward_bench_2")
+def with_lists(place: Place, key: str) -> Path:
+    scores = table(*V1)
+    path = place.root / "scores.parquet"
+    scores.assign(**{key: [[1]] * len(scores)}).to_parquet(path)
+    return path
+
+
+def with_scores(place: Place, path: Path, name: str = "judge",
+                benchmark: str = "reward_bench_2") -> Case:
+    return evaluate(place, "--model", name, "--scores", path, "--data", benchmark)
 
 
 def held_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
@@ -471,6 +481,9 @@ def held_cases() -> Iterator[tuple[str, Callable[[Place], Case]]]:
                 yield f"{ending} of scores, {key} {value:.20}", (
                     lambda place, key=key, value=value, ending=ending: with_scores(
                         place, score_table(place, {key: value}, ending)))
+    for key in ("subset", "id"):
+        yield f"a list in the column {key} of scores", lambda place, key=key: with_scores(
+            place, with_lists(place, key), benchmark="reward_bench")
     for content in ("", "a,b\n1,2\n", b"\xff\xfe\0", '"', "row,row\n1,1\n", "row\n" * 3):
         yield f"file of scores {content!r}", lambda place, content=content: with_scores(
             place, place.file("own.csv", content))
