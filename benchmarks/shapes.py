@@ -43,6 +43,7 @@ class Shape:
 
 SHAPES = {
     "small": Shape(),
+    "smollm2_135m": Shape(576, 30, 9, 3, 1536, 49152),
     "llama_3_2_1b": Shape(2048, 16, 32, 8, 8192, 128256),
 }
 
