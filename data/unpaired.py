@@ -4,7 +4,8 @@ Rows of a prompt stand anywhere in such a file: where it was made of pairs, a th
 answers come first, then the rejected ones.
 """
 
-import pickle
+import dataclasses
+import json
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -68,9 +69,9 @@ def grouped_by_prompt(rows: Iterator[tuple[int, Answers | str]]) -> Iterator[
     try:
         db = sqlite3.connect("")  # a file without a name, in TMPDIR
         try:
-            db.execute("CREATE TABLE rows (prompt TEXT, number INTEGER, answers BLOB)")
+            db.execute("CREATE TABLE rows (prompt TEXT, number INTEGER, answers TEXT)")
             yield from _stored(db, rows)
-            yield from grouped((number, pickle.loads(answers)) for number, answers in db.execute(
+            yield from grouped((number, _read(answers)) for number, answers in db.execute(
                 "SELECT number, answers FROM rows JOIN (SELECT prompt AS asked, MIN(number) AS "
                 "first FROM rows GROUP BY prompt) ON prompt = asked ORDER BY first, number"))
         finally:
@@ -89,8 +90,13 @@ def _stored(db: sqlite3.Connection,
             yield number, item
             continue
         asked = content_hash([[turn["role"], turn["content"]] for turn in item.prompt])
-        waiting.append((asked, number, pickle.dumps(item)))  # read again by this process alone
+        waiting.append((asked, number, json.dumps(dataclasses.asdict(item))))
         if len(waiting) == BATCH:
             db.executemany("INSERT INTO rows VALUES (?, ?, ?)", waiting)
             waiting = []
     db.executemany("INSERT INTO rows VALUES (?, ?, ?)", waiting)
+
+
+def _read(stored: str) -> Answers:
+    return Answers(**{name: tuple(value) if isinstance(value, list) else value
+                      for name, value in json.loads(stored).items()})
