@@ -36,7 +36,8 @@ def add_options(parser: argparse.ArgumentParser, *, pairs: int, layers: tuple[in
     """
     model = parser.add_argument_group("model: a Llama of random weights")
     model.add_argument("--shape", choices=SHAPES, default="small",
-                       help="small: hidden size 128 (default); smollm2_135m: 576; llama_3_2_1b for a GPU")
+                       help="small: hidden size 128 (default); smollm2_135m: 576; "
+                            "llama_3_2_1b for a GPU")
     model.add_argument("--layers", type=int, nargs="+", default=list(layers), metavar="N",
                        help=f"default: {' '.join(map(str, layers)) or 'those of the shape'}")
     model.add_argument("--hidden", type=int, help="instead of the shape's, with a feed-forward "
