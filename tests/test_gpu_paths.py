@@ -215,8 +215,8 @@ esac
 
 @pytest.mark.parametrize(("hardware", "listed", "given", "visible", "config"), [
     ("gpu", 4, None, "0", "gpu"), ("gpu", 4, "2,3", "2", "gpu"), ("gpu", 1, None, "unset", "gpu"),
-    ("cpu", 4, None, "", "cpu"), ("cpu", 4, "1", "", "cpu"), ("auto", 1, None, "unset", "gpu"),
-    ("auto", 4, None, "unset", "multi_gpu"), ("multi_gpu", 4, None, "unset", "multi_gpu")])
+    ("cpu", 4, None, "", "cpu"), ("cpu", 4, "1", "", "cpu"),
+    ("multi_gpu", 4, None, "unset", "multi_gpu")])
 def test_the_scripts_show_each_hardware_the_devices_that_it_is_for(
         tmp_path, hardware, listed, given, visible, config):
     told = launched(tmp_path, hardware, f"echo {listed}", given)
