@@ -174,7 +174,7 @@ TOP = "source src/shell.sh; ./train_teacher_model.sh"
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_script_that_is_stopped_stops_its_training_and_says_so_once(tmp_path, sign):
     """Ctrl-C reaches all that the terminal started; other signals reach the top script alone."""
-    tiny = make_experiment(tmp_path, train_pairs=48, layers=([1], [2]), train={"epochs": 5000},
+    tiny = make_experiment(tmp_path, train_pairs=240, layers=([1], [2]), train={"epochs": 1000},
                            runtime={"logging_steps": 100_000})
     assert in_process("data.preprocess", *tiny.preprocess) == 0
     words = ["bash", "-c", f'{TOP} "$@"; true', "top"]
