@@ -11,8 +11,8 @@
     python eval.py --model demo --transfer sciq    # the experiment's models on other data too
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
 
-An experiment's tables, figures and report go to results/<experiment>/. This is the only command
-that reads the test split.
+An experiment's tables, figures and report go to results/<experiment>/. Training and
+labelling never read the test split.
 """
 
 import argparse
@@ -123,7 +123,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--against", type=Path, metavar="MODEL",
                         help="with a benchmark of pairs: another reward model (with --scores: its "
                              "file), compared in each subset, corrected for their number")
-    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--split", default="test", choices=SPLITS,
+                        help="of the model's own data, instead of test; marked in every output")
     parser.add_argument("--seeds", type=int, nargs="+", default=[],
                         help="instead of the experiment's seeds")
     parser.add_argument("--transfer", nargs="+", metavar="NAME_OR_FILE", default=[],
@@ -132,9 +133,12 @@ def parse_args() -> argparse.Namespace:
                         help="one model only: a report on its rewards, in results/")
     parser.add_argument("--output_dir", type=Path,
                         help="with --look or a benchmark: where, instead of results/")
-    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
-    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
-    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results")
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
+                        help="where the runs are (default: runs/)")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
+                        help="where prepared data are (default: data/processed/)")
+    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
+                        help="where tables and figures go (default: results/)")
     return parser.parse_args()
 
 

@@ -64,3 +64,12 @@ def test_the_scripts_check_what_they_are_given_before_they_launch(words, setting
     assert told.returncode == 2 and len(errors) == 1, told
     assert errors[0].startswith("error: ") and message in errors[0]
     assert "run(s) at a time" not in told.stdout
+
+
+def test_the_quickstart_takes_no_arguments_and_starts_nothing():
+    for word in ("--help", "--dry-run"):
+        told = subprocess.run(["bash", "quickstart.sh", word], cwd=REPO_ROOT, text=True,
+                              capture_output=True, timeout=20)
+        assert (told.returncode, told.stdout) == (2, "")
+        line, = told.stderr.splitlines()
+        assert line.startswith(f"error: {word}: quickstart.sh takes no arguments")
