@@ -70,7 +70,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("--experiment", metavar="NAME",
                       help="a config of configs/experiments: its data and all its tokenizers")
     what.add_argument("--train_path", metavar="PATH",
-                      help="hub id, json, jsonl, csv (also .gz, .zst), parquet, or save_to_disk folder")
+                      help="hub id, json, jsonl, csv (or .gz, .zst), parquet, save_to_disk folder")
     what.add_argument("--test_path", metavar="PATH", help="test pairs that come separately")
     what.add_argument("--output_dir", metavar="DIR", type=Path,
                       help="default: data/processed/<name of the data>")
