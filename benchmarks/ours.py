@@ -10,7 +10,13 @@ from transformers.trainer_utils import SaveStrategy
 from benchmarks.measure import Round, System
 from benchmarks.mixes import rounds_of, write_split
 from benchmarks.peers import LEARNING_RATE, Task, timed_training
-from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
+from configs.schema import (
+    GROUND_TRUTH,
+    GROUND_TRUTH_METHOD,
+    RunConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from data.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from src.batching import PairDataset
@@ -68,7 +74,7 @@ def run_config(task: Task) -> RunConfig:
     return RunConfig(
         experiment="benchmark", role="teacher", name="benchmark", model=str(task.model), base="",
         kept=(), data="benchmark", data_hash="", tokenizer="", split="train_1",
-        labels="ground_truth", teacher="", method=MethodConfig("ground_truth", loss="hard_bt"),
+        labels=GROUND_TRUTH, teacher="", method=GROUND_TRUTH_METHOD,
         seed=task.seed,
         train=TrainConfig(epochs=1, batch_pairs=task.batch_pairs, learning_rate=LEARNING_RATE,
                           schedule="constant", lr_warmup_frac=0.0, weight_decay=0.0))

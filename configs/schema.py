@@ -4,13 +4,13 @@ A config says what is run, never how fast or where: hardware lives in `configs/h
 values are UserErrors that name the file and the key.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.data_schema import DataConfig
 from configs.errors import UserError
+from configs.identity import facts
 from configs.strict_yaml import from_dict, read_yaml, require, require_name
 from data.records import content_hash
 
@@ -295,6 +295,12 @@ class PretrainConfig:
                 f"{self.hidden_size} must be a multiple of twice its {self.heads} heads")
 
 
+GROUND_TRUTH = "ground_truth"
+"""The labels of teachers and ceilings, and what their method is called: none was chosen."""
+GROUND_TRUTH_METHOD = MethodConfig(GROUND_TRUTH, loss="hard_bt")
+GROUND_TRUTH_FACTS = {"loss": "hard_bt", "aux_coef": 0.0, "warmup_frac": 0.2}
+"""What stands for the method in the identity of a run on ground truth. It always stood there, so it
+stays, whatever keys and defaults methods come to have."""
 STAGES = ("teachers", "ceilings", "students")
 """What is trained, in this order; a run's folder lies under its stage."""
 
@@ -327,15 +333,19 @@ class RunConfig:
     def __post_init__(self):
         for name in (self.experiment, self.name, self.data):
             require_name(name, "run")
+        loss = GROUND_TRUTH_FACTS["loss"]
+        require(self.labels != GROUND_TRUTH or self.method.loss == loss,
+                f"run {self.name}: loss {self.method.loss} is for weak labels: expected {loss} on "
+                f"labels {GROUND_TRUTH}")
 
     @property
     def identity(self) -> str:
         """Hash of what can change the result. Names and paths do not enter: two experiments that
         need the same ceiling share it."""
-        named = ("experiment", "name", "model", "data", "teacher")
-        facts = {key: value for key, value in dataclasses.asdict(self).items() if key not in named}
-        facts["method"].pop("name")
-        return content_hash([RUN_FORMAT, facts])
+        entering = facts(self)
+        if self.labels == GROUND_TRUTH:
+            entering["method"] = GROUND_TRUTH_FACTS
+        return content_hash([RUN_FORMAT, entering])
 
     @property
     def stage(self) -> str:

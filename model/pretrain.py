@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.arguments import Parser, told_early  # noqa: E402
 from configs.errors import UserError, reading, run_command  # noqa: E402
+from configs.identity import facts  # noqa: E402
 from configs.owned import CHECKPOINT, MARK, claim, clear, require_ours  # noqa: E402
 from configs.schema import CONFIG_ROOT, PretrainConfig, load_config  # noqa: E402
 from data.records import content_hash  # noqa: E402
@@ -196,7 +197,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
-    work = ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(asdict(config), 8)}"
+    work = ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(facts(config), 8)}"
     tokenizer = train_tokenizer(config)
     after = _mark(config, tokenizer)
     rows = token_rows(config, tokenizer)

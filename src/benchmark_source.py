@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from configs.errors import UserError
+from configs.identity import written
 from configs.schema import DataConfig
 from data.answers import Answers
 from data.records import content_hash, prompt_id_of
@@ -76,7 +77,7 @@ def read_rows(config: DataConfig) -> Rows:
                 else:
                     answers.append(dataclasses.replace(row, subset=row.subset or subset))
             notes.update(source.notes)
-    rows = Rows(answers, unusable, notes, content_hash([str(config), hashes]))
+    rows = Rows(answers, unusable, notes, content_hash([written(config), hashes]))
     if not answers:
         raise UserError(f"data/{config.name}: no usable row: {rows.left_out}")
     benchmark_scores(config.scorer, rows.table([np.zeros(len(row.texts)) for row in answers]))

@@ -3,7 +3,6 @@
 import datetime
 import json
 import sys
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from configs.errors import UserError, reading
+from configs.identity import facts
 from configs.owned import claim, clear
 from configs.schema import STAGES, RunConfig
 from data.manifest import atomic_path
@@ -109,7 +109,7 @@ def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: 
     elsewhere may differ in the last bits."""
     weights = [weights_fingerprint(folder) for _, folder in found]
     return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing), weights,
-                         asdict(sweep.experiment.eval),
+                         facts(sweep.experiment.eval),
                          [[run.display_name, run.identity] for run, _ in found]])
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from configs.errors import UserError
 from configs.schema import (
+    GROUND_TRUTH,
+    GROUND_TRUTH_METHOD,
     EvalConfig,
-    MethodConfig,
     RunConfig,
     RuntimeConfig,
     from_dict,
@@ -27,7 +28,7 @@ from src.eval_sets import eval_set_of, trained_prompts
 from src.pgr import Cell, gaps_recovered
 from src.runs import DONE, find_finished, is_done
 from src.scoring import load_scorer, score
-from src.sweep import GROUND_TRUTH, without_stopping
+from src.sweep import without_stopping
 from src.tables import contamination_mark
 
 
@@ -102,7 +103,7 @@ def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
         return {}
     ceiling = dataclasses.replace(
         run, role="ceiling", labels=GROUND_TRUTH, teacher="",
-        method=MethodConfig(GROUND_TRUTH, loss="hard_bt"),
+        method=GROUND_TRUTH_METHOD,
         train=without_stopping(run.train))
     folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),
                "ceiling": find_finished(runs_dir, "ceilings", ceiling.identity)}

@@ -10,6 +10,7 @@ import numpy as np
 
 from configs.arguments import Parser
 from configs.errors import UserError, run_command
+from configs.identity import written
 from configs.schema import DataConfig
 from data.answers import Answers
 from data.named_data import named_data
@@ -82,7 +83,8 @@ def score_data(scorer: "TextScorer", data: str, out: Path, best: Path | None) ->
     config = named_data(data)
     sources = _sources(config, data)
     check_outputs(out, best, [source.path for source in sources if source.path])
-    data_hash = content_hash([str(config), [[source.name, source.sha256()] for source in sources]])
+    data_hash = content_hash(["None" if config is None else written(config),
+                              [[source.name, source.sha256()] for source in sources]])
     with lock(out):
         summary = score_rows(scorer, _rows(sources, config), data_hash, out)
     print(_summary_lines(summary, scorer, out))

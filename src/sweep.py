@@ -13,6 +13,8 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.schema import (
+    GROUND_TRUTH,
+    GROUND_TRUTH_METHOD,
     DataConfig,
     ExperimentConfig,
     LadderConfig,
@@ -32,7 +34,6 @@ from src.training_arguments import optimiser_steps
 from src.trees import trees_of
 from src.trunk_cache import TrunkCache, trunk_cache
 
-GROUND_TRUTH = "ground_truth"
 SPLIT_OF_STAGE = {"teachers": "train_1", "ceilings": "train_2", "students": "train_2"}
 
 
@@ -189,7 +190,7 @@ class Sweep:
 
     def _truth_run(self, stage: str, rung: Rung, seed: int) -> RunConfig:
         return self._run(rung, role=stage[:-1], split=SPLIT_OF_STAGE[stage], labels=GROUND_TRUTH,
-                         teacher="", method=MethodConfig(GROUND_TRUTH, loss="hard_bt"), seed=seed)
+                         teacher="", method=GROUND_TRUTH_METHOD, seed=seed)
 
     def _student_run(self, student: Rung, teacher: Rung, method: MethodConfig,
                      seed: int) -> RunConfig:

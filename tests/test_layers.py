@@ -31,7 +31,7 @@ LAYER_OF_SRC = {
        "report report_findings report_sections sweep fit dry_run train_run evaluation one_model",
 }
 LAYERS = {f"src.{name}": layer for layer, names in LAYER_OF_SRC.items() for name in names.split()}
-LAYERS |= dict.fromkeys(("configs.arguments", "configs.errors", "configs.owned",
+LAYERS |= dict.fromkeys(("configs.arguments", "configs.errors", "configs.identity", "configs.owned",
                          "configs.pretrained", "configs.strict_yaml", "configs.data_schema",
                          "configs.schema", "data.records"), 0)
 LAYERS |= dict.fromkeys(COMMANDS, 5)

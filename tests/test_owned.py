@@ -10,6 +10,7 @@ import pytest
 from configs.errors import UserError, run_command
 from configs.owned import MARK, claim, clear, disclaim, require_ours
 from configs.schema import (
+    GROUND_TRUTH_METHOD,
     REPO_ROOT,
     DataConfig,
     ExperimentConfig,
@@ -273,7 +274,7 @@ def run_config(**changes) -> RunConfig:
     facts = {"experiment": "tiny", "role": "teacher", "name": "tiny-L2", "model": "tiny",
              "base": "0", "kept": (0, 1), "data": "pairs", "data_hash": "0", "tokenizer": "0",
              "split": "train_1", "labels": "ground_truth", "teacher": "",
-             "method": MethodConfig("soft"), "train": TrainConfig(), "seed": 0}
+             "method": GROUND_TRUTH_METHOD, "train": TrainConfig(), "seed": 0}
     return RunConfig(**{**facts, **changes})
 
 

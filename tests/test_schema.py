@@ -194,7 +194,7 @@ RUN = RunConfig(
 
 MATTERS = {
     "role": "ceiling", "base": "9" * 16, "kept": (0, 3), "data_hash": "9" * 16,
-    "tokenizer": "9" * 12, "split": "train_1", "labels": "ground_truth", "seed": 1,
+    "tokenizer": "9" * 12, "split": "train_1", "labels": "9" * 16, "seed": 1,
     "method": [MethodConfig("conf", "confidence", 0.6, 0.2), MethodConfig("conf", "soft_bt"),
                MethodConfig("conf", "confidence", 0.5, 0.3)],
     "train": [dataclasses.replace(RUN.train, **change) for change in (

@@ -7,11 +7,10 @@ import pytest
 import yaml
 
 from configs.errors import UserError
-from configs.schema import STAGES, MethodConfig
+from configs.schema import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES
 from model.size import count_parameters
 from src import runs
 from src.dry_run import describe, duration
-from src.sweep import GROUND_TRUTH
 from src.train import train_stage
 from src.trainer import NonFiniteLossError
 from src.trees import trees_of
@@ -102,7 +101,7 @@ def test_student_and_ceiling_differ_in_nothing_but_labels(plan):
     for student in sweep.runs("students"):
         assert dataclasses.replace(
             student, role="ceiling", labels=GROUND_TRUTH, teacher="",
-            method=MethodConfig(GROUND_TRUTH, "hard_bt")) == ceilings[student.name, student.seed]
+            method=GROUND_TRUTH_METHOD) == ceilings[student.name, student.seed]
 
 
 def identities(sweep, stage):
