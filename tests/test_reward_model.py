@@ -347,16 +347,16 @@ class ZeroConfig:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_under_zero_3_only_the_first_rank_reads_what_is_trained(base, monkeypatch, rank):
-    config = ZeroConfig(True)
+    folder, config = base("llama"), ZeroConfig(True)  # made before ZeRO-3 is on
     set_hf_deepspeed_config(config)
     monkeypatch.setattr("torch.distributed.get_rank", lambda: rank)
     monkeypatch.setattr("torch.distributed.broadcast_object_list", lambda box, src: None)
     try:
-        files = tensor_files(base("llama"))
+        files = tensor_files(folder)
         found = read_tensors(files, {name: f"new.{name}" for name in files}, torch.bfloat16)
     finally:
         unset_hf_deepspeed_config()
-    stored = load_file(base("llama") / "model.safetensors")
+    stored = load_file(folder / "model.safetensors")
     assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
     assert {tensor.device.type for tensor in found.values()} == {("cpu", "meta")[rank]}
     assert {name: tensor.shape for name, tensor in found.items()} == {
