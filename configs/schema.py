@@ -95,7 +95,9 @@ class MethodConfig:
     """How a student learns from weak labels."""
 
     name: str
-    loss: Literal["hard_bt", "soft_bt", "margin_mse", "confidence"] = "soft_bt"
+    loss: str = "soft_bt"
+    """A name in LOSSES (src/losses.py), where their code is. An experiment with another is refused
+    before anything of it is looked at."""
     aux_coef: float = 0.0
     """Confidence loss: the weight that the student's own hardened prediction ramps up to."""
     warmup_frac: float = 0.2

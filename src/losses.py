@@ -5,11 +5,14 @@
 swap-invariant: f(-margin, 1 - label) = f(margin, label).
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from configs.schema import MethodConfig
+from configs.strict_yaml import require, shown
 
 PROBABILITY_FLOOR = 1e-6
 """Keeps a weak label's log-odds finite: a teacher margin of at most 13.8."""
@@ -53,15 +56,30 @@ def aux_weight(method: MethodConfig, progress: float) -> float:
     return method.aux_coef * min(1.0, progress / method.warmup_frac)
 
 
+LOSSES: dict[str, Callable[[MethodConfig, Tensor, Tensor, float], Tensor]] = {
+    "soft_bt": lambda method, margin, label, progress: soft_bradley_terry(margin, label),
+    "hard_bt": lambda method, margin, label, progress: hard_bradley_terry(margin, label),
+    "margin_mse": lambda method, margin, label, progress: margin_mse(margin, label),
+    "confidence": lambda method, margin, label, progress: confidence(
+        margin, label, aux_weight(method, progress)),
+}
+"""Every loss that a method may name. What each is given: see pair_loss."""
+
+
+def check_losses(methods: Sequence[MethodConfig], where: str) -> None:
+    """UserError for a method whose loss has no code.
+
+    Args:
+        where: names the methods' experiment, for the message.
+    """
+    for method in methods:
+        require(method.loss in LOSSES, f"{where}: method {method.name}: loss {shown(method.loss)} "
+                f"is none of {', '.join(LOSSES)}")
+
+
 def pair_loss(method: MethodConfig, margin: Tensor, label: Tensor, progress: float) -> Tensor:
     """The loss of `method` per pair (B,), at `progress` in [0, 1] of the training."""
-    if method.loss == "hard_bt":
-        return hard_bradley_terry(margin, label)
-    if method.loss == "margin_mse":
-        return margin_mse(margin, label)
-    if method.loss == "confidence":
-        return confidence(margin, label, aux_weight(method, progress))
-    return soft_bradley_terry(margin, label)
+    return LOSSES[method.loss](method, margin, label, progress)
 
 
 def centering(rewards: Tensor) -> Tensor:

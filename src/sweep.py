@@ -29,6 +29,7 @@ from data.tokenised import TokenisedSplit, open_split, read_manifest
 from model.size import check_length, count_parameters
 from model.truncate import check_family, kept_layers
 from model.weights import base_fingerprint, read_config
+from src.losses import check_losses
 from src.steps import tokens_trained
 from src.training_arguments import optimiser_steps
 from src.trees import trees_of
@@ -86,10 +87,12 @@ class Sweep:
     """The runs of an experiment over its seeds, or over `seeds` if given.
 
     Raises:
-        UserError: a base model or the prepared data is missing, or they do not fit each other.
+        UserError: a method names a loss that there is not; a base model or the prepared data is
+            missing, or they do not fit each other.
     """
 
     def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = ()):
+        check_losses(experiment.methods, f"experiments/{experiment.name}")
         self.experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
         self.seeds = self.experiment.seeds
         self.data = load_config(DataConfig, experiment.data)

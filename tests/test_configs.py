@@ -1,10 +1,15 @@
 """Every file in configs/ loads, and names only what exists."""
 
+import ast
+import dataclasses
 import json
+import typing
 
 import pytest
 import yaml
 
+import configs.data_schema
+import configs.schema
 from configs.schema import (
     CONFIG_ROOT,
     REPO_ROOT,
@@ -18,6 +23,7 @@ from data.fields import COLUMNS
 from data.records import SPLITS
 from data.splits import TRAIN
 from model.truncate import LAYER_LISTS
+from src.losses import LOSSES
 from src.packing import scoring_budget
 
 FOLDERS = {"models": ModelConfig, "data": DataConfig, "experiments": ExperimentConfig,
@@ -66,6 +72,37 @@ def test_the_longest_pair_is_within_the_budget_of_a_micro_batch(name):
     longest = 2 * load_config(DataConfig, experiment.data).max_length
     assert longest <= experiment.runtime.micro_batch_tokens
     assert longest <= scoring_budget(experiment.runtime, "cpu", packed=True).tokens
+
+
+@each("experiments")
+def test_a_committed_method_names_a_loss_that_there_is(name):
+    assert {method.loss for method in load_config(ExperimentConfig, name).methods} <= set(LOSSES)
+
+
+LEFT_OVER = {("truncation", "drop"), ("take", "best_vs_rest"), ("tokenizer", "bpe")}
+"""What is done where the code has found none of the key's other names."""
+HANDED_ON = {("schedule", "linear"), ("schedule", "constant"), ("report_to", "wandb")}
+"""Names of transformers, which refuses those that it does not know."""
+
+
+def words_of(hint) -> set:
+    """Every name that a type allows."""
+    own = set(typing.get_args(hint)) if typing.get_origin(hint) is typing.Literal else set()
+    return own.union(*(words_of(part) for part in typing.get_args(hint)
+                       if not isinstance(part, str)))
+
+
+def test_every_name_that_a_config_may_hold_stands_in_the_code():
+    """One without code would do what another name means, and nobody would know."""
+    said = {node.value for folder in ("src", "data", "model")
+            for path in (REPO_ROOT / folder).rglob("*.py")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    classes = {cls for module in (configs.schema, configs.data_schema)
+               for cls in vars(module).values() if dataclasses.is_dataclass(cls)}
+    unsaid = {(key, word) for cls in classes for key, hint in typing.get_type_hints(cls).items()
+              for word in words_of(hint) - said}
+    assert unsaid == LEFT_OVER | HANDED_ON
 
 
 @each("models")

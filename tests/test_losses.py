@@ -4,10 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from configs.errors import UserError
 from configs.schema import MethodConfig
 from src.losses import (
+    LOSSES,
     aux_weight,
     centering,
+    check_losses,
     confidence,
     hard_bradley_terry,
     margin_mse,
@@ -19,7 +22,11 @@ MARGIN = torch.tensor([-3.0, -0.7, -1e-3, 0.0, 0.4, 1.9, 12.0], dtype=torch.floa
 LABEL = torch.tensor([0.9, 0.2, 0.5, 0.35, 0.5, 0.6, 0.01], dtype=torch.float64)
 METHODS = [MethodConfig("a", "hard_bt"), MethodConfig("b", "soft_bt"),
            MethodConfig("c", "margin_mse"), MethodConfig("d", "confidence", 0.75, 0.5)]
-each_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.loss)
+SETTINGS = {method.loss: method for method in METHODS}
+each_method = pytest.mark.parametrize(
+    "method", [SETTINGS.get(loss, MethodConfig(loss, loss)) for loss in LOSSES],
+    ids=lambda method: method.loss)
+"""Every loss that there is, one that this file does not know by name too."""
 
 
 def loss_and_gradient(method, margin, label, progress=0.25):
@@ -58,6 +65,14 @@ def test_losses_give_one_finite_number_a_pair_at_extreme_margins(method):
     margin = torch.tensor([-1e4, 1e4, 0.0])
     loss, gradient = loss_and_gradient(method, margin, torch.tensor([1.0, 0.0, 0.5]))
     assert loss.shape == (3,) and torch.isfinite(loss).all() and torch.isfinite(gradient).all()
+
+
+def test_a_loss_without_code_trains_nothing():
+    """It once trained soft Bradley-Terry."""
+    with pytest.raises(KeyError):
+        pair_loss(MethodConfig("a", "hinge"), MARGIN, LABEL, 0.0)
+    with pytest.raises(UserError, match="^e: method a: loss 'hinge' is none of .*margin_mse"):
+        check_losses([METHODS[0], MethodConfig("a", "hinge")], "e")
 
 
 def test_soft_bradley_terry_has_its_closed_form():

@@ -48,7 +48,7 @@ BAD = [
     (DataConfig, {"truncation": "right"}), (DataConfig, {"max_bad_frac": 1}),
     (LadderConfig, {"layers": [0]}), (LadderConfig, {"layers": [2, 2]}),
     (LadderConfig, {"keep": "last"}), (LadderConfig, {"keep": [1, 2], "layers": [2]}),
-    (MethodConfig, {"loss": "hinge"}), (MethodConfig, {"aux_coef": 0.5}),
+    (MethodConfig, {"aux_coef": 0.5}),
     (MethodConfig, {"loss": "confidence", "aux_coef": 1.5}),
     (MethodConfig, {"loss": "confidence", "warmup_frac": -0.1}),
     (MethodConfig, {"name": "a/b"}), (MethodConfig, {"name": ""}), (MethodConfig, {"name": ".a"}),
@@ -88,7 +88,7 @@ WRONG_TYPE = [
     (TrainConfig, {"schedule": None}), (RuntimeConfig, {"share_prompt": "yes"}),
     (RuntimeConfig, {"pack": 1}), (TrainConfig, {"trainable_layers": "all"}),
     (ExperimentConfig, {"teachers": {"model": "m"}}), (ExperimentConfig, {"train": 3}),
-    (ExperimentConfig, {"seeds": 3}),
+    (ExperimentConfig, {"seeds": 3}), (MethodConfig, {"loss": 3}),
 ]
 
 

@@ -68,6 +68,12 @@ def test_seeds_and_methods_multiply_students_and_seeds_the_rest(plan):
                ) == len(folders)
 
 
+def test_a_loss_without_code_is_refused_before_anything_is_looked_at(tiny, plan):
+    with pytest.raises(UserError, match="experiments/tiny: method a: loss 'hinge' is none of soft"):
+        plan(methods=[{"name": "soft"}, {"name": "a", "loss": "hinge"}],
+             teachers=[{"model": "nobody"}])
+
+
 def test_seeds_of_the_command_replace_the_experiment_s(plan):
     assert {run.seed for run in plan((7, 8)).runs("students")} == {7, 8}
 
