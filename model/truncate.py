@@ -55,9 +55,20 @@ def check_family(config: PreTrainedConfig, where: str, family: str = "") -> None
         raise UserError(f"{where}: {both_ways[0]} is {getattr(config, both_ways[0])}: a model that "
                         "attends in both directions is not supported, for a response would be seen "
                         "from its prompt; choose a causal language model")
+    if "longrope" in _rope_types(config):
+        raise UserError(f"{where}: rope type longrope is not supported: where one text of a batch "
+                        "is long it turns the positions of all others too, and rewards would "
+                        "depend on what else is scored; choose another model")
     if family and config.model_type != family:
         raise UserError(f"{where}: model_type {config.model_type!r}, but its config says family "
                         f"{family!r}; correct `family` or `checkpoint` in configs/models")
+
+
+def _rope_types(config: PreTrainedConfig) -> set[str]:
+    """How rotary positions are scaled: one way, or with windows one for each type of layer."""
+    found = getattr(config, "rope_parameters", None) or {}
+    ways = [found, *(way for way in found.values() if isinstance(way, dict))]
+    return {way["rope_type"] for way in ways if isinstance(way.get("rope_type"), str)}
 
 
 def kept_layers(total: int, count: int | None,

@@ -27,6 +27,21 @@ def edited(folder, **changes):
     return folder
 
 
+LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4, "original_max_position_embeddings": 20}
+
+
+@pytest.mark.parametrize(("family", "rope"), [
+    ("llama", LONG), ("mistral", LONG),
+    ("gemma3_text", {"full_attention": LONG, "sliding_attention": {"rope_type": "default",
+                                                                   "rope_theta": 10000.0}})])
+def test_positions_that_depend_on_the_longest_text_of_a_batch_are_refused(base, tmp_path, family,
+                                                                          rope):
+    folder = saved(base(family), tmp_path / "rm", rope_parameters=rope)
+    with pytest.raises(UserError, match="longrope is not supported"):
+        load_reward_model(folder)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("change", [{"is_causal": False}, {"use_bidirectional_attention": True},
                                     {"is_encoder_decoder": True}])

@@ -35,21 +35,22 @@ def test_the_better_of_two_answers_numbered_1_and_2_is_the_one_of_that_number(tm
     assert found == ["a0", "b1", "a2", "b3", "a4", "b5"]
 
 
-def test_a_model_that_sees_ahead_gets_the_library_s_rewards_or_none(tmp_path):
+@pytest.mark.parametrize("changes", [{"is_causal": False}, {"rope_parameters": {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+    "original_max_position_embeddings": 64}}], ids=["sees ahead", "turned by the longest"])
+def test_a_model_that_is_not_computed_here_gets_the_library_s_rewards_or_none(tmp_path, changes):
     model = make_reward_model(tmp_path)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "is_causal": False}))
-    data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "Why?", "response": "So it is."}])
+    (model / "config.json").write_text(json.dumps({**config, **changes}))
+    said = ["So it is.", "No. " * 18]
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "Why?", "responses": said}])
     out = tmp_path / "out.parquet"
-    try:
+    with contextlib.suppress(UserError):
         in_process("src.score_command", "--model", str(model), "--data", str(data), "--out",
                    str(out))
-    except UserError:
-        assert not out.exists()
-    else:
-        ask = [{"role": "user", "content": "Why?"}]
-        assert pd.read_parquet(out).reward[0] == pytest.approx(
-            plain_reward(model, ask, "So it is."), abs=1e-4)
+    ask = [{"role": "user", "content": "Why?"}]
+    assert not out.exists() or pd.read_parquet(out).reward.tolist() == pytest.approx(
+        [plain_reward(model, ask, response) for response in said], abs=1e-4)
 
 
 def test_different_answers_get_no_equal_rewards_from_a_template_that_leaves_them_out(tmp_path):
