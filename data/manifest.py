@@ -130,11 +130,12 @@ def config_differences(prepared: dict[str, Any], config: DataConfig) -> list[str
     """Keys that would change the result, as `key: prepared value, not asked value`.
 
     Args:
-        prepared: a config as a manifest holds it; a key that it does not know yet had its default.
+        prepared: a config as a manifest holds it; a key that it does not know yet, or a block of
+            keys, had its default.
     """
-    asked = json.loads(json.dumps(dataclasses.asdict(config)))
-    usual = json.loads(json.dumps(dataclasses.asdict(DataConfig("usual", path="path"))))
-    held = {**usual, **prepared, "compare": {**usual["compare"], **prepared["compare"]}}
+    asked, usual = (json.loads(json.dumps(dataclasses.asdict(each)))
+                    for each in (config, type(config)("usual", path="path")))
+    held = {**usual, **prepared, "compare": {**usual["compare"], **prepared.get("compare", {})}}
     if held["compare"]["rule"] != "by_id":  # read by that rule alone, and once had another default
         held["compare"]["names"] = asked["compare"]["names"]
     return [f"{key}: {held[key]!r}, not {asked[key]!r}" for key in asked

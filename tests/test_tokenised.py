@@ -1,9 +1,12 @@
 """Tokens on disk: the right ids, the same pairs for every tokenizer, whole or not at all."""
 
+import dataclasses
 import gc
+import json
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import data.build
+from configs.data_schema import CompareConfig
 from configs.errors import UserError
 from configs.schema import DataConfig
 from data import tokenise
 from data.formatting import encode_pair, load_tokenizer, tokenizer_key
-from data.manifest import read_manifest
+from data.manifest import config_differences, read_manifest
 from data.pair_files import read_pairs
 from data.prepare import TokenizerSpec, prepare
 from data.records import SPLITS
@@ -200,6 +204,54 @@ def test_pairs_that_the_chat_template_refuses_are_counted_or_stop_the_command(wo
     write_jsonl(world.raw, [{**row, "chosen": row["chosen"] + " rare"} for row in rows])
     with pytest.raises(UserError, match="chat template of picky refuses 200 of 200"):
         world.prepare(picky, out=world.folder / "second")
+
+
+@dataclass(frozen=True)
+class LaterCompare(CompareConfig):
+    """CompareConfig, once it has a key that nobody has thought of yet."""
+
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class LaterData(DataConfig):
+    shards: int = 1
+    languages: tuple[str, ...] = ()
+    compare: LaterCompare = LaterCompare()
+
+
+def later(config: DataConfig, **values) -> LaterData:
+    kept = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+            if field.name != "compare"}
+    return LaterData(**{**kept, **values})
+
+
+def test_new_keys_at_their_defaults_leave_a_prepared_folder_and_its_tokens_as_they_are(world):
+    before, _ = world.prepare(world.llama)
+    files = {path: path.stat().st_mtime_ns for path in world.out.rglob("*") if path.is_file()}
+    manifest, worked = prepare(later(world.config()), world.out, [world.llama])
+    assert not worked and manifest == json.loads(json.dumps(before))
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    both, worked = prepare(later(world.config()), world.out, [world.llama, world.gpt2])
+    assert worked and both["data_hash"] == before["data_hash"]
+    assert len(world.split(world.gpt2)) == len(world.split(world.llama)) > 0
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"shards": 2}, "shards: 1, not 2"),
+    ({"languages": ("en",)}, r"languages: \[\], not \['en'\]"),
+    ({"compare": LaterCompare(margin=1.0)}, "compare: .*'margin': 0.0.*'margin': 1.0")])
+def test_a_new_key_off_its_default_asks_for_another_folder(world, values, message):
+    world.prepare(world.llama)
+    with pytest.raises(UserError, match=message):
+        prepare(later(world.config(), **values), world.out, [world.llama])
+
+
+def test_a_folder_of_before_there_was_a_block_of_keys_had_all_its_defaults(world):
+    world.prepare(world.llama)
+    manifest = read_manifest(world.out)
+    del manifest["config"]["compare"]
+    assert config_differences(manifest["config"], world.config()) == []
 
 
 def test_finished_parts_are_kept_and_only_missing_ones_are_made(world, monkeypatch):
