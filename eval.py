@@ -17,29 +17,28 @@ labelling never read the test split.
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from configs.arguments import Parser  # noqa: E402
-from configs.errors import UserError, run_command  # noqa: E402
-from configs.schema import CONFIG_ROOT, REPO_ROOT, ExperimentConfig, load_config  # noqa: E402
-from data.records import SPLITS  # noqa: E402
-from src.locks import lock  # noqa: E402
+from configs.schema import CONFIG_ROOT, ExperimentConfig, load_config
+from data.records import SPLITS
+from src.common.arguments import Parser
+from src.common.errors import UserError, run_command
+from src.common.files import REPO_ROOT
+from src.common.lock import lock
 
 if TYPE_CHECKING:
-    from src.sweep import Sweep
+    from src.runs.plan import Sweep
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 
 def evaluate_experiment(args: argparse.Namespace) -> None:
     """Score, tabulate, draw, report; nothing is done twice."""
-    from src.sweep import Sweep
+    from src.runs.plan import Sweep
 
     sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
     folder = args.results_dir / sweep.experiment.name
@@ -50,21 +49,21 @@ def evaluate_experiment(args: argparse.Namespace) -> None:
 
 
 def _evaluate_into(folder: Path, sweep: "Sweep", args: argparse.Namespace) -> None:
-    from src import evaluation
-    from src.report import console_table
-    from src.tables import read_results
+    from src.evaluation import experiment
+    from src.reports.experiment import console_table
+    from src.reports.results import read_results
 
-    found, missing = evaluation.finished_runs(sweep, args.runs_dir)
-    inputs = evaluation.inputs_hash(found, missing, sweep, args.split)
-    if evaluation.is_current(folder, inputs):
+    found, missing = experiment.finished_runs(sweep, args.runs_dir)
+    inputs = experiment.inputs_hash(found, missing, sweep, args.split)
+    if experiment.is_current(folder, inputs):
         print(f"nothing to do: {folder} is up to date")
     else:
-        pairs, answers = evaluation.eval_pairs(sweep, args.split)
-        scored = evaluation.score_runs(found, sweep, args.split, args.runs_dir)
-        scored += evaluation.baselines(sweep, pairs, answers)
-        evaluation.write_results(folder, scored, pairs, sweep, missing, inputs)
+        pairs, answers = experiment.eval_pairs(sweep, args.split)
+        scored = experiment.score_runs(found, sweep, args.split, args.runs_dir)
+        scored += experiment.baselines(sweep, pairs, answers)
+        experiment.write_results(folder, scored, pairs, sweep, missing, inputs)
     results = read_results(folder)
-    evaluation.write_cards(found, results)
+    experiment.write_cards(found, results)
     print(console_table(results.pgr, results.accuracy))
     if missing:
         print(f"\n{len(missing)} runs are not finished and in no table: {', '.join(missing)}")
@@ -74,8 +73,8 @@ def _evaluate_into(folder: Path, sweep: "Sweep", args: argparse.Namespace) -> No
 
 def transfer_experiment(args: argparse.Namespace) -> None:
     """The experiment's models on other evaluation sets, beside their own test."""
-    from src.sweep import Sweep
-    from src.transfer import transfer
+    from src.evaluation.transfer import transfer
+    from src.runs.plan import Sweep
 
     sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
     folder = args.results_dir / sweep.experiment.name
@@ -85,9 +84,9 @@ def transfer_experiment(args: argparse.Namespace) -> None:
 
 def evaluate_model(args: argparse.Namespace) -> str:
     """One reward model: a look at it, a benchmark's score, or its accuracy."""
-    from src.benchmark import benchmark_config, evaluate_benchmark
-    from src.look import look
-    from src.one_model import evaluate_one
+    from src.evaluation.benchmark import benchmark_config, evaluate_benchmark
+    from src.evaluation.inspect import look
+    from src.evaluation.one_model import evaluate_one
 
     folder = Path(args.model)
     if args.look:
@@ -119,7 +118,7 @@ def parse_args() -> argparse.Namespace:
                         "configs/data, a file of preference pairs, or NAME=FILE")
     parser.add_argument("--scores", type=Path, metavar="FILE",
                         help="with a benchmark: rewards made elsewhere, parquet or csv with the "
-                             "columns of src/benchmark_rows.py; --model is then any name")
+                             "columns of src/measures/benchmarks/rows.py; --model is then any name")
     parser.add_argument("--against", type=Path, metavar="MODEL",
                         help="with a benchmark of pairs: another reward model (with --scores: its "
                              "file), compared in each subset, corrected for their number")
@@ -147,7 +146,7 @@ def main() -> None:
     experiment = Path(args.model).suffix in (".yaml", ".yml") or (
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if args.scores is not None:
-        from src.benchmark import evaluate_scores
+        from src.evaluation.benchmark import evaluate_scores
 
         print(evaluate_scores(args.scores, args.data, args.model, args.results_dir,
                               args.output_dir, args.against))

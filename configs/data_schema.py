@@ -169,7 +169,7 @@ class DataConfig:
     """A benchmark whose parts come as files of a folder: their names, relative to it, with one `*`
     (or `**`, over folders) where the name of the subset stands, such as `*_filtered.json`."""
     fixture: bool = False
-    """Read a dozen made rows in the source's schema instead, see data/fixture.py."""
+    """Read a dozen made rows in the source's schema instead, see data/read/sources.py."""
     fraction: float = 1.0
     """Share of the prompts to keep, picked by hash."""
     seed: int = 0

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from configs.data_schema import DataConfig
-from configs.errors import UserError
 from configs.identity import facts
 from configs.strict_yaml import from_dict, read_yaml, require, require_name
-from data.records import content_hash
+from src.common.errors import UserError
+from src.common.files import REPO_ROOT
+from src.common.hashing import content_hash
 
 RUN_FORMAT = 1
 """Raise it when code changes what a run's folder holds or means: older ones are then not reused."""
 MOST_EPOCHS = 1_000
 """Above it a number of epochs is a slip of the pen: a dry run alone would not come to an end."""
 CONFIG_ROOT = Path(__file__).resolve().parent
-REPO_ROOT = CONFIG_ROOT.parent
 T = TypeVar("T")
 
 

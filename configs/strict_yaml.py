@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from configs.errors import UserError
+from src.common.errors import UserError
 
 T = TypeVar("T")
 NAME_LENGTH = 100

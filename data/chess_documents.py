@@ -10,21 +10,18 @@ them.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from configs.arguments import Parser  # noqa: E402
-from configs.errors import UserError, run_command  # noqa: E402
-from configs.schema import DataConfig, from_dict  # noqa: E402
-from data.chess_puzzles import answer_of, prompt_of, solution_line  # noqa: E402
-from data.manifest import atomic_path, read_manifest, split_names  # noqa: E402
-from data.pair_files import read_pairs  # noqa: E402
-from data.rows import prompt_text  # noqa: E402
-from data.sources import open_source  # noqa: E402
+from configs.schema import DataConfig, from_dict
+from data.manifest import read_manifest, split_names
+from data.pairs.pair_files import read_pairs
+from data.read.chess_puzzles import answer_of, prompt_of, solution_line
+from data.read.rows import prompt_text
+from data.read.sources import open_source
+from src.common.arguments import Parser
+from src.common.errors import UserError, run_command
+from src.common.files import atomic_path
 
 TRAINING = ("train_1", "train_2")
 

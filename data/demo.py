@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if not __package__:  # run by its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.arguments import Parser  # noqa: E402
-from configs.errors import run_command  # noqa: E402
-from data.manifest import atomic_path  # noqa: E402
-from src.locks import lock  # noqa: E402
+from src.common.arguments import Parser
+from src.common.errors import run_command
+from src.common.files import REPO_ROOT, atomic_path
+from src.common.lock import lock
 
 PEOPLE = (
     "ada alan alma amir anna arno aya bea ben bert bo carl cara cem cleo cora dan dara dina "
@@ -130,7 +130,7 @@ def write_lines(path: Path, lines: Iterator[str]) -> None:
 
 def main() -> None:
     parser = Parser(prog="python data/demo.py", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "data" / "raw" / "demo")
+    parser.add_argument("--output_dir", type=Path, default=REPO_ROOT / "data" / "raw" / "demo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", action="store_true",
                         help="write what the base model was pre-trained on, too")

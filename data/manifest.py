@@ -6,19 +6,16 @@ A folder without a manifest that fits it is unfinished work. Knows no tokenizer 
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
 from configs.schema import DataConfig
-from data.records import SPLITS, content_hash
+from data.records import SPLITS
+from src.common.errors import UserError
+from src.common.files import atomic_path
+from src.common.hashing import content_hash
 
 FORMAT = 2
 CONTENT_FORMAT = 1
@@ -33,28 +30,6 @@ LEFT_OUT = {"over_length": "longer than max_length under some tokenizer",
             "identical": "identical after the chat template",
             "leaked": "prompt also in another split, as a tokenizer reads it"}
 """What the manifest calls the pairs that go once their tokens are known, and what that means."""
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` if the block ends without an error.
-
-    A full disk is told by the name of `path`: what raises it when it writes, knows no name.
-    """
-    if not path.name or path.is_dir():
-        raise UserError(f"{path}: is a folder: name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # machines that share a disk share numbers
-    partial = path.with_name(f".{path.name}.{unique}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class SplitDigest:

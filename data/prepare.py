@@ -15,13 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.errors import UserError
-from configs.owned import claim, clear, disclaim, require_ours
 from configs.schema import DataConfig
-from data.build import build_pairs
-from data.control_tokens import count_control_tokens
-from data.formatting import load_tokenizer, tokenizer_key
-from data.lengths import judge
 from data.manifest import (
     FORMAT,
     MANIFEST,
@@ -30,10 +24,16 @@ from data.manifest import (
     split_names,
     unwanted_ids,
 )
-from data.mixture import parts_of
-from data.pair_files import drop_pairs
-from data.sources import open_source
-from data.tokenise import tokenise_split
+from data.pairs.build import build_pairs
+from data.pairs.mixture import parts_of
+from data.pairs.pair_files import drop_pairs
+from data.read.sources import open_source
+from data.tokens.control_tokens import count_control_tokens
+from data.tokens.formatting import load_tokenizer, tokenizer_key
+from data.tokens.lengths import judge
+from data.tokens.tokenise import tokenise_split
+from src.common.errors import UserError
+from src.common.owned import claim, clear, disclaim, require_ours
 
 KIND = "prepared data"
 WRITTEN = (MANIFEST, f".{MANIFEST}.*.partial", "pairs/*.parquet", "pairs/.*.partial",

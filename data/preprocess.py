@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if not __package__:  # run by its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs.arguments import Parser  # noqa: E402
-from configs.errors import UserError, run_command  # noqa: E402
-from configs.schema import (  # noqa: E402
+from configs.schema import (
     CONFIG_ROOT,
     DataConfig,
     ExperimentConfig,
@@ -20,9 +18,12 @@ from configs.schema import (  # noqa: E402
     from_dict,
     load_config,
 )
-from data.fields import COLUMNS  # noqa: E402
-from data.fixture import as_fixture  # noqa: E402
-from data.raw_bytes import stem_of  # noqa: E402
+from data.files.raw_bytes import stem_of
+from data.read.fields import COLUMNS
+from data.read.sources import as_fixture
+from src.common.arguments import Parser
+from src.common.errors import UserError, run_command
+from src.common.files import REPO_ROOT
 
 HELP = """\
 Prepare a data set of preference pairs: read, check, drop duplicates, split by prompt into train_1,
@@ -155,7 +156,7 @@ def _base_values(options: argparse.Namespace) -> dict[str, Any]:
     for path in sorted((CONFIG_ROOT / "data").glob("*.yaml")):
         config = load_config(DataConfig, str(path))
         if options.train_path and config.path == options.train_path:
-            print(f"described by {path.relative_to(ROOT)}")
+            print(f"described by {path.relative_to(REPO_ROOT)}")
             return dataclasses.asdict(config)
     path = Path(options.train_path or options.test_path)
     return {"name": options.output_dir.name if options.output_dir else stem_of(path)}
@@ -203,13 +204,13 @@ def main() -> None:
     options = parse_arguments()
     config = build_config(options)
     folder = f"{config.name}_fixture" if config.fixture else config.name
-    output_dir = options.output_dir or ROOT / "data" / "processed" / folder
+    output_dir = options.output_dir or REPO_ROOT / "data" / "processed" / folder
     if options.num_proc < 1:
         raise UserError(f"--num_proc {options.num_proc}: expected at least 1")
 
     from data.prepare import prepare, require_place
     from data.samples import print_samples, print_summary
-    from src.locks import lock
+    from src.common.lock import lock
 
     require_place(output_dir)
     tokenizers = find_tokenizers(options)

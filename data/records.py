@@ -4,10 +4,11 @@ Standard library only, so that any file may import it.
 """
 
 import hashlib
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from src.common.hashing import content_hash
 
 SPLITS = ("train_1", "train_2", "val", "test")
 """train_1: teachers, human labels. train_2: ceilings (human) and students (weak labels). val: weak
@@ -61,12 +62,6 @@ def prompt_id_of(prompt: Sequence[Message]) -> str:
     """
     return content_hash([[m["role"], unicodedata.normalize("NFC", m["content"]).strip()]
                          for m in prompt])
-
-
-def content_hash(value: object, digits: int = 16) -> str:
-    """The first `digits` hex digits of the SHA-256 of a JSON-serialisable value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
 def left_is_chosen(pair_id: str) -> bool:

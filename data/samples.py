@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data.formatting import load_tokenizer, tokenizer_key
-from data.lengths import length_quantiles
 from data.manifest import LEFT_OUT, left_out_ids, split_names
-from data.pair_index import EARLIER
+from data.pairs.splits import EARLIER
 from data.prepare import TokenizerSpec
-from data.tokenised import open_split
+from data.tokens.formatting import load_tokenizer, tokenizer_key
+from data.tokens.lengths import length_quantiles
+from data.tokens.tokenised import open_split
 
 SAMPLES = 2
 SHOWN_CHARS = 300

@@ -12,30 +12,17 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if not __package__:  # run by its path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from configs.arguments import Parser  # noqa: E402
-from configs.errors import UserError, reading, run_command  # noqa: E402
-from configs.schema import (  # noqa: E402
-    CONFIG_ROOT,
-    ExperimentConfig,
-    ModelConfig,
-    load_config,
-    read_yaml,
-)
-from model.download_plan import (  # noqa: E402
-    Plan,
-    check_space,
-    make_plans,
-    shown,
-    silences,
-    table,
-)
-from model.hub import SOURCE, fetch_files  # noqa: E402
-from model.hub_errors import UnreachableError  # noqa: E402
-from src.locks import lock  # noqa: E402
+from configs.schema import CONFIG_ROOT, ExperimentConfig, ModelConfig, load_config, read_yaml
+from model.hub.errors import UnreachableError
+from model.hub.files import SOURCE, fetch_files
+from model.hub.plan import Plan, check_space, make_plans, shown, silences, table
+from src.common.arguments import Parser
+from src.common.errors import UserError, reading, run_command
+from src.common.lock import lock
 
 HELP = """\
 Fetch base models from huggingface.co, at the revision pinned in configs/models, into
@@ -139,8 +126,8 @@ def _check_present(model: ModelConfig) -> None:
 
 def _check_checkpoint(model: ModelConfig, folder: Path) -> None:
     """UserError unless the folder holds a config of the right family, and whole safetensors."""
-    from model.truncate import check_family  # torch: seconds that --help need not take
-    from model.weights import read_config, tensor_files
+    from model.base.truncate import check_family  # torch: seconds that --help need not take
+    from model.base.weights import read_config, tensor_files
 
     check_family(read_config(folder), str(folder), model.family)
     tensor_files(folder)

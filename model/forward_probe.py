@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from configs.errors import UserError
+from src.common.errors import UserError
 
 PROMPT, RESPONSES = 9, (4, 6)
 """Tokens of the pair."""

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from configs.pretrained import from_folder
+from model.base.weights import whole_weights
 from model.reward_model import load_reward_model, saved_config
-from model.weights import whole_weights
+from src.common.pretrained import from_folder
 
 CLOSE = 1e-3
 """Of the same precision: relative to max(1, |reward|), of the worst response."""

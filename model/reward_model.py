@@ -17,19 +17,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from configs.errors import UserError, reading
-from configs.pretrained import from_folder
-from model.attend import choose_backend
-from model.family_attention import (
-    at_last,
-    library_implementation,
-    library_mask,
-    use_tree_attention,
-)
+from model.attention.attend import choose_backend
+from model.attention.family import at_last, library_implementation, library_mask, use_tree_attention
+from model.attention.tree import HostLayout, Layout
+from model.base.truncate import check_family, truncate_config, truncated_names
+from model.base.weights import read_config, read_tensors, tensor_files, whole_weights
 from model.forward_probe import check_forward, plain_rewards_of
-from model.tree_attention import HostLayout, Layout
-from model.truncate import check_family, truncate_config, truncated_names
-from model.weights import read_config, read_tensors, tensor_files, whole_weights
+from src.common.errors import UserError, reading
+from src.common.pretrained import from_folder
 
 HEAD = "score.weight"
 
@@ -105,8 +100,8 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
         kept: the base model's layers that stay, see `kept_layers`.
         seed: of the head alone.
         pad_token_id: written into the saved config; the forward never looks for it.
-        attention: one of `model.attend.BACKENDS`.
-        last_layer_shortcut: see model/family_attention.py.
+        attention: one of `model.attention.attend.BACKENDS`.
+        last_layer_shortcut: see model/attention/family.py.
     Raises:
         UserError: no such folder, family, layer or file; tensors missing from the checkpoint.
     """

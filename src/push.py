@@ -15,8 +15,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from configs.arguments import Parser  # noqa: E402
-from configs.errors import UserError, run_command  # noqa: E402
+from src.common.arguments import Parser
+from src.common.errors import UserError, run_command
 
 PUBLISHED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*",
              "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
@@ -32,7 +32,7 @@ def published_files(folder: Path) -> list[Path]:
 
 def card_for(folder: Path, repo: str) -> str:
     """The run's model card, as it reads on the hub."""
-    from src.runs import CARD
+    from src.runs.folders import CARD
 
     return (folder / CARD).read_text(encoding="utf-8").replace(PLACE, f'from_pretrained("{repo}")')
 
@@ -42,7 +42,7 @@ def check(folder: Path, repo: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    from src.one_model import read_run
+    from src.evaluation.one_model import read_run
 
     if not folder.is_dir() or read_run(folder) is None:
         raise UserError(f"{folder}: not the folder of a run: expected one like "
@@ -65,8 +65,8 @@ def push(folder: Path, repo: str, private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import LocalTokenNotFoundError
 
-    from model.hub_errors import hub_errors
-    from src.runs import CARD
+    from model.hub.errors import hub_errors
+    from src.runs.folders import CARD
 
     api = HfApi()
     with hub_errors(repo):
@@ -91,8 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--private", action="store_true", help="a new repository is private")
     parser.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
     args = parser.parse_args(arguments)
-    from src.model_card import NOT_SCORED
-    from src.runs import CARD
+    from src.runs.cards import NOT_SCORED
+    from src.runs.folders import CARD
 
     check(args.model, args.repo)
     files = published_files(args.model)

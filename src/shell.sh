@@ -41,9 +41,9 @@ launch_stage() {
   local words=(-m src.train --experiment "${experiment}" --stage "${stage}" "$@")
 
   case " $* " in
-    *" --help "* | *" -h "*) exec "${python}" -m src.train_arguments "${words[@]:2}" ;;
+    *" --help "* | *" -h "*) exec "${python}" -m src.training.command_line "${words[@]:2}" ;;
   esac
-  "${python}" -m src.train_arguments "${words[@]:2}" || exit "$?"  # before what takes seconds
+  "${python}" -m src.training.command_line "${words[@]:2}" || exit "$?"  # before what takes seconds
   case " $* " in
     *" --dry-run "*) exec "${python}" "${words[@]}" ;;
   esac
@@ -52,13 +52,13 @@ launch_stage() {
     if [[ "${hardware}" == cpu ]]; then
       export CUDA_VISIBLE_DEVICES='' HIP_VISIBLE_DEVICES=''  # or some would be used all the same
     else
-      gpus="$("${python}" -m src.gpus)" || exit "$?"
+      gpus="$("${python}" -m src.common.gpus)" || exit "$?"
     fi
   fi
   if [[ "${hardware}" == auto ]]; then
     hardware=cpu
     if [[ "${gpus}" != 0 ]]; then  # the first kind that the stage's models fit
-      hardware="$("${python}" -m src.choose_hardware "${words[@]:2}")" || exit "$?"
+      hardware="$("${python}" -m src.training.choose_hardware "${words[@]:2}")" || exit "$?"
       hardware="${hardware##*$'\n'}"  # below what libraries print on standard output
     fi
   fi

@@ -18,22 +18,24 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np  # noqa: E402
-import transformers  # noqa: E402
-from accelerate.utils.memory import clear_device_cache  # noqa: E402
+import numpy as np
+import transformers
+from accelerate.utils.memory import clear_device_cache
 
-from configs.errors import EXIT_USER_ERROR, UserError, one_line, run_command  # noqa: E402
-from configs.schema import ExperimentConfig, RunConfig, load_config  # noqa: E402
-from model.reload_check import ReloadError  # noqa: E402
-from src import distributed, runs  # noqa: E402
-from src.dry_run import describe, duration  # noqa: E402
-from src.fit import require_fit, unfinished  # noqa: E402
-from src.locks import lock  # noqa: E402
-from src.sweep import Sweep  # noqa: E402
-from src.train_arguments import parse_args  # noqa: E402
-from src.train_run import train_run  # noqa: E402
-from src.trainer import NonFiniteLossError  # noqa: E402
-from src.weak_labels import weak_labels_of  # noqa: E402
+from configs.schema import ExperimentConfig, RunConfig, load_config
+from model.reload_check import ReloadError
+from src.common import distributed
+from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
+from src.common.files import require_space
+from src.common.lock import lock
+from src.runs import folders
+from src.runs.plan import Sweep
+from src.scoring.weak_labels import weak_labels_of
+from src.training.command_line import parse_args
+from src.training.dry_run import describe, duration
+from src.training.fit import require_fit, unfinished
+from src.training.train_run import train_run
+from src.training.trainer import NonFiniteLossError
 
 SCRIPTS = {"teachers": "train_teacher_model.sh", "ceilings": "train_student_model.sh",
            "students": "weak_to_strong.sh"}
@@ -56,7 +58,7 @@ def labels_for(run: RunConfig, sweep: Sweep,
         return np.ones(len(sweep.split(run.model, run.split))), None
     teacher = sweep.teacher_of(run)
     script = SCRIPTS["teachers"]
-    folder = runs.require_finished(runs_dir, "teachers", teacher.identity, teacher.display_name,
+    folder = folders.require_finished(runs_dir, "teachers", teacher.identity, teacher.display_name,
                                    f"run ./{script} {run.experiment} first")
 
     def weak_labels(split: str) -> np.ndarray:
@@ -71,7 +73,7 @@ def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do."""
     folder = runs_dir / run.experiment / run.stage / run.folder_name
     with lock(folder, say) if distributed.is_main() else nullcontext():
-        if distributed.on_main(lambda: runs.find_finished(runs_dir, run.stage, run.identity)):
+        if distributed.on_main(lambda: folders.find_finished(runs_dir, run.stage, run.identity)):
             return False
         train_run(run, sweep, *labels_for(run, sweep, runs_dir), folder)
     return True
@@ -92,7 +94,7 @@ def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int,
             raise  # a full or broken disk would fail every other run too
         except Exception as error:  # noqa: BLE001 - one run's failure must not cost the others
             if not isinstance(error, EXPECTED):
-                runs.require_space(runs_dir)
+                require_space(runs_dir)
                 if distributed.in_group():
                     raise  # the other processes may not have failed, and would wait for this one
                 traceback.print_exc()

@@ -10,8 +10,8 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in the way of tiny models
 
-from tests.families import save_base  # noqa: E402
-from tests.tiny_experiment import TinyExperiment, make_experiment  # noqa: E402
+from tests.families import save_base
+from tests.tiny_experiment import TinyExperiment, make_experiment
 
 
 def pytest_configure(config: pytest.Config) -> None:

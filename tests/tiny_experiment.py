@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 import unittest.mock
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import yaml
 
-from configs.schema import REPO_ROOT
+from src.common.files import REPO_ROOT
 from tests.families import save_base
 from tests.tiny_data import llama_like, messages_row, save, write_jsonl
 
@@ -166,7 +166,14 @@ def command(*words: str, timeout: float = 300, **env: str) -> subprocess.Complet
 def in_process(module: str, *arguments: str) -> int:
     """The exit code of a command's `main`, run in this process."""
     with unittest.mock.patch.object(sys, "argv", [module, *arguments]):
-        return importlib.import_module(module).main() or 0
+        return main_of(module)() or 0
+
+
+def main_of(module: str) -> Callable[[], int | None]:
+    """The `main` of what `python -m` runs under that name."""
+    found = importlib.import_module(module)
+    is_room = hasattr(found, "__path__")
+    return (importlib.import_module(f"{module}.__main__") if is_room else found).main
 
 
 def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,

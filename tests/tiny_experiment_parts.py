@@ -2,7 +2,7 @@
 
 from configs.schema import STAGES, DataConfig, ExperimentConfig, load_config
 from data.prepare import TokenizerSpec, prepare
-from src.sweep import Sweep
+from src.runs.plan import Sweep
 from src.train import train_stage
 from tests.tiny_experiment import TinyExperiment
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.records import content_hash
-from data.tokenised import IDS
+from data.tokens.tokenised import IDS
+from src.common.hashing import content_hash
 from tests.families import PAD
 
 
 class MemorySplit:
-    """What data.tokenised.TokenisedSplit offers, over rows in memory."""
+    """What data.tokens.tokenised.TokenisedSplit offers, over rows in memory."""
 
     def __init__(self, rows: list[dict], data_hash: str = "data"):
         self._rows = rows

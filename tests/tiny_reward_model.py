@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from data.formatting import load_tokenizer
+from data.tokens.formatting import load_tokenizer
 from model.reload_check import plain_rewards
 from model.reward_model import build_reward_model
 from tests.families import save_base

@@ -1,0 +1,1 @@
+"""Every choice, as YAML by kind, and the schema that reads it."""

@@ -1,0 +1,1 @@
+"""Any file on disk -> numbered raw rows."""

@@ -1,0 +1,46 @@
+"""csv files, and zips of text files -> numbered raw rows, one at a time."""
+
+import csv
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from data.files.raw_bytes import checked_encoding, data_errors, open_text
+from data.files.raw_json import RawRow
+from src.common.errors import UserError
+
+
+def csv_rows(path: Path, header: Sequence[str], encoding: str) -> Iterator[RawRow]:
+    """The rows of a csv file; `header` names its columns where its first line does not."""
+    csv.field_size_limit(1 << 30)
+    with open_text(path, encoding) as file:
+        try:
+            for number, row in enumerate(csv.DictReader(file, header or None), 1):
+                yield number, {key: cell for key, cell in row.items()
+                               if key is not None and cell is not None}
+        except csv.Error as error:
+            raise UserError(f"{path}: not readable as csv: {error}") from error
+
+
+def zip_rows(path: Path, encoding: str) -> Iterator[RawRow]:
+    """A row {"text": line, "file": name of its file} for each line of the text files in a zip.
+
+    Numbers go on from file to file. A file called README tells about the others and has no rows.
+    """
+    number, encoding = 0, checked_encoding(encoding)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = PurePosixPath(member.filename).name
+                if member.is_dir() or name.startswith((".", "README")):
+                    continue
+                with archive.open(member) as raw, io.TextIOWrapper(
+                        raw, encoding, errors=data_errors(encoding)) as lines:
+                    for line in lines:
+                        number += 1
+                        if line.strip():
+                            yield number, {"text": line.strip(), "file": name}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UserError(f"{path}: not a whole zip of text files: {error}") from error

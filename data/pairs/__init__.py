@@ -1,0 +1,1 @@
+"""Answers -> pairs, each in one split."""

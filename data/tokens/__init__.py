@@ -1,0 +1,1 @@
+"""Pairs -> token ids, under each tokenizer of an experiment."""

@@ -1,0 +1,1 @@
+"""Base checkpoint -> reward model."""

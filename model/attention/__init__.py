@@ -1,0 +1,1 @@
+"""Attention over trees of responses that share a prompt."""

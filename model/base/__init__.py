@@ -1,0 +1,1 @@
+"""A base model's layers and tensors, on disk and in memory."""

@@ -1,0 +1,1 @@
+"""What a download needs beyond huggingface_hub."""

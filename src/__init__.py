@@ -1,0 +1,1 @@
+"""The experiment: pairs -> rewards -> weak labels -> PGR."""

@@ -1,0 +1,1 @@
+"""Tokenised pairs -> packed tensors: what a forward reads."""

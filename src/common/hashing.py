@@ -1,0 +1,25 @@
+"""What identifies a value, and the code that made a figure."""
+
+import hashlib
+import json
+import subprocess
+
+from src.common.files import REPO_ROOT
+
+
+def content_hash(value: object, digits: int = 16) -> str:
+    """The first `digits` hex digits of the SHA-256 of a JSON-serialisable value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+def commit() -> str:
+    """The repository's commit, with `+` where files other than results differ; or `unknown`."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        changed = git("status", "--porcelain", "-uno", "--", ":!results")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

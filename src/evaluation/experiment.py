@@ -1,0 +1,184 @@
+"""An experiment's finished runs, scored on one split -> the files of `results/<experiment>/`."""
+
+import datetime
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from configs.identity import facts
+from configs.schema import STAGES, RunConfig
+from data.pairs.pair_files import read_pairs
+from data.records import SPLITS
+from model.base.weights import weights_fingerprint
+from src.common.errors import UserError, reading
+from src.common.files import atomic_path, holds_meta, read_json, write_json
+from src.common.hashing import commit, content_hash
+from src.common.lock import clear_partials
+from src.common.owned import claim, clear
+from src.measures import tables
+from src.measures.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
+from src.measures.run_scores import EvalPairs, RunScores
+from src.reports.experiment import write_report
+from src.reports.results import Results, contamination_mark
+from src.runs.cards import Accuracy, write_model_card
+from src.runs.folders import find_finished
+from src.runs.plan import Sweep
+from src.scoring.pairs import scores_of
+
+RESULTS_FORMAT = 1
+PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
+SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
+"""Of an experiment's results, filled by other calls than its evaluation on test."""
+
+
+def finished_runs(sweep: Sweep, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
+    """The experiment's runs that are done, with their folders, and the names of those that are not.
+
+    Raises:
+        UserError: none is done.
+    """
+    found, missing = [], []
+    for stage in STAGES:
+        for run in sweep.runs(stage):
+            folder = find_finished(runs_dir, stage, run.identity)
+            if folder is None:
+                missing.append(run.display_name)
+            else:
+                found.append((run, folder))
+    if not found:
+        name = sweep.experiment.name
+        raise UserError(f"no run of {name} is finished: train them with ./train_teacher_model.sh "
+                        f"{name}, ./train_student_model.sh {name} and ./weak_to_strong.sh {name}")
+    return found, missing
+
+
+def eval_pairs(sweep: Sweep, split: str) -> tuple[EvalPairs, Answers]:
+    """The pairs of `split` as every tokenizer of the experiment has them, and their answers."""
+    tokenised = sweep.split(sweep.students[0].base.key, split)
+    table = read_pairs(sweep.processed, split, ["pair_id", "chosen", "rejected"]).to_pandas()
+    table = table.set_index("pair_id").loc[tokenised.pair_ids]
+    pairs = EvalPairs(
+        experiment=sweep.experiment.name, data=sweep.data.name, split=split,
+        pair_ids=tokenised.pair_ids, prompt_ids=tokenised.prompt_ids,
+        length_chosen=table.chosen.str.len().to_numpy(),
+        length_rejected=table.rejected.str.len().to_numpy())
+    return pairs, Answers(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
+
+
+def score_runs(found: list[tuple[RunConfig, Path]], sweep: Sweep, split: str,
+               runs_dir: Path) -> list[RunScores]:
+    """Margins of every finished run on `split`; runs that were scored before are only read."""
+    scored = []
+    for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
+        table = scores_of(folder, run.identity, sweep.split(run.model, split), split,
+                          sweep.experiment.runtime,
+                          lambda run=run: sweep.trunk(run, split, runs_dir))
+        scored.append(run_scores(run, folder, table))
+    return scored
+
+
+def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
+    """A run's score table as the analysis takes it, with its learning curve."""
+    with reading(folder / "log.jsonl", "train the run again"):
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    student = run.role == "student"
+    return RunScores(
+        role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
+        method=run.method.name if student else "", seed=run.seed,
+        pair_ids=table.pair_id.to_numpy(str),
+        margins=(table.reward_chosen - table.reward_rejected).to_numpy(np.float64),
+        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
+
+
+def baselines(sweep: Sweep, pairs: EvalPairs, answers: Answers) -> list[RunScores]:
+    """What needs no model: the shorter answer wins, and a regression on words, from train_1."""
+    _, train = eval_pairs(sweep, "train_1")
+    margins = {LENGTH_ONLY: length_margins(pairs.length_chosen, pairs.length_rejected),
+               TFIDF: tfidf_margins(train, answers)}
+    return [RunScores("baseline", name, None, "", "", None, pairs.pair_ids, values)
+            for name, values in margins.items()]
+
+
+def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: Sweep,
+                split: str) -> str:
+    """What the results are a function of. Weights enter by content: the same runs trained again
+    elsewhere may differ in the last bits."""
+    weights = [weights_fingerprint(folder) for _, folder in found]
+    return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing), weights,
+                         facts(sweep.experiment.eval),
+                         [[run.display_name, run.identity] for run, _ in found]])
+
+
+def is_current(folder: Path, inputs: str) -> bool:
+    """Whether `folder` holds the whole results for these inputs: the report is written last."""
+    meta = read_json(folder / "meta.json")
+    whole = all((folder / name).is_file() for name in ("scores.csv", "report.html"))
+    return whole and bool(meta) and meta.get("inputs") == inputs
+
+
+def claim_results(folder: Path) -> None:
+    """Make the folder of an experiment's results ours; UserError where it is somebody's."""
+    claim(folder, "results", "results folder", lambda place: holds_meta("experiment")(place)
+          or all(item.name.removeprefix(".").removesuffix(".lock") in SUB_FOLDERS
+                 for item in place.iterdir()))
+
+
+def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep: Sweep,
+                  missing: list[str], inputs: str) -> Path:
+    """Tables, figures and report into `folder`; returns the path of report.html."""
+    config = sweep.experiment.eval
+    claim_results(folder)
+    clear_partials(folder)
+    clear(folder, ["report.html", "transfer*.*"], keep=SUB_FOLDERS)  # of an earlier evaluation
+    clear(folder / "figures", ["*.png"])
+    models = [run for run in scored if run.role != "baseline"]
+    files = {
+        "scores": tables.scores_table(scored, pairs),
+        "accuracy": tables.accuracy_table(scored, pairs, config),
+        "pgr": tables.pgr_table(models, pairs, config),
+        "companions": tables.companions_table(models, pairs),
+        "calibration": tables.calibration_table(models, pairs),
+        "curves": tables.curves_table(models, pairs),
+    }
+    for name, table in files.items():
+        with atomic_path(folder / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+    write_json(folder / "meta.json", _meta(pairs, sweep, missing, inputs))
+    return write_report(folder)
+
+
+def _meta(pairs: EvalPairs, sweep: Sweep, missing: list[str], inputs: str) -> dict[str, object]:
+    notes = [f"not finished, so not in any table: {', '.join(missing)}"] if missing else []
+    contaminated = pairs.split != "test"
+    if contaminated:
+        notes.append(contamination_mark(pairs.split))
+    return {
+        "experiment": pairs.experiment, "data": pairs.data, "split": pairs.split,
+        "n_pairs": len(pairs.pair_ids), "n_prompts": len(set(pairs.prompt_ids)),
+        "seeds": list(sweep.seeds), "level": sweep.experiment.eval.level,
+        "pgr_floor": sweep.experiment.eval.pgr_floor, "contaminated": contaminated,
+        "notes": notes, "date": datetime.date.today().isoformat(), "commit": commit(),
+        "versions": {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
+        "inputs": inputs,
+    }
+
+
+def write_cards(found: list[tuple[RunConfig, Path]], results: Results) -> None:
+    """The accuracy of every run, and of its like with other seeds, in its model card; nothing where
+    the pairs were training pairs of some."""
+    if results.contamination:
+        return
+    table = results.accuracy
+    for run, folder in found:
+        like = (table.role == run.role) & (table.name == run.name) & (table.teacher == run.teacher)
+        if run.role == "student":
+            like &= table.method == run.method.name
+        scores = [Accuracy(int(row.seed), row.data, row.split, int(row.n), row.accuracy, row.low,
+                           row.high, row.length_only, results.meta["level"])
+                  for row in table[like].itertuples()]
+        write_model_card(folder, scores)

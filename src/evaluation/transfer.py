@@ -1,0 +1,148 @@
+"""An experiment's models on other data than its own: accuracy, and PGR in and out of distribution.
+
+    results/<experiment>/transfer.csv, transfer_pgr.csv, transfer.html, transfer.md,
+                         figures/transfer.png
+
+Scores are kept in each run's folder. Evaluation pairs whose prompt is in a training split of the
+experiment are dropped and counted.
+"""
+
+import dataclasses
+import datetime
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from tqdm import tqdm
+
+from configs.schema import RunConfig
+from data.pairs.pair_files import read_pairs
+from data.prepare import TokenizerSpec
+from data.tokens.tokenised import TokenisedSplit
+from model.base.truncate import positions
+from src.common.errors import UserError
+from src.common.files import atomic_path, write_text
+from src.common.hashing import commit
+from src.common.lock import clear_partials
+from src.evaluation import experiment
+from src.evaluation.sets import SPLIT, EvalSet, eval_config, eval_set, scores_name, trained_prompts
+from src.measures.run_scores import EvalPairs, RunScores
+from src.measures.transfer import ScoredSet, transfer_tables
+from src.reports.document import to_html, to_markdown
+from src.reports.figures.style import STYLE, save
+from src.reports.figures.transfer import transfer_heatmap
+from src.reports.transfer import blocks, console
+from src.runs.plan import Sweep
+from src.scoring.pairs import scores_of
+
+Runs = Sequence[tuple[RunConfig, Path]]
+
+
+def transfer(sweep: Sweep, names: Sequence[str], runs_dir: Path, data_dir: Path,
+             folder: Path) -> str:
+    """Score the experiment's finished runs on each set, write tables and heat map into `folder`.
+
+    Args:
+        names: data configs or files of pairs; the experiment's own test is always there.
+    Returns:
+        The lines to print.
+    Raises:
+        UserError: no finished run; a set that is not there, named twice, or all of which prompts
+            the experiment trains on.
+    """
+    _check_names(sweep, names)
+    found, missing = experiment.finished_runs(sweep, runs_dir)
+    sets = [_own_set(sweep, found, runs_dir)]
+    trained = trained_prompts(sweep.processed)
+    with tempfile.TemporaryDirectory() as work:
+        for name in names:
+            prepared = eval_set(name, _tokenizers(sweep), _longest(sweep), data_dir, Path(work))
+            sets.append(_other_set(sweep, found, prepared, trained))
+    experiment.claim_results(folder)
+    clear_partials(folder)
+    accuracy, pgr = transfer_tables(sets, sweep.experiment.eval)
+    for name, table in (("transfer", accuracy), ("transfer_pgr", pgr)):
+        with atomic_path(folder / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+    with matplotlib.rc_context(STYLE):
+        figure, title, caption = transfer_heatmap(accuracy, _note(sweep))
+        drawn = save(figure, folder / "figures", "transfer", title, caption)
+    facts = {"experiment": sweep.experiment.name, "seeds": " ".join(map(str, sweep.seeds)),
+             "runs not finished": ", ".join(missing), "commit": commit(),
+             "date": datetime.date.today().isoformat()}
+    document = blocks(sets, accuracy, pgr, drawn, _note(sweep), facts)
+    title = f"Transfer: {sweep.experiment.name}"
+    write_text(folder / "transfer.md", to_markdown(title, document))
+    write_text(folder / "transfer.html", to_html(title, document))
+    return "\n".join([*console(sets, accuracy, pgr), f"report: {folder / 'transfer.html'}"])
+
+
+def _check_names(sweep: Sweep, names: Sequence[str]) -> None:
+    known = [eval_config(name).name for name in names]
+    for name in known:
+        if known.count(name) > 1 or name == sweep.data.name:
+            raise UserError(f"--transfer: two evaluation sets are called {name}: the experiment's "
+                            "own test is always there; name every other set once")
+
+
+def _note(sweep: Sweep) -> str:
+    config = sweep.experiment.eval
+    seeds = "prompts and seeds" if len(sweep.seeds) > 1 else "prompts, at one seed"
+    return (f"[ ]: {100 * config.level:.6g}% interval over {seeds}. Means over seeds "
+            f"{', '.join(map(str, sweep.seeds))}. A tie counts half. Dropped: pairs whose prompt "
+            "the experiment trains on.")
+
+
+def _own_set(sweep: Sweep, found: Runs, runs_dir: Path) -> ScoredSet:
+    pairs, _ = experiment.eval_pairs(sweep, SPLIT)
+    return ScoredSet(pairs, experiment.score_runs(found, sweep, SPLIT, runs_dir), own=True)
+
+
+def _tokenizers(sweep: Sweep) -> list[TokenizerSpec]:
+    return [TokenizerSpec(name, str(sweep.base(name).path), sweep.base(name).config.chat_template)
+            for name in sweep.experiment.model_names]
+
+
+def _longest(sweep: Sweep) -> int:
+    """Tokens that every model of the experiment takes."""
+    bases = [sweep.base(name) for name in sweep.experiment.model_names]
+    return min(min(positions(base.hf_config, base.key), base.tokenizer.model_max_length)
+               for base in bases)
+
+
+def _other_set(sweep: Sweep, found: Runs, prepared: EvalSet, trained: np.ndarray) -> ScoredSet:
+    """Every finished run on a set, without the pairs whose prompt the experiment trains on."""
+    splits = {name: prepared.pairs(sweep.base(name).tokenizer_key)
+              for name in sweep.experiment.model_names}
+    first = next(iter(splits.values()))
+    kept = ~np.isin(first.prompt_ids, trained)
+    if not kept.any():
+        raise UserError(f"{prepared.name}: every prompt is in a training split of "
+                        f"{sweep.experiment.name}: choose another evaluation set")
+    runs = []
+    for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run"):
+        split = splits[run.model]
+        table = scores_of(folder, run.identity, split, scores_name(prepared.name, split),
+                          sweep.experiment.runtime)
+        runs.append(_without(experiment.run_scores(run, folder, table), first.pair_ids[kept]))
+    return ScoredSet(_eval_pairs(sweep, prepared, first, kept), runs, own=False,
+                     dropped=int((~kept).sum()), left_out=prepared.left_out)
+
+
+def _without(run: RunScores, wanted: np.ndarray) -> RunScores:
+    """The run's margins on the pairs `wanted` alone."""
+    kept = np.isin(run.pair_ids, wanted)
+    return dataclasses.replace(run, pair_ids=run.pair_ids[kept], margins=run.margins[kept])
+
+
+def _eval_pairs(sweep: Sweep, prepared: EvalSet, split: TokenisedSplit,
+                kept: np.ndarray) -> EvalPairs:
+    table = read_pairs(prepared.processed, SPLIT, ["pair_id", "chosen", "rejected"]).to_pandas()
+    table = table.set_index("pair_id").loc[split.pair_ids[kept]]
+    return EvalPairs(
+        experiment=sweep.experiment.name, data=prepared.name, split=SPLIT,
+        pair_ids=split.pair_ids[kept], prompt_ids=split.prompt_ids[kept],
+        length_chosen=table.chosen.str.len().to_numpy(),
+        length_rejected=table.rejected.str.len().to_numpy())

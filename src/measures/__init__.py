@@ -1,0 +1,1 @@
+"""Rewards -> numbers with intervals. No torch."""

@@ -1,0 +1,1 @@
+"""Rewards on a published benchmark -> the numbers that its own script prints."""

@@ -1,0 +1,97 @@
+"""What analysis is made from: the scored pairs, and each finished run's margins on them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class EvalPairs:
+    """The n pairs that every run was scored on."""
+
+    experiment: str
+    data: str
+    split: str
+    pair_ids: np.ndarray
+    prompt_ids: np.ndarray
+    length_chosen: np.ndarray
+    """Characters of the answer."""
+    length_rejected: np.ndarray
+
+    def __post_init__(self):
+        sizes = {len(self.pair_ids), len(self.prompt_ids), len(self.length_chosen),
+                 len(self.length_rejected)}
+        if len(sizes) != 1 or 0 in sizes or len(set(self.pair_ids)) != len(self.pair_ids):
+            raise UserError(f"{self.data} {self.split}: {len(self.pair_ids)} pairs, "
+                            f"{len(set(self.pair_ids))} different ids, columns of {sorted(sizes)} "
+                            "rows: expected one row a pair; run data/preprocess.py again")
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """One finished run, or one baseline: what it is, and its margin on every pair."""
+
+    role: str
+    """teacher, ceiling, student or baseline."""
+    name: str
+    """Its rung, for example demo-L4, or the baseline."""
+    layers: int | None
+    """Decoder layers kept; None for a baseline."""
+    teacher: str
+    """The rung of a student's teacher; empty for the rest."""
+    method: str
+    """A student's method; empty for the rest."""
+    seed: int | None
+    """None for a baseline."""
+    pair_ids: np.ndarray
+    margins: np.ndarray
+    """(n,) reward_chosen - reward_rejected, in the order of `pair_ids`."""
+    curve: Sequence[tuple[int, float]] = ()
+    """(step, training loss) as logged."""
+
+    @property
+    def key(self) -> tuple[str, str, str, str, int | None]:
+        """What no two runs share."""
+        return self.role, self.name, self.teacher, self.method, self.seed
+
+    @property
+    def column(self) -> str:
+        """Its column in scores.csv, for example `student/demo-L6/demo-L2/soft/0`."""
+        return "/".join(str(part) for part in self.key if part not in ("", None))
+
+
+def align(runs: Sequence[RunScores], pairs: EvalPairs) -> np.ndarray:
+    """Margins (R, n) of the runs in the order of `pairs`: joined one to one on pair_id.
+
+    Raises:
+        UserError: a run twice; pair ids missing, left over or repeated in a run.
+    """
+    seen = set()
+    for run in runs:
+        if run.key in seen:
+            raise UserError(f"run {run.column} is there twice: expected one run per role, name, "
+                            "teacher, method and seed; remove the run folder that is out of date")
+        seen.add(run.key)
+    order = np.argsort(pairs.pair_ids)
+    expected = np.asarray(pairs.pair_ids)[order]
+    aligned = np.empty((len(runs), len(expected)))
+    for row, run in zip(aligned, runs, strict=True):
+        row[order] = _joined(run, expected)
+    return aligned
+
+
+def _joined(run: RunScores, expected: np.ndarray) -> np.ndarray:
+    """The run's margins in the order of `expected`, which are all pair ids, sorted."""
+    order = np.argsort(run.pair_ids)
+    found = np.asarray(run.pair_ids)[order]
+    if len(run.margins) != len(found) or not np.array_equal(found, expected):
+        repeated = len(found) - len(set(found))
+        raise UserError(
+            f"run {run.column}: {len(run.margins)} scores do not fit the {len(expected)} pairs: "
+            f"{len(set(expected) - set(found))} pairs missing, {len(set(found) - set(expected))} "
+            f"unknown, {repeated} repeated; expected each pair once, delete its scores and run "
+            "eval.py again")
+    return np.asarray(run.margins, dtype=np.float64)[order]

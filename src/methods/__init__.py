@@ -1,0 +1,1 @@
+"""What a paper changes, as pure functions: losses."""

@@ -1,0 +1,1 @@
+"""Numbers -> pages for people. No torch."""

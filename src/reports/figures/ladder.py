@@ -1,0 +1,143 @@
+"""The paper's figure: test accuracy against depth, one panel per teacher."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from src.reports.figures.style import (
+    CEILING,
+    INK,
+    MARKERS,
+    METHODS,
+    QUIET,
+    TEACHER,
+    Margins,
+    label_ends,
+    panel_grid,
+)
+from src.reports.format import BASELINE_NAMES, number
+from src.reports.results import Results, Rungs, mean_over_seeds
+
+
+def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
+    """Draw teachers, students and ceilings by rung; return figure, title and caption."""
+    models = mean_over_seeds(results.accuracy)
+    rungs = Rungs.of(results.accuracy)
+    taught = rungs.sort(models[models.role == "student"].teacher)
+    title = f"{results.meta['experiment']}: accuracy against " + (
+        "depth" if rungs.base else "base model") + (", one panel per teacher" if taught else "")
+    bars = (f"Bars: {results.percent} intervals of the difference to the teacher's line, paired "
+            f"over {results.resampled}: a student's bar that clears the line is a gain")
+    shown = rungs.sort(models[models.role.isin(["student", "ceiling"])].name) if taught else list(
+        rungs.names)
+    turned = not rungs.base and max(len(rungs.ticks[name]) for name in shown) * len(shown) > 34
+    room = 0.22 + 0.058 * max(map(len, ["length only 0.123", *(f"{method} 0.123" for method in
+                                                               models.method)]))
+    width = max(2.3, 0.42 * len(shown))
+    columns = 3 if width < 2.8 else 2
+    figure, panels = panel_grid(
+        max(len(taught), 1), columns, (width, 2.35),
+        (room + 0.4, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
+        Margins(left=0.62, right=room, top=0.32, bottom=0.95 if turned else 0.55))
+    limits = _y_limits(models, results.cells)
+    for axes, teacher in zip(panels, taught or [""], strict=True):
+        axes.set_ylim(limits)
+        _panel(axes, results, models, rungs, teacher)
+        _name_ticks(axes, rungs, shown, turned)
+    for axes in panels[::columns]:
+        axes.set_ylabel(f"accuracy on {results.meta['split']}")
+    caption = ("Accuracy of teachers, of students trained on their labels, and of ceilings "
+               "trained on ground truth, means over seeds. Dotted lines are baselines."
+               + (f" {bars}." if taught else ""))
+    return figure, title, caption
+
+
+def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs,
+           teacher: str) -> None:
+    """One teacher's line, the ceilings, and the students it taught; without one, the ladder."""
+    labels = _baselines(axes, models)
+    cells = results.cells[results.cells.teacher == teacher]
+    methods = list(dict.fromkeys(models[models.role == "student"].method))
+    step = 0.016 * (rungs.place(rungs.names[-1]) - rungs.place(rungs.names[0]) or 1)
+    ceilings = _ordered(models[models.role == "ceiling"], rungs)
+    if len(ceilings):
+        spans = cells.drop_duplicates("student").set_index("student")
+        _line(axes, rungs, ceilings, spans, "gap", CEILING, "D", 0.0)
+        labels.append((ceilings.accuracy.iloc[-1],
+                       f"ceiling {number(ceilings.accuracy.iloc[-1])}", CEILING))
+    for index, method in enumerate(methods):
+        rows = _ordered(models[(models.role == "student") & (models.teacher == teacher)
+                               & (models.method == method)], rungs)
+        if len(rows):
+            colour = METHODS[index % len(METHODS)]
+            spans = cells[cells.method == method].set_index("student")
+            _line(axes, rungs, rows, spans, "gain", colour, MARKERS[index % len(MARKERS)],
+                  step * (index // 2 + 1) * (-1) ** (index + 1))
+            labels.append((rows.accuracy.iloc[-1], f"{method} {number(rows.accuracy.iloc[-1])}",
+                           colour))
+    labels += _teachers(axes, _ordered(models[models.role == "teacher"], rungs), rungs, teacher)
+    label_ends(axes, labels)
+
+
+def _ordered(rows: pd.DataFrame, rungs: Rungs) -> pd.DataFrame:
+    return rows.sort_values("name", key=lambda names: names.map(rungs.place), kind="stable")
+
+
+def _line(axes: Axes, rungs: Rungs, rows: pd.DataFrame, spans: pd.DataFrame, difference: str,
+          colour: str, marker: str, shift: float) -> None:
+    """Means joined by a line, with weak + [low, high] of the difference as the bar."""
+    x = np.array([rungs.place(name) for name in rows.name]) + shift
+    axes.plot(x, rows.accuracy, color=colour, marker=marker, markersize=4, linewidth=1.5,
+              markeredgecolor="white", markeredgewidth=0.5, zorder=4)
+    for place, name in zip(x, rows.name, strict=True):
+        if name in spans.index:
+            span = spans.loc[name]
+            ends = span.weak + span[f"{difference}_low"], span.weak + span[f"{difference}_high"]
+            axes.plot([place, place], ends, color=colour, linewidth=1.0, alpha=0.75, zorder=3,
+                      solid_capstyle="butt")
+
+
+def _teachers(axes: Axes, teachers: pd.DataFrame, rungs: Rungs,
+              teacher: str) -> list[tuple[float, str, str]]:
+    """The panel's teacher as a horizontal line, or all teachers as a ladder of their own."""
+    if not teacher:
+        if len(teachers):
+            axes.plot([rungs.place(name) for name in teachers.name], teachers.accuracy, marker="o",
+                      markersize=4, color=TEACHER, linewidth=1.5)
+        return [(row.accuracy, f"teachers {number(row.accuracy)}", TEACHER)
+                for row in teachers.tail(1).itertuples()]
+    axes.set_title(f"teacher: {rungs.title(teacher)}",
+                   color=TEACHER)
+    rows = teachers[teachers.name == teacher]
+    for row in rows.itertuples():
+        axes.axhline(row.accuracy, color=TEACHER, linewidth=1.5, dashes=(5, 2), zorder=2)
+    return [(row.accuracy, f"teacher {number(row.accuracy)}", TEACHER)
+            for row in rows.itertuples()]
+
+
+def _baselines(axes: Axes, models: pd.DataFrame) -> list[tuple[float, str, str]]:
+    labels = []
+    for row in models[models.role == "baseline"].itertuples():
+        axes.axhline(row.accuracy, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+        labels.append((row.accuracy, f"{BASELINE_NAMES.get(row.name, row.name)} "
+                       f"{number(row.accuracy)}", QUIET))
+    return labels
+
+
+def _name_ticks(axes: Axes, rungs: Rungs, shown: list[str], turned: bool) -> None:
+    places = [rungs.place(name) for name in shown]
+    margin = 0.07 * (places[-1] - places[0]) or 0.5
+    axes.set_xlim(places[0] - margin, places[-1] + margin)
+    axes.set_xticks(places, [rungs.ticks[name] for name in shown],
+                    **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+                       if turned else {}))
+    axes.set_xlabel(rungs.axis_label, color=INK)
+
+
+def _y_limits(models: pd.DataFrame, cells: pd.DataFrame) -> tuple[float, float]:
+    """Room for every mean and every bar, the same in all panels."""
+    values = pd.concat([models.accuracy, cells.weak + cells.gain_low, cells.weak + cells.gain_high,
+                        cells.weak + cells.gap_low, cells.weak + cells.gap_high]).dropna()
+    pad = 0.06 * (values.max() - values.min()) or 0.02
+    return values.min() - pad, values.max() + pad

@@ -1,0 +1,115 @@
+"""What the tables of one evaluation amount to, in sentences: the answer, warnings, limitations."""
+
+import pandas as pd
+
+from src.reports.format import count, estimate, number, pgr_text
+from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
+
+BEYOND = {"length_only": "length", "tfidf": "words"}
+"""What a baseline goes by."""
+ENOUGH_PAIRS = 10_000
+"""Below so many test pairs a gap of a few points gives no usable PGR."""
+
+
+def answer(pgr: pd.DataFrame, who: str) -> str:
+    """The one sentence: what share of the gap was recovered, and where that is undefined.
+
+    Args:
+        pgr: rows of pgr.csv, cells and totals.
+        who: what to call the students, for example their base model.
+    """
+    cells = pgr_cells(pgr)
+    if not len(cells):
+        return "No student has been scored beside its teacher and its ceiling: there is no PGR yet."
+    parts = []
+    for method, own in cells.groupby("method", sort=False):
+        total = pgr[(pgr.teacher == ALL) & (pgr.student == ALL) & (pgr.method == method)]
+        undefined = (own.status != "ok").sum()
+        share = f"undefined for {undefined} of {len(own)} cells"
+        if not len(total) and len(own) > 1:
+            parts.append(f"no common share with {method}, whose cells share no seed ({share})")
+            continue
+        row = next((total if len(total) else own).itertuples())
+        if row.status == "ok":
+            parts.append(f"{pgr_text(row)} with {method} (gain "
+                         f"{estimate(row, 'gain', signed=True)}, gap "
+                         f"{estimate(row, 'gap', signed=True)}; {share})")
+        else:
+            parts.append(f"an undefined share with {method} (gap "
+                         f"{estimate(row, 'gap', signed=True)}; {share})")
+    return (f"Weakly supervised {who} students recovered, of the gap between teacher and ceiling, "
+            f"{' and '.join(parts)}.")
+
+
+def baseline_notes(models: pd.DataFrame) -> pd.Series:
+    """Per row of `mean_over_seeds`: what the baselines that it does not beat go by, in words.
+
+    Empty where it beats them all. Where there is no
+    baseline row, the model's own `length_only` column stands for it.
+    """
+    baselines = models[models.role == "baseline"].set_index("name").accuracy
+
+    def note(row: pd.Series) -> str:
+        if row.role == "baseline":
+            return ""
+        known = {"length_only": row.length_only, **baselines}
+        below = [BEYOND.get(name, name) for name, value in known.items() if row.accuracy <= value]
+        return f"has learnt nothing beyond {' and '.join(below)}" if below else ""
+
+    return models.apply(note, axis=1) if len(models) else pd.Series(dtype=str)
+
+
+def limitations(results: Results) -> list[str]:
+    """What the reader must hold against the numbers, from the tables and meta.json."""
+    meta, cells = results.meta, results.cells
+    seeds = meta.get("seeds", [])
+    found = []
+    if results.contamination:
+        found.append(f"These numbers are {results.contamination}. Ceilings are training accuracy, "
+                     "students have partly memorised their weak labels: PGR is biased towards 0 "
+                     "and is no evidence of generalisation.")
+    if len(seeds) == 1:
+        found.append("One seed: intervals cover the choice of test prompts, not the randomness of "
+                     "training, which commonly moves an accuracy by a point or two.")
+    elif len(seeds) < 5:
+        found.append(f"{len(seeds)} seeds: how far seeds differ is itself known only roughly, so "
+                     "the seeds' share of the intervals is rough as well.")
+    pairs = meta.get("n_pairs")
+    if pairs and pairs < ENOUGH_PAIRS:
+        found.append(f"{count(pairs)} pairs, fewer than the {ENOUGH_PAIRS:,} that gaps of a few "
+                     "points call for: read gain and gap before PGR.")
+    undefined = (cells.status != "ok").sum()
+    if undefined:
+        found.append(f"PGR is undefined for {undefined} of {len(cells)} cells, whose gap has an "
+                     f"interval that holds 0 or is below {meta.get('pgr_floor', 0.03):g}. They "
+                     "are shown as such; nothing is filled in.")
+    if len(cells) > 1:
+        found.append(f"The intervals of the {len(cells)} cells are not corrected for looking at "
+                     "many: judge single cells by the pattern around them.")
+    return [*found, *_ladder_breaks(results), *_missing_seeds(results),
+            *(f"{note}" for note in meta.get("notes", []))]
+
+
+def _ladder_breaks(results: Results) -> list[str]:
+    """Where more layers did not help with ground truth, so that `weak` and `strong` mean little."""
+    models, rungs = mean_over_seeds(results.accuracy), Rungs.of(results.accuracy)
+    ceilings = models[models.role == "ceiling"].set_index("name").accuracy
+    order = rungs.sort(ceilings.index)
+    breaks = [f"{low} ({number(ceilings[low])}) to {high} ({number(ceilings[high])})"
+              for low, high in zip(order, order[1:], strict=False)
+              if ceilings[high] < ceilings[low]]
+    if not breaks:
+        return []
+    return [f"The ceilings do not rise from {', '.join(breaks)}: there the stronger rung is not "
+            "the better one."]
+
+
+def _missing_seeds(results: Results) -> list[str]:
+    """Cells that were not run with every seed."""
+    wanted = " ".join(f"{seed}" for seed in sorted(results.meta.get("seeds", [])))
+    short = results.cells[results.cells.seeds != wanted]
+    if not len(short):
+        return []
+    cells = "; ".join(f"{row.teacher} to {row.student} with {row.method}: {row.seeds or '-'}"
+                      for row in short.itertuples())
+    return [f"Not every cell has seeds {wanted or '-'}: {cells}."]

@@ -1,0 +1,197 @@
+"""The tables of one results folder, read back with their meaning: what figures and reports draw on.
+
+Input is `results/<experiment>/` alone: CSV files and meta.json. An empty field is a missing number
+and stays missing (NaN); it is never read as 0.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from src.common.errors import UserError, reading
+
+ALL = "all"
+"""Stands for teacher and student in the rows of pgr.csv that aggregate over cells."""
+
+TEXT_COLUMNS = ("experiment", "role", "name", "teacher", "student", "method", "seeds", "data",
+                "split", "status")
+
+COLUMNS = {
+    "accuracy": "experiment role name layers teacher method seed data split n accuracy low high "
+                "ties auroc log_loss brier length_only",
+    "pgr": "experiment teacher student method seeds data split n weak student_accuracy ceiling "
+           "gain gain_low gain_high gap gap_low gap_high pgr pgr_low pgr_high status",
+    "companions": "experiment teacher student method seed split n agreement "
+                  "agreement_teacher_right agreement_teacher_wrong errors_inherited",
+    "calibration": "experiment role name teacher method split bin_low bin_high n confidence "
+                   "accuracy",
+    "curves": "experiment role name teacher method seed step loss",
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything one evaluation wrote."""
+
+    folder: Path
+    meta: dict[str, Any]
+    accuracy: pd.DataFrame
+    pgr: pd.DataFrame
+    companions: pd.DataFrame
+    calibration: pd.DataFrame
+    curves: pd.DataFrame
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """PGR rows of one teacher, student and method."""
+        return pgr_cells(self.pgr)
+
+    @property
+    def totals(self) -> pd.DataFrame:
+        """PGR rows over all teachers and students, one per method."""
+        return self.pgr[(self.pgr.teacher == ALL) & (self.pgr.student == ALL)]
+
+    @property
+    def percent(self) -> str:
+        """The intervals' level, for example `95%`."""
+        return f"{100 * self.meta.get('level', 0.95):.6g}%"
+
+    @property
+    def resampled(self) -> str:
+        """What the intervals of pgr.csv stand for."""
+        seeds = self.meta.get("seeds", [])
+        return "seeds and prompts" if len(seeds) > 1 else "prompts, at one seed"
+
+    @property
+    def contamination(self) -> str:
+        """What must stand on every output when the pairs scored are training pairs, else empty."""
+        return contamination_mark(self.meta["split"]) if self.meta.get("contaminated") else ""
+
+
+def contamination_mark(split: str) -> str:
+    """The words that mark numbers scored on training pairs."""
+    owner = "the students' own training pairs" if split == "train_2" else "training pairs"
+    return f"scored on {split}: {owner}"
+
+
+def pgr_cells(pgr: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a PGR table that belong to one teacher and one student."""
+    return pgr[(pgr.teacher != ALL) & (pgr.student != ALL)]
+
+
+def read_results(folder: Path) -> Results:
+    """Read a results folder.
+
+    Raises:
+        UserError: accuracy.csv or meta.json is missing, or a file is cut short or of another form.
+    """
+    folder = Path(folder)
+    remedy = "write it again with eval.py"
+    with reading(folder / "meta.json", remedy):
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if not isinstance(meta, dict) or not {"experiment", "split"} <= set(meta):
+            raise ValueError("no experiment or split in it")
+    if not (folder / "accuracy.csv").is_file():
+        raise UserError(f"{folder / 'accuracy.csv'}: no such file: {remedy}")
+    return Results(folder, meta, **{name: read_table(folder / f"{name}.csv") for name in COLUMNS})
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """One CSV with the columns its name calls for; no rows where the file does not exist."""
+    columns = COLUMNS[path.stem].split()
+    if not path.is_file():
+        return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in columns})
+    numbers = {column: [""] for column in columns if _kind(column) is float}
+    with reading(path, "write it again with eval.py"):
+        table = pd.read_csv(path, dtype={column: _kind(column) for column in columns},
+                            keep_default_na=False, na_values=numbers)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing: write it again with "
+                        "eval.py")
+    return table
+
+
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """A table made in memory as `read_table` would give it back: missing text is empty."""
+    kinds = {column: _kind(column) for column in table}
+    texts = [column for column, kind in kinds.items() if kind is str]
+    return table.fillna(dict.fromkeys(texts, "")).astype(kinds)
+
+
+def _kind(column: str) -> type:
+    return str if column in TEXT_COLUMNS else float
+
+
+def mean_over_seeds(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """One row per model instead of one per run, in the order of the table.
+
+    Numbers are means over seeds. `low` and `high` are the widest of the runs' own intervals, so
+    they cover the spread of the seeds too. `seeds` lists them, `n` is the test pairs of one run.
+    """
+    keys = ["role", "name", "teacher", "method"]
+    groups = accuracy.groupby(keys, sort=False)
+    means = groups[["layers", "n", "accuracy", "ties", "auroc", "log_loss", "brier",
+                    "length_only"]].mean()
+    means["low"], means["high"] = groups.low.min(), groups.high.max()
+    means["seeds"] = groups.seed.apply(lambda seeds: seed_list(seeds.dropna()))
+    return means.reset_index()
+
+
+def seed_list(seeds: Sequence[float]) -> str:
+    """`0 1 2`, sorted and once each."""
+    return " ".join(f"{seed:g}" for seed in sorted(set(seeds)))
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """The models of the ladders in order, and how an axis names them."""
+
+    names: tuple[str, ...]
+    base: str
+    """The one base model they are cut from; empty where they are different models."""
+    layers: dict[str, float]
+    ticks: dict[str, str]
+    """A rung's name on an axis that carries `axis_label`."""
+
+    @classmethod
+    def of(cls, accuracy: pd.DataFrame) -> "Rungs":
+        """Order by layers where all rungs are cuts of one model, else as the table has them."""
+        models = accuracy[accuracy.role != "baseline"]
+        layers = dict(zip(models.name, models.layers, strict=True))
+        for teacher in set(models.teacher) - {"", *layers}:  # its own run is not there
+            layers[teacher] = float("nan")
+        bases = {name: re.sub(r"-([LF]\d+|K[\d_]+)$", "", name) for name in layers}
+        different, counts = set(bases.values()), list(layers.values())
+        if len(different) == 1 and len(set(counts)) == len(counts) and not pd.isna(counts).any():
+            names = tuple(sorted(layers, key=layers.get))
+            return cls(names, different.pop(), layers, {n: f"{layers[n]:g}" for n in names})
+        whole = len(different) == len(bases)
+        return cls(tuple(layers), "", layers, bases if whole else {name: name for name in layers})
+
+    @property
+    def axis_label(self) -> str:
+        return f"layers kept of {self.base}" if self.base else "model"
+
+    def place(self, name: str) -> float:
+        """Where a rung stands on the x axis: its layers, or its number in the order."""
+        return self.layers[name] if self.base else float(self.names.index(name))
+
+    def title(self, name: str) -> str:
+        """A rung's name on its own, `4 layers` or `gpt2_medium`."""
+        tick = self.ticks[name]
+        return f"{tick} layer{'s' * (tick != '1')}" if self.base else tick
+
+    def short(self, name: str) -> str:
+        """A rung's name where the base model need not be said, `L4` or `gpt2_medium-L24`."""
+        return name.removeprefix(f"{self.base}-") if self.base else name
+
+    def sort(self, names: Sequence[str]) -> list[str]:
+        """The given rungs, once each, weakest first."""
+        wanted = set(names)
+        return [name for name in self.names if name in wanted]

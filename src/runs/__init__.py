@@ -1,0 +1,1 @@
+"""Which runs an experiment has, and the folders that they live in."""

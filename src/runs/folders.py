@@ -1,0 +1,71 @@
+"""Run folders: where a run lives, when it counts as finished, and how nothing half-written is read.
+
+    runs/<experiment>/<stage>/<name>-<hash8>/    DONE is written last, with every other file's size
+
+A folder without a DONE that fits it is unfinished work: it may hold checkpoints to resume from, and
+is never trusted for anything else.
+"""
+
+from pathlib import Path
+
+from src.common.checkpoints import newest_whole
+from src.common.errors import UserError
+from src.common.files import read_json, write_json
+from src.common.owned import CHECKPOINT, clear
+
+DONE = "DONE"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+"""The model card: written again when the run has been scored, so DONE does not hold its size."""
+WRITTEN = (*CHECKPOINT, DONE, "config.yaml", "manifest.json", "log.jsonl", "training_args.bin",
+           "scores/*.parquet", "weak_labels/*.parquet", ".*.partial", "scores/.*.partial",
+           "weak_labels/.*.partial")
+"""What a run's folder holds, beside our mark and the two folders below."""
+RESUME = "resume"
+"""Folder of the trainer's own checkpoints, removed when the run is done."""
+CURVES = "tensorboard"
+"""Folder of TensorBoard's event files, kept."""
+
+
+def mark_done(folder: Path, identity: str) -> None:
+    """Write DONE over the sizes of the files in `folder` itself. Call it last."""
+    sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())
+             if p.is_file() and not p.name.startswith(".") and p.name not in (DONE, CARD)}
+    write_json(folder / DONE, {"identity": identity, "files": sizes})
+
+
+def is_done(folder: Path, identity: str) -> bool:
+    """Whether `folder` holds the whole finished run `identity`: DONE fits, all files as long."""
+    done = read_json(folder / DONE)
+    if done is None or done.get("identity") != identity:
+        return False
+    files = done.get("files")
+    return isinstance(files, dict) and WEIGHTS in files and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in files.items() if name != CARD)
+
+
+def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:
+    """The finished run `identity` under any experiment: grids share what they have in common."""
+    candidates = sorted(runs_dir.glob(f"*/{stage}/*-{identity[:8]}"))
+    return next((folder for folder in candidates if is_done(folder, identity)), None)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a stopped run left, except the checkpoints it resumes from and its curves."""
+    clear(folder, WRITTEN, keep=(RESUME, CURVES))
+
+
+def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
+    """The newest checkpoint of the run in `folder` that is whole, or None."""
+    return newest_whole(folder / RESUME, world_size)
+
+
+def require_finished(runs_dir: Path, stage: str, identity: str, name: str, remedy: str) -> Path:
+    """The folder of a run that must be done by now; UserError naming it and `remedy` otherwise."""
+    folder = find_finished(runs_dir, stage, identity)
+    if folder is None:
+        raise UserError(f"{stage} run {name}-{identity[:8]} is not finished: {remedy}")
+    return folder
+
+

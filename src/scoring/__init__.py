@@ -1,0 +1,1 @@
+"""Checkpoint + texts -> rewards, and from a teacher's rewards the weak labels."""

@@ -1,0 +1,107 @@
+"""Checkpoint + pairs -> reward_chosen and reward_rejected per pair_id, kept beside the checkpoint.
+
+    <run folder>/scores/<split>.parquet      pair_id, reward_chosen, reward_rejected
+
+    python -m src.scoring --help             rewards of any file of prompts and responses
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from configs.schema import RuntimeConfig
+from data.tokens.tokenised import TokenisedSplit
+from model.base.trunk import begin_above
+from model.base.weights import weights_fingerprint
+from model.reward_model import load_reward_model
+from src.batches.collate import TreeCollator
+from src.batches.packing import scoring_batches, scoring_budget
+from src.batches.trees import Trees, trees_of
+from src.common import distributed
+from src.common.errors import UserError
+from src.common.lock import lock, quiet
+from src.common.table_files import read_table, write_table
+from src.scoring.trunk_cache import TrunkCache
+
+
+def load_scorer(folder: Path, runtime: RuntimeConfig) -> PreTrainedModel:
+    """A saved reward model to score with, read in bf16 on CUDA, in fp32 on CPU: a model that trains
+    on several GPUs must still fit one, whole, to be scored."""
+    return load_reward_model(folder, dtype=distributed.scoring_type(), attention=runtime.attention,
+                             last_layer_shortcut=runtime.last_layer_shortcut)
+
+
+def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig, title: str,
+          cache: TrunkCache | None = None) -> np.ndarray:
+    """Rewards of every pair, (n, 2) float32: chosen, rejected. On every rank, shared between ranks.
+
+    Each distinct response to a prompt is scored once. bf16 compute on CUDA (the head stays fp32),
+    fp32 on CPU.
+
+    Args:
+        cache: what the model's frozen layers make of this split; they are not run then.
+    """
+    device = distributed.device()
+    model = model.to(device).eval()
+    if cache is not None:
+        begin_above(model, cache.below)
+    hidden_of = cache.read if cache is not None else None
+    trees = trees_of(split, runtime.share_prompt)
+    collator = TreeCollator(model.config.pad_token_id, runtime.pack)
+    batches = scoring_batches(trees, scoring_budget(runtime, device.type, runtime.pack))
+    mine = batches[distributed.rank() :: distributed.world_size()]
+    quiet = len(mine) < 200 or not distributed.is_main()
+    rewards = [torch.zeros(0)]
+    with torch.inference_mode(), distributed.half_precision():
+        for responses, unit in tqdm(mine, desc=title, unit="batch", disable=quiet):
+            batch, place = collator.lay_out(trees.read(responses, unit), hidden_of)
+            inputs = {name: value.to(device) for name, value in batch.items()}
+            found = model(**inputs).flatten()
+            rewards.append(found[torch.from_numpy(place).to(device)])
+    numbers = np.concatenate([np.zeros(0, np.int64), *(responses for responses, _ in mine)])
+    found = torch.cat([part.cpu() for part in rewards]).numpy()
+    return _merge(trees, numbers, found)
+
+
+def _merge(trees: Trees, numbers: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """(n, 2): every pair's rewards, from all ranks' rewards of the responses `numbers`."""
+    merged = np.full(len(trees.response_tokens), np.nan, np.float32)
+    for other_numbers, other_rewards in distributed.gather((numbers, rewards)):
+        merged[other_numbers] = other_rewards
+    pairs = np.stack([merged[trees.chosen], merged[trees.rejected]], axis=1)
+    bad = int((~np.isfinite(pairs)).any(axis=1).sum())
+    if bad:
+        raise UserError(f"{bad} of {len(pairs)} pairs have no finite reward: the model's "
+                                 "weights are broken, train it again with a lower learning rate")
+    return pairs
+
+
+def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
+              runtime: RuntimeConfig,
+              trunk: Callable[[], TrunkCache | None] = lambda: None) -> pd.DataFrame:
+    """`pair_id, reward_chosen, reward_rejected` of a finished run, scored at most once.
+
+    A file made from other weights, other data, or cut short, is made again. `trunk` is asked then.
+    So is one from before files held the weights' fingerprint: it may be of weights since replaced.
+    """
+    path = folder / "scores" / f"{split_name}.parquet"
+    inputs = {"run": identity, "data": split.data_hash, "split": split_name,
+              "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
+    table = distributed.on_main(lambda: read_table(path, inputs))
+    if table is not None:
+        return table
+    with lock(path, quiet) if distributed.is_main() else nullcontext():
+        table = distributed.on_main(lambda: read_table(path, inputs))
+        if table is None:  # nor has another launch made it in the meantime
+            model = load_scorer(folder, runtime)
+            rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
+            table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
+                                  "reward_rejected": rewards[:, 1]})
+            distributed.on_main(lambda: write_table(path, table, inputs))
+    return table

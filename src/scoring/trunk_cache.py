@@ -1,0 +1,202 @@
+"""What frozen layers make of a split's tokens, computed once and kept on disk.
+
+    runs/trunks/<split>-<layers>-<hash8>/hidden.bin      (tokens, d), in the order of `Trees`
+                                         manifest.json   written last
+
+A trunk is a function of base model, frozen layers and data: every run, seed, teacher and epoch that
+has these three reads one file, and a deeper trunk begins where a shallower one ends.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from configs.schema import RunConfig, RuntimeConfig
+from data.tokens.tokenised import TokenisedSplit
+from model.base.trunk import begin_above, frozen_layers, hidden_states
+from model.base.weights import whole_weights
+from model.reward_model import build_reward_model
+from src.batches.collate import TreeCollator
+from src.batches.packing import scoring_batches, scoring_budget
+from src.batches.trees import Trees, trees_of
+from src.common import distributed
+from src.common.files import read_json, write_json
+from src.common.hashing import content_hash
+from src.common.lock import lock, quiet
+from src.common.owned import clear
+
+FORMAT = 1
+HIDDEN = "hidden.bin"
+MANIFEST = "manifest.json"
+WRITTEN = (HIDDEN, MANIFEST, ".*.partial")
+STORED = {"fp32": np.float32, "bf16": np.int16}
+"""The type on disk, which numpy has to know."""
+DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""What the same bits are in torch."""
+TRUNKS = "trunks"
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What hidden states are a function of."""
+
+    base: str
+    """Fingerprint of the base model's files."""
+    layers: tuple[int, ...]
+    """The base model's layers below the first that trains."""
+    tokenizer: str
+    data_hash: str
+    split: str
+    dtype: str
+
+    def folder(self, trunks_dir: Path) -> Path:
+        digest = content_hash([FORMAT, asdict(self)], 8)
+        return trunks_dir / f"{self.split}-{len(self.layers)}-{digest}"
+
+    def shallower(self) -> Iterator["Trunk"]:
+        """The trunks that this one begins with, the deepest first."""
+        for count in range(len(self.layers) - 1, 0, -1):
+            yield Trunk(**{**asdict(self), "layers": self.layers[:count]})
+
+
+class TrunkCache:
+    """A trunk's hidden states on disk, (tokens, width); rows are read when asked for."""
+
+    def __init__(self, folder: Path, below: int, tokens: int, width: int, dtype: str,
+                 mode: str = "r"):
+        self.below = below
+        """Layers that need not run."""
+        self.dtype = DTYPE[dtype]
+        self.rows = np.memmap(folder / HIDDEN, STORED[dtype], mode, shape=(tokens, width))
+
+    def read(self, token: Tensor) -> Tensor:
+        """(B, T) number of each token, -1 for padding -> (B, T, width)."""
+        index = token.clamp(min=0).flatten().numpy()
+        rows = torch.from_numpy(self.rows[index]).view(self.dtype)
+        return rows.view(*token.shape, -1)
+
+    def write(self, token: Tensor, hidden: Tensor) -> None:
+        """Store (B, T, width) at the numbers (B, T) of their tokens."""
+        real = token >= 0
+        rows = hidden[real.to(hidden.device)].to("cpu", self.dtype)
+        self.rows[token[real].numpy()] = rows.view(torch.uint8).numpy().view(self.rows.dtype)
+
+
+def trunk_cache(run: RunConfig, base_path: Path, pad_token_id: int, split: TokenisedSplit,
+                split_name: str, runtime: RuntimeConfig, runs_dir: Path) -> TrunkCache | None:
+    """The hidden states under the layers of `run` that train, computed if they are not there yet.
+
+    Every rank calls this. None where all layers train, the cache is switched off, or the disk
+    budget does not hold it.
+    """
+    trunks_dir = runs_dir / TRUNKS
+    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    if not below or not runtime.trunk_cache_gb:
+        return None
+    trunk = Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split_name,
+                  run.train.trunk_cache_dtype)
+    folder, trees = trunk.folder(trunks_dir), trees_of(split, share_prompt=True)
+    with lock(folder, quiet) if distributed.is_main() else nullcontext():
+        facts = distributed.on_main(lambda: _facts(folder))
+        if facts is None:
+            with whole_weights():
+                model = build_reward_model(base_path, run.kept[:below + 1], 0,
+                                           pad_token_id=pad_token_id, attention=runtime.attention)
+            facts = {"below": below, "tokens": trees.total_tokens,
+                     "width": model.config.hidden_size, "dtype": trunk.dtype}
+            if not distributed.on_main(lambda: _make_room(folder, facts, runtime)):
+                return None
+            start = distributed.on_main(lambda: _deepest_found(trunk, trunks_dir))
+            _fill(model, trees, folder, facts, runtime, start)
+            distributed.on_main(lambda: write_json(folder / MANIFEST, facts))
+        distributed.on_main(lambda: (folder / MANIFEST).touch())  # used now
+        return TrunkCache(folder, **facts)
+
+
+def _facts(folder: Path) -> dict | None:
+    """What a whole cache holds; None where there is none."""
+    return read_json(folder / MANIFEST) if (folder / HIDDEN).is_file() else None
+
+
+def _deepest_found(trunk: Trunk, trunks_dir: Path) -> tuple[Path, dict] | None:
+    for other in trunk.shallower():
+        facts = _facts(other.folder(trunks_dir))
+        if facts is not None:
+            return other.folder(trunks_dir), facts
+    return None
+
+
+def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
+    """An empty file of the right size; whether the budget allows it. What was used longest ago goes
+    first."""
+    clear(folder, WRITTEN)  # what a killed launch left
+    size = facts["tokens"] * facts["width"] * np.dtype(STORED[facts["dtype"]]).itemsize
+    budget = runtime.trunk_cache_gb * 1e9
+    if size > budget:
+        print(f"{folder.name}: its hidden states need {size / 1e9:.1f} GB, above trunk_cache_gb "
+              f"{runtime.trunk_cache_gb:g}: the frozen layers run every time", flush=True)
+        return False
+    with lock(folder.parent, quiet):  # two launches would remove what the other looks at
+        _keep_below(budget - size, folder.parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        _allocate(folder / HIDDEN, size)
+    return True
+
+
+def _keep_below(size: float, trunks_dir: Path) -> None:
+    """Remove what was used longest ago until the others take up no more than `size` bytes."""
+    others = sorted((path.parent for path in trunks_dir.glob(f"*/{MANIFEST}")
+                     if _facts(path.parent)), key=lambda other: (other / MANIFEST).stat().st_mtime)
+    used = sum((other / HIDDEN).stat().st_size for other in others)
+    for other in others:
+        if used > size:
+            used -= (other / HIDDEN).stat().st_size
+            with lock(other, quiet):  # a launch that is about to open it has it open then
+                clear(other, WRITTEN)
+
+
+def _allocate(path: Path, size: int) -> None:
+    """A file that has its place on the disk already: a disk that fills up under a mapped file ends
+    the process without a word. OSError that names the file where there is no room."""
+    with path.open("wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS
+                file.truncate(size)
+        except OSError as error:
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _fill(model: PreTrainedModel, trees: Trees, folder: Path, facts: dict, runtime: RuntimeConfig,
+          start: tuple[Path, dict] | None) -> None:
+    """Compute every hidden state once, from those of a shallower trunk where there is one."""
+    model = model.to(distributed.device()).eval()
+    out = TrunkCache(folder, **facts, mode="r+")
+    known = None
+    if start is not None:
+        known = TrunkCache(start[0], **start[1])
+        begin_above(model, known.below)
+    collator = TreeCollator(model.config.pad_token_id)
+    budget = scoring_budget(runtime, distributed.device().type, packed=True)
+    batches = scoring_batches(trees, budget)
+    mine = batches[distributed.rank() :: distributed.world_size()]
+    quiet_bar = len(mine) < 50 or not distributed.is_main()
+    for responses, unit in tqdm(mine, desc=folder.name, unit="batch", disable=quiet_bar):
+        batch, _ = collator.lay_out(trees.read(responses, unit), hidden_of=lambda token: token)
+        token = batch.pop("hidden")
+        hidden = known.read(token).to(distributed.device()) if known else None
+        inputs = {name: value.to(distributed.device()) for name, value in batch.items()}
+        with distributed.half_precision():
+            out.write(token, hidden_states(model, facts["below"], inputs, hidden))
+    out.rows.flush()
+    distributed.barrier()

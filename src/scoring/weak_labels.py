@@ -1,0 +1,74 @@
+"""Teacher's scores -> the weak labels that students learn from, written once per teacher and split.
+
+    <teacher's run folder>/weak_labels/<split>.parquet      pair_id, weak_label
+
+weak_label = P(chosen > rejected) = sigmoid(reward_chosen - reward_rejected), in [0, 1].
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from configs.schema import RuntimeConfig
+from data.tokens.tokenised import TokenisedSplit
+from model.base.weights import weights_fingerprint
+from src.common import distributed
+from src.common.errors import UserError
+from src.common.lock import lock, quiet
+from src.common.table_files import read_table, write_table
+from src.scoring.pairs import scores_of
+from src.scoring.trunk_cache import TrunkCache
+
+WEAK_SPLITS = ("train_2", "val")
+"""What a teacher labels. It was trained on train_1, and test is for nobody's training."""
+
+
+def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
+                   runtime: RuntimeConfig,
+                   trunk: Callable[[], TrunkCache | None] = lambda: None) -> np.ndarray:
+    """The labels (n,) that the teacher in `folder` gives the pairs of `split`, in their order.
+
+    `trunk`: what the teacher's frozen layers make of the split, see `scores_of`.
+    """
+    if split_name not in WEAK_SPLITS:
+        raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
+    path = folder / "weak_labels" / f"{split_name}.parquet"
+    inputs = {"teacher": identity, "data": split.data_hash, "split": split_name,
+              "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
+    with lock(path, quiet) if distributed.is_main() else nullcontext():
+        table = distributed.on_main(lambda: read_table(path, inputs))
+        if table is None:
+            scores = scores_of(folder, identity, split, split_name, runtime, trunk)
+            margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
+            table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
+            distributed.on_main(lambda: write_table(path, table, inputs))
+    return join(table, split.pair_ids, f"{path}")
+
+
+def sigmoid(margin: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-margin)) without overflow."""
+    return np.exp(-np.logaddexp(0.0, -margin))
+
+
+def join(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:
+    """The `weak_label` of each of `pair_ids`, in their order; one-to-one or a UserError."""
+    labelled = pd.Index(table.pair_id)
+    if labelled.has_duplicates:
+        raise UserError(f"{where}: pair_id {labelled[labelled.duplicated()][0]} is labelled twice: "
+                        "delete the file, it is written again")
+    row = labelled.get_indexer(pair_ids)  # -1 where there is none
+    missing = row < 0
+    if missing.any() or len(np.unique(row)) != len(row) or len(labelled) != len(row):
+        example = f", for example {pair_ids[missing][0]}" if missing.any() else ""
+        raise UserError(
+            f"{where}: {len(labelled)} weak labels for {len(pair_ids)} pairs, {int(missing.sum())} "
+            f"pairs without one{example}: these are labels of another split or of other data; "
+            "prepare the data once for all models and delete the file, it is written again")
+    values = table.weak_label.to_numpy(np.float64)[row]
+    if not ((values >= 0) & (values <= 1)).all():
+        raise UserError(f"{where}: weak labels must lie in [0, 1], found {values.min()} to "
+                        f"{values.max()}: delete the file, it is written again")
+    return values

@@ -1,0 +1,59 @@
+"""What a stage would do: its runs, which of them are done, their tokens, an estimate of time."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from src.common.files import read_json
+from src.runs.folders import find_finished
+from src.runs.plan import Sweep
+from src.training.fit import memory_lines
+
+EFFICIENCY = 0.3
+"""Share of a big matrix product's speed that training reaches; a run that is done corrects it."""
+
+
+def describe(sweep: Sweep, stage: str, runs_dir: Path) -> str:
+    """The stage as a table, ready to print."""
+    planned = sweep.runs(stage)
+    done = {run.identity: find_finished(runs_dir, stage, run.identity) for run in planned}
+    speed, basis = _flops_per_second([folder for folder in done.values() if folder])
+    lines = [f"{sweep.experiment.name}, {stage}: {len(planned)} runs, "
+             f"{sum(map(bool, done.values()))} done",
+             f"{'run':<52} {'state':<6} {'steps':>7} {'tokens':>14} {'time':>9}"]
+    seconds = 0.0
+    for run in planned:
+        tokens, flops = sweep.work(run)
+        seconds += 0 if done[run.identity] else flops / speed
+        lines.append(f"{run.display_name:<52} {'done' if done[run.identity] else 'to do':<6} "
+                     f"{sweep.steps(run):>7,} {tokens:>14,} {duration(flops / speed):>9}")
+    lines += memory_lines(sweep, (run for run in planned if not done[run.identity]))
+    lines.append(f"to do: about {duration(seconds)} on this machine ({basis}); nothing was trained")
+    return "\n".join(lines)
+
+
+def _flops_per_second(folders: list[Path]) -> tuple[float, str]:
+    """Training speed, and what it was learned from: finished runs, or a matrix product."""
+    manifests = [manifest for manifest in (read_json(f / "manifest.json") for f in folders)
+                 if manifest and manifest["seconds"] > 0]
+    if manifests:
+        return (sum(m["flops"] for m in manifests) / sum(m["seconds"] for m in manifests),
+                f"from {len(manifests)} finished runs")
+    gpu = torch.cuda.is_available()
+    size = 8192 if gpu else 1024
+    matrix = torch.ones(size, size, dtype=torch.bfloat16 if gpu else torch.float32,
+                        device="cuda" if gpu else "cpu")
+    (matrix @ matrix)[0, 0].item()
+    start = time.perf_counter()
+    (matrix @ matrix)[0, 0].item()
+    speed = 2 * size**3 / (time.perf_counter() - start)
+    devices = max(1, torch.cuda.device_count())
+    return EFFICIENCY * speed * devices, f"guessed from a matrix product on {devices} device(s)"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,146 @@
+"""Whether the runs of a stage fit the devices that they are to be trained on, and what would do.
+
+An 8B model needs 170 GB on each GPU under DDP, and fails there after minutes of loading, run after
+run. By the formula of model/base/memory.py it is refused before anything is loaded.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from configs.schema import RunConfig
+from model.base.memory import Size, scoring_gb, size_of, state_gb, training_gb
+from src.batches.packing import scoring_budget
+from src.common import distributed
+from src.common.errors import UserError
+from src.runs.folders import find_finished
+from src.runs.plan import Sweep
+
+USABLE = 0.95
+"""Of a device's memory: the rest is lost between the allocator's blocks."""
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def device_gb() -> float | None:
+    """The memory of this process's GPU in 10^9 bytes; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_properties(distributed.device()).total_memory / 1e9
+
+
+def unfinished(sweep: Sweep, stage: str, runs_dir: Path) -> list[RunConfig]:
+    """The runs of a stage that are still to be trained."""
+    return [run for run in sweep.runs(stage)
+            if find_finished(runs_dir, stage, run.identity) is None]
+
+
+def run_gb(sweep: Sweep, run: RunConfig, hardware: str, processes: int) -> float:
+    """What training `run` takes on each GPU, in 10^9 bytes."""
+    runtime = sweep.experiment.runtime
+    tokens = max(runtime.micro_batch_tokens, sweep.data.max_length)
+    return training_gb(_size(sweep, run), hardware, processes, tokens,
+                       runtime.gradient_checkpointing)
+
+
+def choose(sweep: Sweep, runs: Iterable[RunConfig], processes: int, memory_gb: float) -> str:
+    """The first of gpu or multi_gpu, zero2 and zero3 that holds all of `runs` on so many GPUs.
+
+    Raises:
+        UserError: none does: with what would.
+    """
+    runs = _one_a_rung(runs)
+    if not runs:
+        return _plain(processes)
+    for hardware in _kinds(processes):
+        if max(run_gb(sweep, run, hardware, processes) for run in runs) <= USABLE * memory_gb:
+            return hardware
+    raise UserError(_refusal(sweep, runs, _kinds(processes)[-1], processes, memory_gb))
+
+
+def require_fit(sweep: Sweep, runs: Iterable[RunConfig]) -> None:
+    """Raise unless each of `runs` can be trained by this launch.
+
+    On a CPU only what its memory clearly cannot hold is refused: the weights, the gradients and the
+    optimiser alone.
+
+    Raises:
+        UserError: the biggest run, what it needs, what there is, and what would hold it.
+    """
+    runs, memory, launch = _one_a_rung(runs), device_gb(), distributed.launch_facts()
+    if not runs:
+        return
+    processes = launch["processes"]
+    if memory is None:
+        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        biggest = max(runs, key=lambda run: _size(sweep, run).parameters)
+        needed = state_gb(_size(sweep, biggest), "cpu", processes)
+        if needed > here:
+            raise UserError(f"{biggest.display_name} needs about {needed:.0f} GB to be trained on "
+                            f"the CPU, and this machine has {here:.0f}: {_remedy(sweep, runs, 80)}")
+        return
+    hardware = Path(launch["deepspeed"]).stem or _plain(processes)
+    if max(run_gb(sweep, run, hardware, processes) for run in runs) > USABLE * memory:
+        raise UserError(_refusal(sweep, runs, hardware, processes, memory))
+
+
+def memory_lines(sweep: Sweep, runs: Iterable[RunConfig]) -> list[str]:
+    """What the biggest of `runs` takes under each kind of hardware, for people."""
+    runs = _one_a_rung(runs)
+    if not runs:
+        return []
+    memory, count = device_gb(), torch.cuda.device_count()
+    several = count if count > 1 else 4
+    biggest = max(runs, key=lambda run: run_gb(sweep, run, "gpu", 1))
+    kinds = [f"HARDWARE=gpu {run_gb(sweep, biggest, 'gpu', 1):.0f}"]
+    kinds += [f"{hardware} {run_gb(sweep, biggest, hardware, several):.0f}"
+              for hardware in _kinds(several)]
+    score = scoring_gb(_size(sweep, biggest),
+                       scoring_budget(sweep.experiment.runtime, "cuda", packed=True).tokens)
+    lines = [f"{biggest.display_name}, GB on each GPU, by formula: {', '.join(kinds)} (of "
+             f"{several} GPUs); to score {score:.0f}"]
+    if memory is not None:
+        try:
+            lines.append(f"HARDWARE=auto takes {choose(sweep, runs, count, memory)}")
+        except UserError as error:
+            lines.append(f"does not fit: {error}")
+    return lines
+
+
+def _one_a_rung(runs: Iterable[RunConfig]) -> list[RunConfig]:
+    return list({(run.model, run.kept): run for run in runs}.values())
+
+
+def _plain(processes: int) -> str:
+    return "gpu" if processes == 1 else "multi_gpu"
+
+
+def _kinds(processes: int) -> tuple[str, ...]:
+    """Kinds of hardware for so many GPUs, from the fastest to the one that takes least memory."""
+    return ("gpu",) if processes == 1 else ("multi_gpu", "zero2", "zero3")
+
+
+def _size(sweep: Sweep, run: RunConfig) -> Size:
+    return size_of(sweep.base(run.model).hf_config, run.kept, run.train.trainable_layers)
+
+
+def _refusal(sweep: Sweep, runs: list[RunConfig], hardware: str, processes: int,
+             memory_gb: float) -> str:
+    biggest = max(runs, key=lambda run: run_gb(sweep, run, hardware, processes))
+    needed = run_gb(sweep, biggest, hardware, processes)
+    return (f"{biggest.display_name} needs about {needed:.0f} GB on each of {processes} GPU(s) "
+            f"under HARDWARE={hardware}, and there are {memory_gb:.0f}: "
+            + _remedy(sweep, runs, memory_gb, processes))
+
+
+def _remedy(sweep: Sweep, runs: list[RunConfig], memory_gb: float, processes: int = 1) -> str:
+    """What would hold all of `runs`: this number of GPUs, or more of them."""
+    for count in sorted({processes, *(n for n in COUNTS if n > processes)}):
+        for hardware in _kinds(count):
+            needed = max(run_gb(sweep, run, hardware, count) for run in runs)
+            if needed <= USABLE * memory_gb:
+                return (f"HARDWARE={hardware} on {count} GPU(s) of {memory_gb:.0f} GB would do "
+                        f"(about {needed:.0f} GB each)")
+    return ("set runtime.gradient_checkpointing or lower runtime.micro_batch_tokens in the "
+            "experiment, or leave the biggest rungs out")

@@ -1,0 +1,41 @@
+"""What a trained model says of a few pairs, kept to hold the saved one against; every rank asks."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.reload_check import Probe
+from src.training.trainer import PairTrainer
+
+PROBE_PAIRS = 4
+
+
+def probe_of(trainer: PairTrainer) -> Probe:
+    """The responses of a few pairs, none above the median length, with the rewards that the model
+    in memory gives them, laid out as it was trained.
+
+    Afterwards the model computes without autocast, in the precision of its weights, and with the
+    attention that any precision and any device has: nothing is to be trained with it any more.
+    """
+    data = trainer.train_dataset
+    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")[:max(1, len(data) // 2)]
+    pairs = short[np.unique(np.linspace(0, len(short) - 1, PROBE_PAIRS).astype(int))]
+    ids = data.read(pairs, np.arange(len(pairs))).ids  # each pair a unit of its own
+    batch, place = trainer.data_collator.lay_out(ids)
+    there = [i for i, response in enumerate(ids.responses) if len(response)]
+    place = torch.from_numpy(place[there])
+    sequences = [[*ids.prompts[ids.tree[i]].tolist(), *ids.responses[i].tolist()] for i in there]
+
+    def rewards(model: torch.nn.Module) -> Tensor:
+        model.eval()
+        with torch.no_grad():
+            found = model(**{name: value.to(trainer.args.device) for name, value in batch.items()})
+        return found.flatten().float().cpu()[place]
+
+    trained = rewards(trainer.model_wrapped)
+    model = trainer.model_wrapped  # an engine, whose weights may lie on other ranks
+    if not trainer.is_deepspeed_enabled:
+        model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    trainer.model.attention = "dense"
+    dtype = next(trainer.model.parameters()).dtype
+    return Probe(sequences, batch, place, trained, rewards(model), dtype)

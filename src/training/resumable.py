@@ -1,0 +1,68 @@
+"""A Trainer that resumes as if it had never been stopped: in its weights and every logged number.
+
+What transformers 5.24 leaves out of a checkpoint, or does not read back, and what came of it:
+
+    the loss since the last log     the first loss logged after a resume lacked those steps
+    that training had ended         it took a step more, past the early stop or the last step
+    how long it had trained         estimates from the last part of a run were far too short
+    where the best checkpoint lies  in a folder that was moved, the last weights passed for the best
+"""
+
+import time
+from pathlib import Path
+
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from src.common import distributed
+
+PROGRESS = "Progress"
+"""Where trainer_state.json keeps it, among what callbacks keep there."""
+
+
+class ResumableTrainer(Trainer):
+    """Wants `restore_callback_states_from_checkpoint` in its arguments: early stopping counts the
+    evaluations without gain, and would count them from 0 again."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a resume with them."""
+        return time.monotonic() - self._began
+
+    def _save_checkpoint(self, model, trial) -> None:
+        self.state.stateful_callbacks[PROGRESS] = {
+            "losses_of_rank": distributed.gather(self._tr_loss.item()),
+            "last_logged": self._globalstep_last_logged,
+            "seconds": self.seconds}
+        super()._save_checkpoint(model, trial)
+
+    def _init_training_state(self, *args, **kwargs) -> tuple[int, int]:
+        place = super()._init_training_state(*args, **kwargs)
+        self._began = time.monotonic() - self.state.stateful_callbacks.get(PROGRESS, {}).get(
+            "seconds", 0.0)
+        if self.state.best_global_step:
+            name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(Path(self.args.output_dir) / name)
+        return place
+
+    def _run_epoch(self, *, epoch, epochs_trained, resume_from_checkpoint, **kwargs) -> None:
+        if resume_from_checkpoint is not None and epoch == epochs_trained:
+            self._take_up()
+            if self._had_ended():
+                self.control.should_training_stop = True
+                return
+        super()._run_epoch(epoch=epoch, epochs_trained=epochs_trained,
+                           resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _take_up(self) -> None:
+        """The loss since the last log, where the checkpoint holds it."""
+        progress = self.state.stateful_callbacks.get(PROGRESS)
+        if progress is not None:
+            self._tr_loss += progress["losses_of_rank"][distributed.rank()]
+            self._globalstep_last_logged = progress["last_logged"]
+
+    def _had_ended(self) -> bool:
+        """Whether the checkpoint is of the step after which training stopped."""
+        control = self.state.stateful_callbacks.get("TrainerControl", {})
+        return (control.get("args", {}).get("should_training_stop", False)
+                or self.state.global_step >= self.state.max_steps)

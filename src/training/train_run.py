@@ -1,0 +1,208 @@
+"""One training run from its RunConfig to a finished run folder; every rank calls it.
+
+The folder gets its weights, then its proof (the saved model scores as the trained one), then DONE.
+"""
+
+import functools
+import gc
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from transformers import PreTrainedModel
+
+from configs.schema import RunConfig
+from model.attention.attend import compile_ahead
+from model.base.trunk import freeze_below, frozen_layers
+from model.reload_check import Probe, check_reload
+from model.reward_model import build_reward_model
+from src.batches.collate import PairDataset
+from src.common import distributed
+from src.common.files import read_json, write_json, write_text
+from src.common.hashing import commit
+from src.common.owned import claim
+from src.runs.cards import write_model_card
+from src.runs.folders import CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
+from src.runs.plan import Sweep
+from src.training.arguments import training_arguments, weights_type
+from src.training.peak_memory import peak_memory_mib, reset_peak
+from src.training.probe import probe_of
+from src.training.trainer import PairTrainer, build_trainer
+
+SPEED = ("_runtime", "_per_second")
+"""How the library's figures of speed end."""
+
+
+def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.ndarray | None,
+              folder: Path) -> None:
+    """Train `run` into `folder` and mark it done.
+
+    Args:
+        labels: P(chosen > rejected) of the run's split, (n,).
+        val_labels: the teacher's, of val, for early stopping; None without it.
+    Raises:
+        NonFiniteLossError, ReloadError: the folder keeps its checkpoints but gets no DONE.
+    """
+    _set_libraries_aside()
+    reset_peak()
+    runtime = sweep.experiment.runtime
+    base = sweep.base(run.model)
+    distributed.on_main(lambda: _open_folder(run, folder))
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
+    args = training_arguments(run, runtime, folder,
+                              len(sweep.split(run.model, run.split)))
+    runs_dir = folder.parents[2]
+    data = _dataset(run, sweep, run.split, labels, runs_dir)
+    val_data = None if val_labels is None else _dataset(run, sweep, "val", val_labels, runs_dir)
+    trainer = build_trainer(run, runtime, lambda: _build(run, sweep, weights_type(args)), args,
+                            data, val_data, base.tokenizer.pad_token_id)
+    try:
+        probe, log, facts = _train_and_save(trainer, run, sweep, folder)
+    finally:
+        trainer.release()
+
+    def prove_and_mark() -> None:
+        base.tokenizer.save_pretrained(folder)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this disk's paths
+        check_reload(folder, probe, distributed.device())
+        _write_facts(folder, log, facts)
+        mark_done(folder, run.identity)
+        shutil.rmtree(folder / RESUME, ignore_errors=True)
+
+    distributed.on_main(prove_and_mark)
+
+
+def _dataset(run: RunConfig, sweep: Sweep, split: str, labels: np.ndarray,
+             runs_dir: Path) -> PairDataset:
+    """The split's pairs, with what the run's frozen layers make of them where that is kept."""
+    runtime = sweep.experiment.runtime
+    cache = sweep.trunk(run, split, runs_dir)
+    return PairDataset(sweep.split(run.model, split), labels, runtime.share_prompt,
+                       cache.read if cache else None)
+
+
+def _build(run: RunConfig, sweep: Sweep, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The model that the run trains, on the CPU, frozen as far as it does not."""
+    runtime, base = sweep.experiment.runtime, sweep.base(run.model)
+    model = build_reward_model(
+        base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id, dtype=dtype,
+        attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut)
+    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    if below:
+        freeze_below(model, below)
+    return model
+
+
+@functools.cache
+def _set_libraries_aside() -> None:
+    """Let garbage collections look no more at what is there before the first run: every run makes
+    two whole ones, and the libraries' million objects cost each of them a quarter of a second."""
+    gc.collect()
+    gc.freeze()
+
+
+def _train_and_save(trainer: PairTrainer, run: RunConfig, sweep: Sweep,
+                    folder: Path) -> tuple[Probe, str, dict[str, object]]:
+    """Train from the newest checkpoint and save: (what to hold the saved model against, the log,
+    the manifest). Every rank calls it."""
+    checkpoint = newest_checkpoint(folder, distributed.world_size())
+    compile_ahead(trainer.model, trainer.budgets[0].tokens, trainer.args.device,
+                  torch.bfloat16 if trainer.args.bf16 else torch.float32)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = trainer.seconds
+    log = log_lines(trainer)
+    facts = _facts(run, sweep, trainer, seconds)
+    probe = probe_of(trainer)
+    trainer.save_model(str(folder))  # on every rank: under ZeRO-3 it gathers
+    return probe, log, facts
+
+
+def _open_folder(run: RunConfig, folder: Path) -> None:
+    """The run's folder with its config, and of an earlier try only checkpoints to resume from."""
+    claim(folder, "a training run", "run folder",
+          lambda place: (place / "config.yaml").is_file() or (place / RESUME).is_dir())
+    clear_unfinished(folder)
+    _keep_checkpoints_of_this_launch(run, folder / RESUME)
+    write_text(folder / "config.yaml", yaml.safe_dump(
+        json.loads(json.dumps(asdict(run))), sort_keys=False))
+
+
+def _keep_checkpoints_of_this_launch(run: RunConfig, resume: Path) -> None:
+    """Remove checkpoints that a launch of another kind left, and say so.
+
+    The trainer would take them: from one process to two it ends at once, having read no batch, for
+    it counts the batches of the epoch that its own processes have not yet seen.
+    """
+    facts, path = distributed.launch_facts(), resume / "launch.json"
+    found = read_json(path)
+    if found == facts:
+        return
+    if any(resume.glob("checkpoint-*")):
+        kinds = [" ".join(f"{name} {value}" for name, value in (each or {}).items() if value)
+                 for each in (found, facts)]
+        print(f"{run.display_name}: its checkpoints are of another launch "
+              f"({kinds[0] or 'unknown'}; this one: {kinds[1]}) and were removed: the run starts "
+              "anew", flush=True)
+    shutil.rmtree(resume, ignore_errors=True)
+    write_json(path, facts)
+
+
+def _facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer,
+           seconds: float) -> dict[str, object]:
+    """manifest.json; every rank calls it."""
+    tokens, flops = sweep.work(run)
+    base = sweep.base(run.model).config
+    return {
+        "identity": run.identity,
+        "name": run.display_name,
+        "pairs": len(trainer.train_dataset),
+        "steps": trainer.state.global_step,
+        "tokens": tokens,
+        "flops": flops,
+        "seconds": round(seconds, 3),
+        "peak_memory_mib": peak_memory_mib(),
+        "hardware": hardware(trainer),
+        "commit": commit(),
+        "base": {"checkpoint": "" if base.is_local else base.checkpoint,
+                 "revision": base.revision, "license": base.license,
+                 "layers": sweep.base(run.model).layers},
+        "data_source": sweep.data.source,
+    }
+
+
+def _write_facts(folder: Path, log: str, facts: dict[str, object]) -> None:
+    """log.jsonl, manifest.json and the model card."""
+    write_text(folder / "log.jsonl", log)
+    write_json(folder / "manifest.json", facts)
+    write_model_card(folder)
+
+
+def log_lines(trainer: PairTrainer) -> str:
+    """The run's log, a line of JSON an entry: the same however often the run was resumed, which
+    reorders keys, and on any machine, whose speed manifest.json tells."""
+    entries = [{key: value for key, value in entry.items() if not key.endswith(SPEED)}
+               for entry in trainer.state.log_history if "train_runtime" not in entry]
+    return "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
+
+
+def hardware(trainer: PairTrainer) -> dict[str, object]:
+    """What a run was trained on, and proof of how far it was distributed; every rank calls it."""
+    accelerator = trainer.accelerator
+    tensors = list(trainer.model.parameters())
+    return {
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "distributed_type": str(accelerator.distributed_type.value),
+        "engine": type(trainer.model_wrapped).__name__,
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "tensors": len(tensors),
+        "partitioned_tensors": sum(tensor.numel() == 0 for tensor in tensors),
+        "gradients": trainer.gradient_types(),
+        "first_batch_of_rank": distributed.gather(trainer.first_batch),
+        "torch": torch.__version__,
+    }

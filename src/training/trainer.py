@@ -1,0 +1,194 @@
+"""The one trainer: batch -> rewards -> loss. Blind to role: teacher, ceiling and student differ
+in the labels and the method that they are handed, in nothing here.
+
+accelerate, DeepSpeed, resuming, schedules and logging are transformers.Trainer's.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import EvalLoopOutput
+
+from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
+from src.batches.collate import PairDataset, TreeCollator
+from src.batches.packing import Budget, scoring_budget
+from src.batches.steps import SinglePass, StepSampler
+from src.common import distributed
+from src.common.hashing import content_hash
+from src.methods.losses import centering, pair_loss, soft_bradley_terry
+from src.training.resumable import ResumableTrainer
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is NaN or infinite: training stopped before the step was taken."""
+
+
+class PairTrainer(ResumableTrainer):
+    """Trains a reward model on the margins of pairs.
+
+    For transformers a step is one batch. Here it is this rank's micro batches of the step: the loss
+    of the step is the mean over its pairs, however they are spread over micro batches and ranks, a
+    sum over the pairs of a micro batch divided by the pairs of the step.
+    """
+
+    def __init__(self, *, method: MethodConfig, train: TrainConfig, runtime: RuntimeConfig,
+                 **kwargs):
+        super().__init__(**kwargs)
+        self.method, self.train_config = method, train
+        self.budgets = [Budget(runtime.micro_batch_tokens, runtime.pack),
+                        scoring_budget(runtime, self.args.device.type, runtime.pack)]
+        self.first_batch = ""
+        """Hash of the pairs in this rank's first step: ranks must not see the same."""
+
+    def get_train_dataloader(self) -> DataLoader:
+        steps = StepSampler(
+            self.train_dataset.trees, self.train_config.batch_pairs, self.budgets[0],
+            self.accelerator.process_index, self.accelerator.num_processes, self.args.data_seed,
+            self.train_config.shuffle == "prompts")
+        loader = self._loader(self.train_dataset, steps)
+        loader.set_epoch = steps.set_epoch  # where the Trainer looks, unless it resumes
+        return loader
+
+    def get_eval_dataloader(self, eval_dataset=None) -> DataLoader:
+        return self._loader(self.eval_dataset, SinglePass(
+            self.eval_dataset.trees, self.budgets[1], self.accelerator.process_index,
+            self.accelerator.num_processes))
+
+    def _loader(self, dataset: PairDataset, steps: StepSampler) -> DataLoader:
+        return DataLoader(dataset, batch_sampler=steps, collate_fn=self.data_collator,
+                          pin_memory=self.args.dataloader_pin_memory)
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
+        """Forward and backward over the micro batches of a step; under DeepSpeed, the step too.
+
+        Ranks' gradients are averaged, so the sum of pair losses is multiplied by their number.
+        """
+        if not model.training:
+            model.train()
+        scale = self.accelerator.num_processes / inputs["pairs"]
+        kwargs = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
+        rows = [micro["row"] for micro in inputs["micro_batches"]]
+        seen: list[Tensor] = []
+        for micro in inputs["micro_batches"]:
+            last = len(seen) == len(rows) - 1
+            with self._gradients_shared(model, last):
+                losses = self._pair_losses(model, micro)
+                seen.append(losses.detach())
+                if last:
+                    self._stop_unless_finite(seen, rows, self.train_dataset)
+                self.accelerator.backward(losses.sum() * scale, **kwargs)
+        if not self.first_batch:
+            self.first_batch = content_hash(torch.cat(rows).tolist(), 12)
+        return torch.cat(seen).sum() * scale
+
+    def _gradients_shared(self, model, last: bool) -> AbstractContextManager:
+        """Where ranks exchange gradients in the step's last backward only, and step after it."""
+        self.accelerator.gradient_state._set_sync_gradients(last)
+        if last or self.is_deepspeed_enabled:  # which looks at what was just set
+            return nullcontext()
+        return self.accelerator.no_sync(model)
+
+    def evaluation_loop(self, dataloader, description, prediction_loss_only=None, ignore_keys=None,
+                        metric_key_prefix="eval") -> EvalLoopOutput:
+        """Mean loss of the evaluation pairs, each counted once."""
+        self.model_wrapped.eval()
+        seen, rows = [], []
+        for inputs in dataloader:
+            for micro in inputs["micro_batches"]:
+                with torch.no_grad():
+                    seen.append(self._pair_losses(self.model_wrapped, micro))
+                rows.append(micro["row"])
+        self._stop_unless_finite(seen, rows, self.eval_dataset)
+        mean = self.accelerator.reduce(torch.cat(seen).sum()).item() / len(self.eval_dataset)
+        return EvalLoopOutput(predictions=None, label_ids=None, num_samples=len(self.eval_dataset),
+                              metrics={f"{metric_key_prefix}_loss": mean})
+
+    def _pair_losses(self, model, micro: dict[str, Tensor]) -> Tensor:
+        """(P,): the loss of every pair of a micro batch; while training, the method's."""
+        micro = {name: value.to(self.args.device, non_blocking=True)
+                 for name, value in micro.items() if name != "row"}
+        left, right, labels = (micro.pop(name) for name in ("left", "right", "labels"))
+        rewards = model(**micro).flatten()
+        rewards = torch.stack([rewards[left], rewards[right]], dim=-1)  # (P, 2)
+        margin = rewards[:, 0] - rewards[:, 1]
+        if not model.training:
+            return soft_bradley_terry(margin, labels)
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        losses = pair_loss(self.method, margin, labels, progress)
+        if self.train_config.center_coef:
+            losses = losses + self.train_config.center_coef * centering(rewards)
+        return losses
+
+    def _stop_unless_finite(self, losses: list[Tensor], rows: list[Tensor],
+                            dataset: PairDataset) -> None:
+        """Stop every rank before the optimiser sees a NaN: the weights are still good. Asked once
+        a step, for ranks wait for each other here."""
+        finite = torch.isfinite(torch.cat(losses))
+        if not distributed.any_true(~finite.all()):
+            return
+        ids = dataset.split.pair_ids[torch.cat(rows).numpy()]
+        bad = [str(pair) for pair in ids[~finite.cpu().numpy()]]
+        named = ", ".join(pair for pairs in distributed.gather(bad) for pair in pairs)
+        raise NonFiniteLossError(
+            f"loss is not finite at step {self.state.global_step + 1}, pairs {named}: the step was "
+            "not taken, earlier checkpoints are kept; lower learning_rate or look at these pairs")
+
+    def gradient_types(self) -> dict[str, str]:
+        """The types in which gradients are summed over micro batches, and over ranks."""
+        accumulated = communicated = next(self.model.parameters()).dtype
+        if self.is_deepspeed_enabled:
+            accumulated = self.model_wrapped.get_data_types()[1]
+            communicated = self.model_wrapped.communication_data_type
+        names = {"accumulated": accumulated, "communicated": communicated}
+        return {name: str(dtype).removeprefix("torch.") for name, dtype in names.items()}
+
+    def release(self) -> None:
+        """Give back the memory of a run that has ended, well or not: a launch trains many.
+
+        DeepSpeed's engines and their shares of the weights stay alive through the hooks that they
+        leave on the model; a model, its optimiser and the last gradients through everything that
+        the library hands them to.
+        """
+        if self.is_deepspeed_enabled and self.model_wrapped is not self.model:
+            self.model_wrapped.destroy()
+            for module in self.model.modules():
+                module._forward_pre_hooks.clear()
+                module._forward_hooks.clear()
+            for parameter in self.model.parameters():
+                vars(parameter).clear()
+        for holder in (self, self.callback_handler):
+            holder.model = holder.optimizer = holder.lr_scheduler = None
+        self.model_wrapped = self.deepspeed = None
+        self.accelerator.free_memory()  # collects, and empties the GPU's cache
+
+
+def build_trainer(run: RunConfig, runtime: RuntimeConfig,
+                  model_init: Callable[[], PreTrainedModel], args: TrainingArguments,
+                  train_data: PairDataset, val_data: PairDataset | None,
+                  pad_token_id: int) -> PairTrainer:
+    """A trainer over a model that `model_init` builds now, after `args`: ZeRO-3 needs that order"""
+    callbacks = []
+    if run.train.early_stopping_evals:
+        callbacks.append(EarlyStoppingCallback(run.train.early_stopping_evals))
+    trainer = PairTrainer(
+        model=model_init(),
+        args=args,
+        train_dataset=train_data,
+        eval_dataset=val_data,
+        data_collator=TreeCollator(pad_token_id, runtime.pack),
+        callbacks=callbacks,
+        method=run.method,
+        train=run.train,
+        runtime=runtime,
+    )
+    trainer.remove_callback(PrinterCallback)  # a sweep says one line a run; the log has the rest
+    return trainer

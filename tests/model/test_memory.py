@@ -1,0 +1,173 @@
+"""Memory by formula: that of the tensors that torch holds; a stage that cannot fit is refused."""
+
+import os
+import types
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from configs.schema import DataConfig, ExperimentConfig, load_config
+from model.base.memory import size_of, state_gb, training_gb
+from model.reward_model import build_reward_model
+from src.common.errors import UserError
+from src.training import choose_hardware, fit
+from tests.families import LAYERS, PAD, tiny_config
+from tests.tiny_experiment import command, in_process, make_experiment
+from tests.tiny_experiment_parts import prepare_data
+
+GPU_GB = 85.0
+"""Of what is sold as 80 GB."""
+
+
+def shape(family, hidden, intermediate, layers, heads, vocab, head_dim=None):
+    return AutoConfig.for_model(
+        family, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=8 if heads > 8 else heads // 2,
+        head_dim=head_dim or hidden // heads, vocab_size=vocab, max_position_embeddings=8192)
+
+
+SHAPES = {
+    "llama_3_2_1b": ("llama", 2048, 8192, 16, 32, 128256),
+    "llama_3_2_3b": ("llama", 3072, 8192, 28, 24, 128256),
+    "llama_3_1_8b": ("llama", 4096, 14336, 32, 32, 128256),
+    "gemma_2_2b": ("gemma2", 2304, 9216, 26, 8, 256000, 256),
+    "gemma_2_9b": ("gemma2", 3584, 14336, 42, 16, 256000, 256),
+    "qwen3_4b": ("qwen3", 2560, 9728, 36, 32, 151936, 128),
+    "qwen3_8b": ("qwen3", 4096, 12288, 36, 32, 151936, 128),
+    "mistral_7b": ("mistral", 4096, 14336, 32, 32, 32768),
+    "mistral_nemo_12b": ("mistral", 5120, 14336, 40, 32, 131072, 128),
+}
+"""As their publishers' config.json has them."""
+
+
+def stand_in(experiment, model):
+    """A sweep as far as it is asked here, and its run on the whole `model`."""
+    config = shape(*SHAPES[model])
+    loaded = load_config(ExperimentConfig, experiment)
+    sweep = types.SimpleNamespace(experiment=loaded, data=load_config(DataConfig, loaded.data),
+                                  base=lambda key: types.SimpleNamespace(hf_config=config))
+    run = types.SimpleNamespace(model=model, kept=tuple(range(config.num_hidden_layers)),
+                                train=loaded.train, display_name=model)
+    return sweep, [run]
+
+
+def test_what_one_process_holds_is_what_torch_holds_after_a_step(base):
+    model = build_reward_model(base("llama"), tuple(range(LAYERS)), 0, pad_token_id=PAD)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = [*model.parameters(), *(parameter.grad for parameter in model.parameters()),
+            *(value for state in optimizer.state.values() for name, value in state.items()
+              if name != "step")]
+    found = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    size = size_of(tiny_config("llama"), tuple(range(LAYERS)), None)
+    assert state_gb(size, "cpu", 1) * 1e9 == found
+
+
+@pytest.mark.parametrize(("model", "hardware", "processes", "tokens", "gb"), [
+    ("llama_3_2_1b", "gpu", 1, 8192, 40), ("llama_3_2_1b", "multi_gpu", 2, 8192, 45),
+    ("llama_3_2_3b", "multi_gpu", 2, 4096, 74), ("llama_3_1_8b", "multi_gpu", 8, 4096, 170),
+    ("qwen3_4b", "multi_gpu", 8, 4096, 92), ("llama_3_1_8b", "zero3", 4, 4096, 44),
+    ("llama_3_1_8b", "zero3", 4, 16384, 49), ("mistral_nemo_12b", "zero3", 4, 4096, 64)])
+def test_the_formula_agrees_with_a_reckoning_by_hand(model, hardware, processes, tokens, gb):
+    """To 3%: state, copies, activations and the rest, each added up apart; see memory.py."""
+    config = shape(*SHAPES[model])
+    size = size_of(config, tuple(range(config.num_hidden_layers)), None)
+    found = training_gb(size, hardware, processes, tokens, model != "llama_3_2_1b")
+    assert found == pytest.approx(gb, rel=0.03)
+
+
+def test_layers_that_do_not_train_have_no_gradients_no_optimiser_and_no_activations():
+    config, kept = shape(*SHAPES["llama_3_1_8b"]), tuple(range(32))
+    whole, top = size_of(config, kept, None), size_of(config, kept, 2)
+    assert state_gb(top, "gpu", 1) < 0.4 * state_gb(whole, "gpu", 1)
+    assert (training_gb(top, "gpu", 1, 8192, False) - state_gb(top, "gpu", 1)
+            < 0.15 * (training_gb(whole, "gpu", 1, 8192, False) - state_gb(whole, "gpu", 1)))
+
+
+@pytest.mark.parametrize(("experiment", "model", "on_one", "on_eight"), [
+    ("llama_3_2_1b", "llama_3_2_1b", "gpu", "multi_gpu"),
+    ("llama_3_2_3b", "llama_3_2_3b", "gpu", "multi_gpu"),
+    ("gemma_2_2b", "gemma_2_2b", "gpu", "multi_gpu"),
+    ("qwen3", "qwen3_4b", "gpu", "zero2"),
+    ("qwen3", "qwen3_8b", None, "zero2"),
+    ("llama_3_1_8b", "llama_3_1_8b", None, "zero2"),
+    ("gemma_2_9b", "gemma_2_9b", None, "zero2"),
+    ("ministral", "mistral_7b", None, "zero2"),
+    ("mistral", "mistral_nemo_12b", None, "zero2")])
+def test_each_big_experiment_gets_hardware_that_holds_it(experiment, model, on_one, on_eight):
+    sweep, runs = stand_in(experiment, model)
+    assert fit.choose(sweep, runs, 8, GPU_GB) == on_eight
+    if on_one is None:
+        with pytest.raises(UserError, match=r"on each of 1 GPU\(s\) .* on [248] GPU\(s\) of 85 GB"):
+            fit.choose(sweep, runs, 1, GPU_GB)
+    else:
+        assert fit.choose(sweep, runs, 1, GPU_GB) == on_one
+    assert fit.scoring_gb(fit._size(sweep, runs[0]), 32768) < 0.5 * GPU_GB
+
+
+@pytest.mark.parametrize(("hardware", "remedy"), [
+    ({"processes": 8, "deepspeed": ""}, "zero2 on 8 GPU"),
+    ({"processes": 2, "deepspeed": "zero2.json"}, "zero3 on 2 GPU")])
+def test_a_launch_that_cannot_hold_a_run_names_what_would(monkeypatch, hardware, remedy):
+    sweep, runs = stand_in("llama_3_1_8b", "llama_3_1_8b")
+    monkeypatch.setattr(fit, "device_gb", lambda: GPU_GB)
+    monkeypatch.setattr("src.common.distributed.launch_facts", lambda: hardware)
+    with pytest.raises(UserError, match=f"llama_3_1_8b needs about .* HARDWARE={remedy}"):
+        fit.require_fit(sweep, runs)
+
+
+def test_a_cpu_is_refused_only_what_its_memory_cannot_hold(monkeypatch):
+    sweep, runs = stand_in("llama_3_2_1b", "llama_3_2_1b")
+    for pages, fits in ((6 * 10**6, True), (4 * 10**6, False)):  # 25 and 16 GB; 20 are needed
+        monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": pages}.get)
+        if fits:
+            fit.require_fit(sweep, runs)
+        else:
+            with pytest.raises(UserError, match="about 20 GB .* machine has 16"):
+                fit.require_fit(sweep, runs)
+
+
+def test_a_stage_that_does_not_fit_trains_nothing_and_a_dry_run_says_so(tmp_path, monkeypatch,
+                                                                        capsys):
+    tiny = make_experiment(tmp_path, train_pairs=16)
+    prepare_data(tiny)
+    monkeypatch.setattr(fit, "device_gb", lambda: 0.5)
+    with pytest.raises(UserError, match="llama-L2-s0 needs about 2 GB on each of 1 GPU"):
+        in_process("src.train", *tiny.train("teachers"))
+    assert not tiny.runs_dir.exists()
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert in_process("src.train", *tiny.train("teachers"), "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "GB on each GPU, by formula: HARDWARE=gpu 2, multi_gpu 2" in told
+    assert "does not fit: llama-L2-s0 needs" in told
+    monkeypatch.setattr(fit, "device_gb", lambda: GPU_GB)
+    monkeypatch.setattr(choose_hardware, "device_gb", lambda: GPU_GB)
+    assert in_process("src.training.choose_hardware", *tiny.train("teachers")) == 0
+    assert capsys.readouterr().out == "multi_gpu\n"
+
+
+STUB = """#!/bin/sh
+case "$*" in
+  *src.common.gpus*) echo 8 ;;
+  *src.training.choose_hardware*) [ -z "$REFUSED" ] || exit 2; echo "library"; echo zero2 ;;
+  *accelerate*) echo "launched $*"; echo 0 > "$STATUS_FILE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("asked", "refused", "code", "launched"), [
+    ("auto", "", 0, "zero2.yaml"), ("auto", "1", 2, ""), ("zero3", "1", 0, "zero3.yaml")])
+def test_the_script_takes_the_hardware_that_holds_the_stage(tmp_path, asked, refused, code,
+                                                            launched):
+    for name in ("python", "nvidia-smi"):
+        (tmp_path / name).write_text(STUB)
+        (tmp_path / name).chmod(0o755)
+    ended = command("bash", "-c", "set -euo pipefail; source src/shell.sh; python=$0; launch_stage "
+                    "teachers llama_3_1_8b", str(tmp_path / "python"), HARDWARE=asked,
+                    REFUSED=refused, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert ended.returncode == code, ended.stderr
+    assert ("launched" in ended.stdout) == bool(launched) and launched in ended.stdout
+    assert not launched or "--num_processes 8" in ended.stdout

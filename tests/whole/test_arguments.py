@@ -1,0 +1,75 @@
+"""The command line: a mistake is one line, told before anything that takes seconds is loaded."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from src.common.files import REPO_ROOT
+from tests.tiny_experiment import ENVIRONMENT, command
+
+COMMANDS = ("eval.py", "data/preprocess.py", "data/demo.py", "model/download.py",
+            "data.chess_documents", "model.pretrain", "src.training.command_line", "src.scoring",
+            "src.push")
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib")
+RUN = """
+import runpy, sys
+name, *arguments = sys.argv[1:]
+sys.argv = [name, *arguments]
+run = runpy.run_path if name.endswith(".py") else runpy.run_module
+try:
+    run(name, run_name="__main__")
+except SystemExit as ended:
+    print("ended", ended.code, [each for each in HEAVY if each in sys.modules])
+"""
+
+
+def ask(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = RUN.replace("HEAVY", repr(HEAVY))
+    return subprocess.run([sys.executable, "-c", code, name, *arguments], cwd=REPO_ROOT,
+                          env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_is_one_line_before_anything_is_loaded(name):
+    for arguments in (["--whatever", "1"], ["--seed", "x", "--model"]):
+        told = ask(name, *arguments)
+        assert told.stdout == "ended 2 []\n", told
+        lines = told.stderr.splitlines()
+        assert len(lines) == 1 and re.match(r"error: .*; see python .* --help$", lines[0]), told
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches_without_loading_anything(name):
+    told = ask(name, "--help")
+    assert told.stdout.endswith("ended 0 []\n") and "usage: python " in told.stdout, told
+    assert told.stderr == ""
+
+
+BAD_SETTINGS = {"WORKERS": ("0", "-1", "1.5", "x", "100"), "NPROC": ("0", "-2", "1.5"),
+                "MASTER_PORT": ("x", "-1", "70000"), "HARDWARE": ("abacus",)}
+
+
+@pytest.mark.parametrize(("words", "settings", "message"), [
+    (["demo", "--whatever"], {}, "--whatever"), (["demo", "--seeds", "one"], {}, "--seeds"),
+    (["nothing"], {}, "no experiments config 'nothing'"),
+    (["demo", "--worker", "3/2"], {}, "--worker 3/2"),
+    *((["demo"], {name: value}, f"{name}={value}") for name, values in BAD_SETTINGS.items()
+      for value in values)])
+def test_the_scripts_check_what_they_are_given_before_they_launch(words, settings, message):
+    told = command("./weak_to_strong.sh", *words, **{
+        "HARDWARE": "zero2" if "NPROC" in settings else "cpu", **settings})
+    errors = told.stderr.splitlines()
+    assert told.returncode == 2 and len(errors) == 1, told
+    assert errors[0].startswith("error: ") and message in errors[0]
+    assert "run(s) at a time" not in told.stdout
+
+
+def test_the_quickstart_takes_no_arguments_and_starts_nothing():
+    for word in ("--help", "--dry-run"):
+        told = subprocess.run(["bash", "quickstart.sh", word], cwd=REPO_ROOT, text=True,
+                              capture_output=True, timeout=20)
+        assert (told.returncode, told.stdout) == (2, "")
+        line, = told.stderr.splitlines()
+        assert line.startswith(f"error: {word}: quickstart.sh takes no arguments")
