@@ -31,37 +31,37 @@ from src.common.files import REPO_ROOT
 from src.common.lock import lock
 
 if TYPE_CHECKING:
-    from src.runs.plan import Sweep
+    from src.runs.plan import Plan
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 
 def evaluate_experiment(args: argparse.Namespace) -> None:
     """Score, tabulate, draw, report; nothing is done twice."""
-    from src.runs.plan import Sweep
+    from src.runs.plan import Plan
 
-    sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
-    folder = args.results_dir / sweep.experiment.name
+    plan = Plan(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
+    folder = args.results_dir / plan.experiment.name
     if args.split != "test":
         folder = folder / args.split
     with lock(folder):
-        _evaluate_into(folder, sweep, args)
+        _evaluate_into(folder, plan, args)
 
 
-def _evaluate_into(folder: Path, sweep: "Sweep", args: argparse.Namespace) -> None:
+def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None:
     from src.evaluation import experiment
     from src.reports.experiment import console_table
     from src.reports.results import read_results
 
-    found, missing = experiment.finished_runs(sweep, args.runs_dir)
-    inputs = experiment.inputs_hash(found, missing, sweep, args.split)
+    found, missing = experiment.finished_runs(plan, args.runs_dir)
+    inputs = experiment.inputs_hash(found, missing, plan, args.split)
     if experiment.is_current(folder, inputs):
         print(f"nothing to do: {folder} is up to date")
     else:
-        pairs, answers = experiment.eval_pairs(sweep, args.split)
-        scored = experiment.score_runs(found, sweep, args.split, args.runs_dir)
-        scored += experiment.baselines(sweep, pairs, answers)
-        experiment.write_results(folder, scored, pairs, sweep, missing, inputs)
+        pairs, answers = experiment.eval_pairs(plan, args.split)
+        scored = experiment.score_runs(found, plan, args.split, args.runs_dir)
+        scored += experiment.baselines(plan, pairs, answers)
+        experiment.write_results(folder, scored, pairs, plan, missing, inputs)
     results = read_results(folder)
     experiment.write_cards(found, results)
     print(console_table(results.pgr, results.accuracy))
@@ -74,12 +74,12 @@ def _evaluate_into(folder: Path, sweep: "Sweep", args: argparse.Namespace) -> No
 def transfer_experiment(args: argparse.Namespace) -> None:
     """The experiment's models on other evaluation sets, beside their own test."""
     from src.evaluation.transfer import transfer
-    from src.runs.plan import Sweep
+    from src.runs.plan import Plan
 
-    sweep = Sweep(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
-    folder = args.results_dir / sweep.experiment.name
+    plan = Plan(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
+    folder = args.results_dir / plan.experiment.name
     with lock(folder):
-        print(transfer(sweep, args.transfer, args.runs_dir, args.data_dir, folder))
+        print(transfer(plan, args.transfer, args.runs_dir, args.data_dir, folder))
 
 
 def evaluate_model(args: argparse.Namespace) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 FIRST_KEYS = {name: keys.split() for name, keys in {
-    "RunConfig": "role base kept data_hash tokenizer split labels method train seed",
+    "RunConfig": "kind base kept data_hash tokenizer split labels method train seed",
     "MethodConfig": "loss aux_coef warmup_frac",
     "TrainConfig": "epochs batch_pairs learning_rate schedule lr_warmup_frac weight_decay "
                    "max_grad_norm center_coef precision early_stopping_evals eval_frac shuffle "

@@ -4,6 +4,7 @@ A config says what is run, never how fast or where: hardware lives in `configs/h
 values are UserErrors that name the file and the key.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -312,7 +313,7 @@ class RunConfig:
     """One training run, with everything that can change its result: a run folder's config.yaml."""
 
     experiment: str
-    role: Literal["teacher", "ceiling", "student"]
+    kind: Literal["teacher", "ceiling", "student"]
     name: str
     """The rung: base model and layers, for example `demo-L4`."""
     model: str
@@ -340,18 +341,24 @@ class RunConfig:
                 f"run {self.name}: loss {self.method.loss} is for weak labels: expected {loss} on "
                 f"labels {GROUND_TRUTH}")
 
-    @property
+    @functools.cached_property
     def identity(self) -> str:
         """Hash of what can change the result. Names and paths do not enter: two experiments that
         need the same ceiling share it."""
         entering = facts(self)
+        entering["role"] = entering.pop("kind")  # as it was called when the first runs were made
         if self.labels == GROUND_TRUTH:
             entering["method"] = GROUND_TRUTH_FACTS
         return content_hash([RUN_FORMAT, entering])
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the runs that have to be finished first."""
+        return () if self.labels == GROUND_TRUTH else (self.labels,)
+
+    @property
     def stage(self) -> str:
-        return f"{self.role}s"
+        return f"{self.kind}s"
 
     @property
     def display_name(self) -> str:

@@ -33,8 +33,9 @@ from speed.mixes import Row, draw
 from speed.shapes import Shape, write_model
 from src.common.files import REPO_ROOT
 from src.runs.folders import WEIGHTS
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 from src.scoring.pairs import scores_of
+from src.scoring.trunk_cache import trunk_of
 from src.scoring.weak_labels import weak_labels_of
 from src.training.train_run import train_run
 
@@ -109,48 +110,48 @@ def _prepared(folder: Path, raw: Path, pairs: int, tokenizer: Path, **limits: in
     return str(path)
 
 
-def run_grid(sweep: Sweep, runs_dir: Path, labels_once: bool) -> None:
+def run_grid(plan: Plan, runs_dir: Path, labels_once: bool) -> None:
     """Train every run of every stage and score it on test.
 
     Args:
         labels_once: each teacher labels once; otherwise again for each of its students.
     """
     for stage in STAGES:
-        for run in sweep.runs(stage):
-            _train_and_score(run, sweep, runs_dir, _labels_for(run, sweep, runs_dir, labels_once))
+        for run in plan.stage(stage):
+            _train_and_score(run, plan, runs_dir, _labels_for(run, plan, runs_dir, labels_once))
 
 
-def _labels_for(run: RunConfig, sweep: Sweep, runs_dir: Path, labels_once: bool) -> np.ndarray:
-    if run.role != "student":
-        return np.ones(len(sweep.split(run.model, run.split)))
-    teacher = sweep.teacher_of(run)
+def _labels_for(run: RunConfig, plan: Plan, runs_dir: Path, labels_once: bool) -> np.ndarray:
+    if run.kind != "student":
+        return np.ones(len(plan.split(run, run.split)))
+    teacher, = plan.needed(run)
     folder = folder_of(teacher, runs_dir)
     if not labels_once:
         shutil.rmtree(folder / "weak_labels", ignore_errors=True)
         (folder / "scores" / f"{run.split}.parquet").unlink(missing_ok=True)
-    return weak_labels_of(folder, teacher.identity, sweep.split(teacher.model, run.split),
-                          run.split, sweep.experiment.runtime)
+    return weak_labels_of(folder, teacher.identity, plan.split(teacher, run.split),
+                          run.split, plan.experiment.runtime)
 
 
-def train_students(sweep: Sweep, runs_dir: Path) -> None:
+def train_students(plan: Plan, runs_dir: Path) -> None:
     """Train the students on random labels, others for each teacher and seed, and score them on
     test."""
-    for run in sweep.runs("students"):
+    for run in plan.stage("students"):
         draw_labels = np.random.default_rng(int(run.labels[:8], 16))
-        _train_and_score(run, sweep, runs_dir,
-                         draw_labels.random(len(sweep.split(run.model, run.split))))
+        _train_and_score(run, plan, runs_dir,
+                         draw_labels.random(len(plan.split(run, run.split))))
 
 
-def train_ceiling(sweep: Sweep, runs_dir: Path) -> None:
+def train_ceiling(plan: Plan, runs_dir: Path) -> None:
     """Train the first ceiling and score it on test: a sweep does so before its students."""
-    run = sweep.runs("ceilings")[0]
-    _train_and_score(run, sweep, runs_dir, np.ones(len(sweep.split(run.model, run.split))))
+    run = plan.stage("ceilings")[0]
+    _train_and_score(run, plan, runs_dir, np.ones(len(plan.split(run, run.split))))
 
 
-def _train_and_score(run: RunConfig, sweep: Sweep, runs_dir: Path, labels: np.ndarray) -> None:
-    train_run(run, sweep, labels, None, folder_of(run, runs_dir))
-    scores_of(folder_of(run, runs_dir), run.identity, sweep.split(run.model, "test"), "test",
-              sweep.experiment.runtime, lambda: sweep.trunk(run, "test", runs_dir))
+def _train_and_score(run: RunConfig, plan: Plan, runs_dir: Path, labels: np.ndarray) -> None:
+    train_run(run, plan, labels, None, folder_of(run, runs_dir))
+    scores_of(folder_of(run, runs_dir), run.identity, plan.split(run, "test"), "test",
+              plan.experiment.runtime, lambda: trunk_of(run, plan, "test", runs_dir))
 
 
 def folder_of(run: RunConfig, runs_dir: Path) -> Path:

@@ -77,7 +77,7 @@ def _train(task: Task, split: TokenisedSplit, runtime: RuntimeConfig) -> Round:
 def run_config(task: Task) -> RunConfig:
     """One epoch with the peers' batch, optimiser and schedule."""
     return RunConfig(
-        experiment="benchmark", role="teacher", name="benchmark", model=str(task.model), base="",
+        experiment="benchmark", kind="teacher", name="benchmark", model=str(task.model), base="",
         kept=(), data="benchmark", data_hash="", tokenizer="", split="train_1",
         labels=GROUND_TRUTH, teacher="", method=GROUND_TRUTH_METHOD,
         seed=task.seed,

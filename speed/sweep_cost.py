@@ -30,7 +30,8 @@ from speed.rows import cpu_ratio, show
 from speed.table import Row
 from src.batches.trees import trees_of
 from src.common.errors import UserError, run_command
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
+from src.training import dry_run
 
 FULL = dataclasses.replace(PLAIN, share_prompt=True, pack=True, last_layer_shortcut=True,
                            trunk_cache_gb=RuntimeConfig().trunk_cache_gb)
@@ -50,8 +51,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def system(name: str, make: Callable[[], Sweep], work: Callable[[Sweep, Path], None], runs: Path,
-           before: Callable[[Sweep, Path], None] = lambda sweep, folder: None) -> System:
+def system(name: str, make: Callable[[], Plan], work: Callable[[Plan, Path], None], runs: Path,
+           before: Callable[[Plan, Path], None] = lambda sweep, folder: None) -> System:
     """`work` over a sweep opened anew and an empty folder of runs, which stays until the next; its
     time begins when `before` has been there."""
     def run(number: int) -> Round:
@@ -76,8 +77,8 @@ def _emptied(folder: Path) -> Path:
 
 def demo(args: argparse.Namespace, folder: Path) -> list[Row]:
     """The demo's grid with less and more of its work shared."""
-    def sweep(runtime: RuntimeConfig) -> Sweep:
-        return Sweep(grids.demo_experiment(folder, args.demo_pairs, runtime), folder / "processed")
+    def sweep(runtime: RuntimeConfig) -> Plan:
+        return Plan(grids.demo_experiment(folder, args.demo_pairs, runtime), folder / "processed")
 
     kinds = {"every key off, labels for each student": (PLAIN, False),
              "every key off, labels for each teacher": (PLAIN, True),
@@ -103,8 +104,8 @@ def deep(args: argparse.Namespace, folder: Path) -> list[Row]:
                         f"need at least {TRAINABLE + TEACHERS - 1}")
     mix, pairs = options.mixes_of(args)[0], (args.pairs, args.test_pairs or args.pairs)
 
-    def sweep(runtime: RuntimeConfig) -> Sweep:
-        return Sweep(grids.deep_experiment(folder, shape, mix, pairs, tuple(range(SEEDS)),
+    def sweep(runtime: RuntimeConfig) -> Plan:
+        return Plan(grids.deep_experiment(folder, shape, mix, pairs, tuple(range(SEEDS)),
                                            TRAINABLE, runtime), folder / "processed")
 
     def students(number: int, name: str, runtime: RuntimeConfig, **options) -> System:
@@ -132,12 +133,12 @@ def _tokens(split: TokenisedSplit) -> int:
     return int(trees.prompt_tokens.sum() + trees.response_tokens.sum())
 
 
-def _rows(mix: str, measured: list[Measured], sweep: Sweep, stages: tuple[str, ...],
+def _rows(mix: str, measured: list[Measured], sweep: Plan, stages: tuple[str, ...],
           labelled: int, args: argparse.Namespace, **facts) -> list[Row]:
     """A row for each system. Useful tokens: those of every step's trees, and `labelled`."""
-    runs = [run for stage in stages for run in sweep.runs(stage)]
-    useful = sum(sweep.work(run)[0] for run in runs) + labelled
-    pairs = sum(len(sweep.split(run.model, run.split)) * run.train.epochs for run in runs)
+    runs = [run for stage in stages for run in sweep.stage(stage)]
+    useful = sum(dry_run.work(run, sweep)[0] for run in runs) + labelled
+    pairs = sum(len(sweep.split(run, run.split)) * run.train.epochs for run in runs)
     facts = {"benchmark": "sweep_cost", "runs": len(runs), "rounds": args.rounds, **facts,
              **options.machine_facts(args)}
     rows = []

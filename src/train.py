@@ -29,7 +29,8 @@ from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
 from src.common.files import require_space
 from src.common.lock import lock
 from src.runs import folders
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
+from src.scoring.trunk_cache import trunk_of
 from src.scoring.weak_labels import weak_labels_of
 from src.training.command_line import parse_args
 from src.training.dry_run import describe, duration
@@ -48,48 +49,48 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def labels_for(run: RunConfig, sweep: Sweep,
+def labels_for(run: RunConfig, plan: Plan,
                runs_dir: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """P(chosen > rejected) of the run's split, and of val where the run stops early.
 
     Human labels are all 1. A student's are its teacher's, under the teacher's own tokenizer.
     """
-    if run.role != "student":
-        return np.ones(len(sweep.split(run.model, run.split))), None
-    teacher = sweep.teacher_of(run)
+    if run.kind != "student":
+        return np.ones(len(plan.split(run, run.split))), None
+    teacher, = plan.needed(run)
     script = SCRIPTS["teachers"]
     folder = folders.require_finished(runs_dir, "teachers", teacher.identity, teacher.display_name,
                                    f"run ./{script} {run.experiment} first")
 
     def weak_labels(split: str) -> np.ndarray:
-        return weak_labels_of(folder, teacher.identity, sweep.split(teacher.model, split), split,
-                              sweep.experiment.runtime,
-                              lambda: sweep.trunk(teacher, split, runs_dir))
+        return weak_labels_of(folder, teacher.identity, plan.split(teacher, split), split,
+                              plan.experiment.runtime,
+                              lambda: trunk_of(teacher, plan, split, runs_dir))
 
     return weak_labels(run.split), weak_labels("val") if run.train.early_stopping_evals else None
 
 
-def finish(run: RunConfig, sweep: Sweep, runs_dir: Path) -> bool:
+def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do."""
     folder = runs_dir / run.experiment / run.stage / run.folder_name
     with lock(folder, say) if distributed.is_main() else nullcontext():
         if distributed.on_main(lambda: folders.find_finished(runs_dir, run.stage, run.identity)):
             return False
-        train_run(run, sweep, *labels_for(run, sweep, runs_dir), folder)
+        train_run(run, plan, *labels_for(run, plan, runs_dir), folder)
     return True
 
 
-def train_stage(sweep: Sweep, stage: str, runs_dir: Path, worker: int,
+def train_stage(plan: Plan, stage: str, runs_dir: Path, worker: int,
                 workers: int) -> list[tuple[str, Exception]]:
     """This worker's share of the stage's runs; names of those that failed, each with its error."""
     failed, trained = [], 0
-    todo = list(enumerate(sweep.runs(stage), 1))
+    todo = list(enumerate(plan.stage(stage), 1))
     share = todo[worker::workers]
     for number, run in share:
         title = f"[{number}/{len(todo)}] {run.display_name}"
         started = time.monotonic()
         try:
-            new = finish(run, sweep, runs_dir)
+            new = finish(run, plan, runs_dir)
         except OSError:
             raise  # a full or broken disk would fail every other run too
         except Exception as error:  # noqa: BLE001 - one run's failure must not cost the others
@@ -137,21 +138,21 @@ def main() -> int:
     worker, workers = map(int, args.worker.split("/"))
     with distributed.group():
         try:
-            sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir,
+            plan = Plan(load_config(ExperimentConfig, args.experiment), args.data_dir,
                           tuple(args.seeds))
-            for run in sweep.runs(args.stage):
-                sweep.split(run.model, run.split)  # prepared for this model, or say so now
+            for run in plan.stage(args.stage):
+                plan.split(run, run.split)  # prepared for this model, or say so now
             if not args.dry_run:
-                distributed.on_main(lambda: require_fit(sweep, unfinished(sweep, args.stage,
+                distributed.on_main(lambda: require_fit(plan, unfinished(plan, args.stage,
                                                                           args.runs_dir)))
         except UserError:
             if worker == 0:
                 raise
             return EXIT_USER_ERROR  # the first worker says why
         if args.dry_run:
-            say(describe(sweep, args.stage, args.runs_dir))
+            say(describe(plan, args.stage, args.runs_dir))
             return 0
-        failed = train_stage(sweep, args.stage, args.runs_dir, worker, workers)
+        failed = train_stage(plan, args.stage, args.runs_dir, worker, workers)
     return report_failures(failed)
 
 

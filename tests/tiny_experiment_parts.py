@@ -2,7 +2,7 @@
 
 from configs.schema import STAGES, DataConfig, ExperimentConfig, load_config
 from data.prepare import TokenizerSpec, prepare
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 from src.train import train_stage
 from tests.tiny_experiment import TinyExperiment
 
@@ -12,9 +12,9 @@ def prepare_data(tiny: TinyExperiment) -> None:
     prepare(config, tiny.processed, [TokenizerSpec("tiny", str(tiny.model))])
 
 
-def sweep_of(tiny: TinyExperiment, seeds: tuple[int, ...] = ()) -> Sweep:
+def sweep_of(tiny: TinyExperiment, seeds: tuple[int, ...] = ()) -> Plan:
     config = load_config(ExperimentConfig, str(tiny.config))
-    return Sweep(config, tiny.processed.parent, seeds)
+    return Plan(config, tiny.processed.parent, seeds)
 
 
 def train_all(tiny: TinyExperiment) -> None:

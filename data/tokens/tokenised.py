@@ -77,6 +77,20 @@ class TokenisedSplit:
         return np.concatenate(per_part)[starts[self._part] + self._row].astype(np.int64)
 
 
+class PreparedData:
+    """A prepared data set; each of its splits is opened once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._open: dict[tuple[str, str], TokenisedSplit] = {}
+
+    def split(self, key: str, split: str) -> TokenisedSplit:
+        """The pairs of `split` under the tokenizer with this key; UserError as `open_split`."""
+        if (key, split) not in self._open:
+            self._open[key, split] = open_split(self.folder, key, split)
+        return self._open[key, split]
+
+
 def open_split(processed_dir: Path, key: str, split: str) -> TokenisedSplit:
     """The pairs of `split` under the tokenizer with this key.
 

@@ -27,8 +27,9 @@ from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark
 from src.runs.cards import Accuracy, write_model_card
 from src.runs.folders import find_finished
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 from src.scoring.pairs import scores_of
+from src.scoring.trunk_cache import trunk_of
 
 RESULTS_FORMAT = 1
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
@@ -36,7 +37,7 @@ SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
 
 
-def finished_runs(sweep: Sweep, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
+def finished_runs(plan: Plan, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
     """The experiment's runs that are done, with their folders, and the names of those that are not.
 
     Raises:
@@ -44,40 +45,40 @@ def finished_runs(sweep: Sweep, runs_dir: Path) -> tuple[list[tuple[RunConfig, P
     """
     found, missing = [], []
     for stage in STAGES:
-        for run in sweep.runs(stage):
+        for run in plan.stage(stage):
             folder = find_finished(runs_dir, stage, run.identity)
             if folder is None:
                 missing.append(run.display_name)
             else:
                 found.append((run, folder))
     if not found:
-        name = sweep.experiment.name
+        name = plan.experiment.name
         raise UserError(f"no run of {name} is finished: train them with ./train_teacher_model.sh "
                         f"{name}, ./train_student_model.sh {name} and ./weak_to_strong.sh {name}")
     return found, missing
 
 
-def eval_pairs(sweep: Sweep, split: str) -> tuple[EvalPairs, Answers]:
+def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, Answers]:
     """The pairs of `split` as every tokenizer of the experiment has them, and their answers."""
-    tokenised = sweep.split(sweep.students[0].base.key, split)
-    table = read_pairs(sweep.processed, split, ["pair_id", "chosen", "rejected"]).to_pandas()
+    tokenised = plan.split(plan.runs[0], split)
+    table = read_pairs(plan.prepared.folder, split, ["pair_id", "chosen", "rejected"]).to_pandas()
     table = table.set_index("pair_id").loc[tokenised.pair_ids]
     pairs = EvalPairs(
-        experiment=sweep.experiment.name, data=sweep.data.name, split=split,
+        experiment=plan.experiment.name, data=plan.data.name, split=split,
         pair_ids=tokenised.pair_ids, prompt_ids=tokenised.prompt_ids,
         length_chosen=table.chosen.str.len().to_numpy(),
         length_rejected=table.rejected.str.len().to_numpy())
     return pairs, Answers(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
 
 
-def score_runs(found: list[tuple[RunConfig, Path]], sweep: Sweep, split: str,
+def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
                runs_dir: Path) -> list[RunScores]:
     """Margins of every finished run on `split`; runs that were scored before are only read."""
     scored = []
     for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
-        table = scores_of(folder, run.identity, sweep.split(run.model, split), split,
-                          sweep.experiment.runtime,
-                          lambda run=run: sweep.trunk(run, split, runs_dir))
+        table = scores_of(folder, run.identity, plan.split(run, split), split,
+                          plan.experiment.runtime,
+                          lambda run=run: trunk_of(run, plan, split, runs_dir))
         scored.append(run_scores(run, folder, table))
     return scored
 
@@ -86,31 +87,31 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
     """A run's score table as the analysis takes it, with its learning curve."""
     with reading(folder / "log.jsonl", "train the run again"):
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-    student = run.role == "student"
+    student = run.kind == "student"
     return RunScores(
-        role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
+        role=run.kind, name=run.name, layers=len(run.kept), teacher=run.teacher,
         method=run.method.name if student else "", seed=run.seed,
         pair_ids=table.pair_id.to_numpy(str),
         margins=(table.reward_chosen - table.reward_rejected).to_numpy(np.float64),
         curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
 
 
-def baselines(sweep: Sweep, pairs: EvalPairs, answers: Answers) -> list[RunScores]:
+def baselines(plan: Plan, pairs: EvalPairs, answers: Answers) -> list[RunScores]:
     """What needs no model: the shorter answer wins, and a regression on words, from train_1."""
-    _, train = eval_pairs(sweep, "train_1")
+    _, train = eval_pairs(plan, "train_1")
     margins = {LENGTH_ONLY: length_margins(pairs.length_chosen, pairs.length_rejected),
                TFIDF: tfidf_margins(train, answers)}
     return [RunScores("baseline", name, None, "", "", None, pairs.pair_ids, values)
             for name, values in margins.items()]
 
 
-def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], sweep: Sweep,
+def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], plan: Plan,
                 split: str) -> str:
     """What the results are a function of. Weights enter by content: the same runs trained again
     elsewhere may differ in the last bits."""
     weights = [weights_fingerprint(folder) for _, folder in found]
-    return content_hash([RESULTS_FORMAT, split, sweep.data_hash, sorted(missing), weights,
-                         facts(sweep.experiment.eval),
+    return content_hash([RESULTS_FORMAT, split, plan.data_hash, sorted(missing), weights,
+                         facts(plan.experiment.eval),
                          [[run.display_name, run.identity] for run, _ in found]])
 
 
@@ -128,10 +129,10 @@ def claim_results(folder: Path) -> None:
                  for item in place.iterdir()))
 
 
-def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep: Sweep,
+def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, plan: Plan,
                   missing: list[str], inputs: str) -> Path:
     """Tables, figures and report into `folder`; returns the path of report.html."""
-    config = sweep.experiment.eval
+    config = plan.experiment.eval
     claim_results(folder)
     clear_partials(folder)
     clear(folder, ["report.html", "transfer*.*"], keep=SUB_FOLDERS)  # of an earlier evaluation
@@ -148,11 +149,11 @@ def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, sweep
     for name, table in files.items():
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
-    write_json(folder / "meta.json", _meta(pairs, sweep, missing, inputs))
+    write_json(folder / "meta.json", _meta(pairs, plan, missing, inputs))
     return write_report(folder)
 
 
-def _meta(pairs: EvalPairs, sweep: Sweep, missing: list[str], inputs: str) -> dict[str, object]:
+def _meta(pairs: EvalPairs, plan: Plan, missing: list[str], inputs: str) -> dict[str, object]:
     notes = [f"not finished, so not in any table: {', '.join(missing)}"] if missing else []
     contaminated = pairs.split != "test"
     if contaminated:
@@ -160,8 +161,8 @@ def _meta(pairs: EvalPairs, sweep: Sweep, missing: list[str], inputs: str) -> di
     return {
         "experiment": pairs.experiment, "data": pairs.data, "split": pairs.split,
         "n_pairs": len(pairs.pair_ids), "n_prompts": len(set(pairs.prompt_ids)),
-        "seeds": list(sweep.seeds), "level": sweep.experiment.eval.level,
-        "pgr_floor": sweep.experiment.eval.pgr_floor, "contaminated": contaminated,
+        "seeds": list(plan.experiment.seeds), "level": plan.experiment.eval.level,
+        "pgr_floor": plan.experiment.eval.pgr_floor, "contaminated": contaminated,
         "notes": notes, "date": datetime.date.today().isoformat(), "commit": commit(),
         "versions": {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
         "inputs": inputs,
@@ -175,8 +176,8 @@ def write_cards(found: list[tuple[RunConfig, Path]], results: Results) -> None:
         return
     table = results.accuracy
     for run, folder in found:
-        like = (table.role == run.role) & (table.name == run.name) & (table.teacher == run.teacher)
-        if run.role == "student":
+        like = (table.role == run.kind) & (table.name == run.name) & (table.teacher == run.teacher)
+        if run.kind == "student":
             like &= table.method == run.method.name
         scores = [Accuracy(int(row.seed), row.data, row.split, int(row.n), row.accuracy, row.low,
                            row.high, row.length_only, results.meta["level"])

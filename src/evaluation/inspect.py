@@ -138,7 +138,7 @@ def _subject(folder: Path, run: RunConfig | None, material: Material, view: Rewa
     seed = f", seed {run.seed}" if run else ""
     scored_on = (f"{material.name}, split {material.split}, n = {count(view.n)} pairs of "
                  f"{count(view.prompts)} prompts{seed}")
-    name = f"{run.role} {run.display_name}" if run else folder.name
+    name = f"{run.kind} {run.display_name}" if run else folder.name
     return Subject(name, scored_on, mark)
 
 
@@ -181,7 +181,7 @@ def _facts(folder: Path, run: RunConfig | None, material: Material,
            view: RewardProfile) -> dict[str, str]:
     facts = {"model": run.display_name if run else folder.resolve().name}
     if run:
-        facts |= {"experiment": run.experiment, "role": run.role, "identity": run.identity,
+        facts |= {"experiment": run.experiment, "role": run.kind, "identity": run.identity,
                   "trained on": f"{run.data}, {run.split}", "seed": f"{run.seed}"}
     return facts | {
         "data scored": material.name, "split scored": material.split,

@@ -16,8 +16,6 @@ from configs.schema import (
     EvalConfig,
     RunConfig,
     RuntimeConfig,
-    from_dict,
-    read_yaml,
 )
 from data.records import left_is_chosen
 from data.tokens.formatting import load_tokenizer, tokenizer_key
@@ -27,7 +25,7 @@ from src.evaluation.sets import eval_set_of, trained_prompts
 from src.measures import metrics
 from src.measures.pgr import Cell, gaps_recovered
 from src.reports.results import contamination_mark
-from src.runs.folders import DONE, find_finished, is_done
+from src.runs.folders import DONE, find_finished, is_done, read_run_config
 from src.runs.plan import without_stopping
 from src.scoring.pairs import load_scorer, score
 
@@ -60,7 +58,7 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
     lines += _accuracy_lines(margins["model"], splits["model"])
     if {"teacher", "ceiling"} <= set(margins):
         lines += _pgr_lines(margins, splits)
-    elif run is not None and run.role == "student":
+    elif run is not None and run.kind == "student":
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
                      f"{runs_dir}")
     return "\n".join(lines)
@@ -90,7 +88,7 @@ def read_run(folder: Path) -> RunConfig | None:
     """The run that made `folder`; None for a checkpoint from elsewhere."""
     if not (folder / "config.yaml").is_file():
         return None
-    run = from_dict(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+    run = read_run_config(folder)
     if not is_done(folder, run.identity):
         raise UserError(f"{folder}: the run is not finished, or its files are not those that "
                         f"{DONE} names: run its script again")
@@ -99,10 +97,10 @@ def read_run(folder: Path) -> RunConfig | None:
 
 def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
     """Folders of a student's teacher and ceiling, as far as they are finished."""
-    if run.role != "student":
+    if run.kind != "student":
         return {}
     ceiling = dataclasses.replace(
-        run, role="ceiling", labels=GROUND_TRUTH, teacher="",
+        run, kind="ceiling", labels=GROUND_TRUTH, teacher="",
         method=GROUND_TRUTH_METHOD,
         train=without_stopping(run.train))
     folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),

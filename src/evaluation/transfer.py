@@ -34,13 +34,13 @@ from src.reports.document import to_html, to_markdown
 from src.reports.figures.style import STYLE, save
 from src.reports.figures.transfer import transfer_heatmap
 from src.reports.transfer import blocks, console
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 from src.scoring.pairs import scores_of
 
 Runs = Sequence[tuple[RunConfig, Path]]
 
 
-def transfer(sweep: Sweep, names: Sequence[str], runs_dir: Path, data_dir: Path,
+def transfer(plan: Plan, names: Sequence[str], runs_dir: Path, data_dir: Path,
              folder: Path) -> str:
     """Score the experiment's finished runs on each set, write tables and heat map into `folder`.
 
@@ -52,82 +52,82 @@ def transfer(sweep: Sweep, names: Sequence[str], runs_dir: Path, data_dir: Path,
         UserError: no finished run; a set that is not there, named twice, or all of which prompts
             the experiment trains on.
     """
-    _check_names(sweep, names)
-    found, missing = experiment.finished_runs(sweep, runs_dir)
-    sets = [_own_set(sweep, found, runs_dir)]
-    trained = trained_prompts(sweep.processed)
+    _check_names(plan, names)
+    found, missing = experiment.finished_runs(plan, runs_dir)
+    sets = [_own_set(plan, found, runs_dir)]
+    trained = trained_prompts(plan.prepared.folder)
     with tempfile.TemporaryDirectory() as work:
         for name in names:
-            prepared = eval_set(name, _tokenizers(sweep), _longest(sweep), data_dir, Path(work))
-            sets.append(_other_set(sweep, found, prepared, trained))
+            prepared = eval_set(name, _tokenizers(plan), _longest(plan), data_dir, Path(work))
+            sets.append(_other_set(plan, found, prepared, trained))
     experiment.claim_results(folder)
     clear_partials(folder)
-    accuracy, pgr = transfer_tables(sets, sweep.experiment.eval)
+    accuracy, pgr = transfer_tables(sets, plan.experiment.eval)
     for name, table in (("transfer", accuracy), ("transfer_pgr", pgr)):
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
     with matplotlib.rc_context(STYLE):
-        figure, title, caption = transfer_heatmap(accuracy, _note(sweep))
+        figure, title, caption = transfer_heatmap(accuracy, _note(plan))
         drawn = save(figure, folder / "figures", "transfer", title, caption)
-    facts = {"experiment": sweep.experiment.name, "seeds": " ".join(map(str, sweep.seeds)),
+    facts = {"experiment": plan.experiment.name, "seeds": " ".join(map(str, plan.experiment.seeds)),
              "runs not finished": ", ".join(missing), "commit": commit(),
              "date": datetime.date.today().isoformat()}
-    document = blocks(sets, accuracy, pgr, drawn, _note(sweep), facts)
-    title = f"Transfer: {sweep.experiment.name}"
+    document = blocks(sets, accuracy, pgr, drawn, _note(plan), facts)
+    title = f"Transfer: {plan.experiment.name}"
     write_text(folder / "transfer.md", to_markdown(title, document))
     write_text(folder / "transfer.html", to_html(title, document))
     return "\n".join([*console(sets, accuracy, pgr), f"report: {folder / 'transfer.html'}"])
 
 
-def _check_names(sweep: Sweep, names: Sequence[str]) -> None:
+def _check_names(plan: Plan, names: Sequence[str]) -> None:
     known = [eval_config(name).name for name in names]
     for name in known:
-        if known.count(name) > 1 or name == sweep.data.name:
+        if known.count(name) > 1 or name == plan.data.name:
             raise UserError(f"--transfer: two evaluation sets are called {name}: the experiment's "
                             "own test is always there; name every other set once")
 
 
-def _note(sweep: Sweep) -> str:
-    config = sweep.experiment.eval
-    seeds = "prompts and seeds" if len(sweep.seeds) > 1 else "prompts, at one seed"
-    return (f"[ ]: {100 * config.level:.6g}% interval over {seeds}. Means over seeds "
-            f"{', '.join(map(str, sweep.seeds))}. A tie counts half. Dropped: pairs whose prompt "
+def _note(plan: Plan) -> str:
+    level, seeds = plan.experiment.eval.level, plan.experiment.seeds
+    over = "prompts and seeds" if len(seeds) > 1 else "prompts, at one seed"
+    return (f"[ ]: {100 * level:.6g}% interval over {over}. Means over seeds "
+            f"{', '.join(map(str, seeds))}. A tie counts half. Dropped: pairs whose prompt "
             "the experiment trains on.")
 
 
-def _own_set(sweep: Sweep, found: Runs, runs_dir: Path) -> ScoredSet:
-    pairs, _ = experiment.eval_pairs(sweep, SPLIT)
-    return ScoredSet(pairs, experiment.score_runs(found, sweep, SPLIT, runs_dir), own=True)
+def _own_set(plan: Plan, found: Runs, runs_dir: Path) -> ScoredSet:
+    pairs, _ = experiment.eval_pairs(plan, SPLIT)
+    return ScoredSet(pairs, experiment.score_runs(found, plan, SPLIT, runs_dir), own=True)
 
 
-def _tokenizers(sweep: Sweep) -> list[TokenizerSpec]:
-    return [TokenizerSpec(name, str(sweep.base(name).path), sweep.base(name).config.chat_template)
-            for name in sweep.experiment.model_names]
+def _tokenizers(plan: Plan) -> list[TokenizerSpec]:
+    return [TokenizerSpec(name, str(plan.bases[name].path), plan.bases[name].config.chat_template)
+            for name in plan.experiment.model_names]
 
 
-def _longest(sweep: Sweep) -> int:
+def _longest(plan: Plan) -> int:
     """Tokens that every model of the experiment takes."""
-    bases = [sweep.base(name) for name in sweep.experiment.model_names]
+    bases = [plan.bases[name] for name in plan.experiment.model_names]
     return min(min(positions(base.hf_config, base.key), base.tokenizer.model_max_length)
                for base in bases)
 
 
-def _other_set(sweep: Sweep, found: Runs, prepared: EvalSet, trained: np.ndarray) -> ScoredSet:
+def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray) -> ScoredSet:
     """Every finished run on a set, without the pairs whose prompt the experiment trains on."""
-    splits = {name: prepared.pairs(sweep.base(name).tokenizer_key)
-              for name in sweep.experiment.model_names}
+    splits = {name: prepared.pairs(plan.bases[name].tokenizer_key)
+              for name in plan.experiment.model_names}
     first = next(iter(splits.values()))
     kept = ~np.isin(first.prompt_ids, trained)
     if not kept.any():
         raise UserError(f"{prepared.name}: every prompt is in a training split of "
-                        f"{sweep.experiment.name}: choose another evaluation set")
+                        f"{plan.experiment.name}: choose another evaluation set")
     runs = []
     for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run"):
         split = splits[run.model]
         table = scores_of(folder, run.identity, split, scores_name(prepared.name, split),
-                          sweep.experiment.runtime)
+                          plan.experiment.runtime)
         runs.append(_without(experiment.run_scores(run, folder, table), first.pair_ids[kept]))
-    return ScoredSet(_eval_pairs(sweep, prepared, first, kept), runs, own=False,
+    return ScoredSet(_eval_pairs(plan, prepared, first, kept), runs, own=False,
                      dropped=int((~kept).sum()), left_out=prepared.left_out)
 
 
@@ -137,12 +137,12 @@ def _without(run: RunScores, wanted: np.ndarray) -> RunScores:
     return dataclasses.replace(run, pair_ids=run.pair_ids[kept], margins=run.margins[kept])
 
 
-def _eval_pairs(sweep: Sweep, prepared: EvalSet, split: TokenisedSplit,
+def _eval_pairs(plan: Plan, prepared: EvalSet, split: TokenisedSplit,
                 kept: np.ndarray) -> EvalPairs:
     table = read_pairs(prepared.processed, SPLIT, ["pair_id", "chosen", "rejected"]).to_pandas()
     table = table.set_index("pair_id").loc[split.pair_ids[kept]]
     return EvalPairs(
-        experiment=sweep.experiment.name, data=prepared.name, split=SPLIT,
+        experiment=plan.experiment.name, data=prepared.name, split=SPLIT,
         pair_ids=split.pair_ids[kept], prompt_ids=split.prompt_ids[kept],
         length_chosen=table.chosen.str.len().to_numpy(),
         length_rejected=table.rejected.str.len().to_numpy())

@@ -12,10 +12,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from configs.schema import RunConfig, from_dict, read_yaml
+from configs.schema import RunConfig
 from src.common.files import read_json, write_text
 from src.common.lock import lock, quiet
-from src.runs.folders import CARD
+from src.runs.folders import CARD, read_run_config
 
 HUB_DATASET = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)")
 HEADER_ORDER = ["library_name", "pipeline_tag", "base_model", "datasets", "license"]
@@ -97,7 +97,7 @@ def write_model_card(folder: Path, scores: Sequence[Accuracy] = ()) -> None:
 
 def model_card(folder: Path, scores: Sequence[Accuracy] = ()) -> str:
     """The card's text; see write_model_card."""
-    run = from_dict(RunConfig, read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+    run = read_run_config(folder)
     manifest = read_json(folder / "manifest.json") or {}
     base = manifest.get("base", {})
     own = [score for score in scores if score.seed == run.seed]
@@ -115,7 +115,7 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
     total = f" of {base['layers']}" if base.get("layers") else ""
     pairs = f", {manifest['pairs']:,} pairs" if "pairs" in manifest else ""
     return {
-        "role": run.role,
+        "role": run.kind,
         "base model": f"{base['checkpoint']} at {base['revision']}" if base.get("checkpoint")
         else run.model.rsplit("/", 1)[-1].removesuffix(".yaml"),
         "layers kept": f"{len(run.kept)}{total}: {', '.join(map(str, run.kept))}",

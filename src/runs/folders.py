@@ -8,6 +8,7 @@ is never trusted for anything else.
 
 from pathlib import Path
 
+from configs.schema import RunConfig, from_dict, read_yaml
 from src.common.checkpoints import newest_whole
 from src.common.errors import UserError
 from src.common.files import read_json, write_json
@@ -59,6 +60,19 @@ def clear_unfinished(folder: Path) -> None:
 def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
     """The newest checkpoint of the run in `folder` that is whole, or None."""
     return newest_whole(folder / RESUME, world_size)
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """The config of the run that made `folder`, an old one's too: what is its kind was its role.
+
+    Raises:
+        UserError: the file cannot be read, or is no run's.
+    """
+    path = folder / "config.yaml"
+    values = read_yaml(path)
+    if "role" in values:
+        values["kind"] = values.pop("role")
+    return from_dict(RunConfig, values, str(path))
 
 
 def require_finished(runs_dir: Path, stage: str, identity: str, name: str, remedy: str) -> Path:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from configs.schema import RunConfig, RuntimeConfig
-from data.tokens.tokenised import TokenisedSplit
 from model.base.trunk import begin_above, frozen_layers, hidden_states
 from model.base.weights import whole_weights
 from model.reward_model import build_reward_model
@@ -32,6 +31,7 @@ from src.common.files import read_json, write_json
 from src.common.hashing import content_hash
 from src.common.lock import lock, quiet
 from src.common.owned import clear
+from src.runs.plan import Plan
 
 FORMAT = 1
 HIDDEN = "hidden.bin"
@@ -90,26 +90,27 @@ class TrunkCache:
         self.rows[token[real].numpy()] = rows.view(torch.uint8).numpy().view(self.rows.dtype)
 
 
-def trunk_cache(run: RunConfig, base_path: Path, pad_token_id: int, split: TokenisedSplit,
-                split_name: str, runtime: RuntimeConfig, runs_dir: Path) -> TrunkCache | None:
-    """The hidden states under the layers of `run` that train, computed if they are not there yet.
+def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCache | None:
+    """What the layers of `run` below those that train make of a split, computed if they are not
+    there yet.
 
     Every rank calls this. None where all layers train, the cache is switched off, or the disk
     budget does not hold it.
     """
-    trunks_dir = runs_dir / TRUNKS
+    trunks_dir, runtime, base = runs_dir / TRUNKS, plan.experiment.runtime, plan.bases[run.model]
     below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
     if not below or not runtime.trunk_cache_gb:
         return None
-    trunk = Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split_name,
+    trunk = Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split,
                   run.train.trunk_cache_dtype)
-    folder, trees = trunk.folder(trunks_dir), trees_of(split, share_prompt=True)
+    folder, trees = trunk.folder(trunks_dir), trees_of(plan.split(run, split), share_prompt=True)
     with lock(folder, quiet) if distributed.is_main() else nullcontext():
         facts = distributed.on_main(lambda: _facts(folder))
         if facts is None:
             with whole_weights():
-                model = build_reward_model(base_path, run.kept[:below + 1], 0,
-                                           pad_token_id=pad_token_id, attention=runtime.attention)
+                model = build_reward_model(base.path, run.kept[:below + 1], 0,
+                                           pad_token_id=base.tokenizer.pad_token_id,
+                                           attention=runtime.attention)
             facts = {"below": below, "tokens": trees.total_tokens,
                      "width": model.config.hidden_size, "dtype": trunk.dtype}
             if not distributed.on_main(lambda: _make_room(folder, facts, runtime)):

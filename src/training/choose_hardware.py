@@ -11,17 +11,17 @@ import torch
 
 from configs.schema import ExperimentConfig, load_config
 from src.common.errors import run_command
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 from src.training.command_line import parse_args
 from src.training.fit import choose, device_gb, unfinished
 
 
 def main() -> None:
     args = parse_args()
-    sweep = Sweep(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
+    plan = Plan(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
     asked = os.environ.get("NPROC", "")  # the script says what is wrong with another
     processes = int(asked) if asked.isdecimal() and int(asked) else torch.cuda.device_count()
-    print(choose(sweep, unfinished(sweep, args.stage, args.runs_dir), processes, device_gb()))
+    print(choose(plan, unfinished(plan, args.stage, args.runs_dir), processes, device_gb()))
 
 
 if __name__ == "__main__":

@@ -5,32 +5,49 @@ from pathlib import Path
 
 import torch
 
+from configs.schema import RunConfig
+from model.base.truncate import count_parameters
+from src.batches.steps import optimiser_steps, tokens_trained
+from src.batches.trees import trees_of
 from src.common.files import read_json
 from src.runs.folders import find_finished
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 from src.training.fit import memory_lines
 
 EFFICIENCY = 0.3
 """Share of a big matrix product's speed that training reaches; a run that is done corrects it."""
 
 
-def describe(sweep: Sweep, stage: str, runs_dir: Path) -> str:
+def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
     """The stage as a table, ready to print."""
-    planned = sweep.runs(stage)
+    planned = plan.stage(stage)
     done = {run.identity: find_finished(runs_dir, stage, run.identity) for run in planned}
     speed, basis = _flops_per_second([folder for folder in done.values() if folder])
-    lines = [f"{sweep.experiment.name}, {stage}: {len(planned)} runs, "
+    lines = [f"{plan.experiment.name}, {stage}: {len(planned)} runs, "
              f"{sum(map(bool, done.values()))} done",
              f"{'run':<52} {'state':<6} {'steps':>7} {'tokens':>14} {'time':>9}"]
     seconds = 0.0
     for run in planned:
-        tokens, flops = sweep.work(run)
+        tokens, flops = work(run, plan)
+        steps = optimiser_steps(run, len(plan.split(run, run.split)))
         seconds += 0 if done[run.identity] else flops / speed
         lines.append(f"{run.display_name:<52} {'done' if done[run.identity] else 'to do':<6} "
-                     f"{sweep.steps(run):>7,} {tokens:>14,} {duration(flops / speed):>9}")
-    lines += memory_lines(sweep, (run for run in planned if not done[run.identity]))
+                     f"{steps:>7,} {tokens:>14,} {duration(flops / speed):>9}")
+    lines += memory_lines(plan, (run for run in planned if not done[run.identity]))
     lines.append(f"to do: about {duration(seconds)} on this machine ({basis}); nothing was trained")
     return "\n".join(lines)
+
+
+def work(run: RunConfig, plan: Plan) -> tuple[int, float]:
+    """(tokens, floating-point operations) of training `run`: 6 per parameter and token. Of prompts
+    that several pairs of a step share, each is counted once; of layers that do not train, nothing:
+    they run once for all runs."""
+    split, train = plan.split(run, run.split), run.train
+    trees = trees_of(split, plan.experiment.runtime.share_prompt)
+    tokens = tokens_trained(trees, train.batch_pairs, train.epochs, run.seed,
+                            train.shuffle == "prompts")
+    top = run.kept[-(train.trainable_layers or len(run.kept)):]
+    return tokens, 6.0 * tokens * count_parameters(plan.bases[run.model].hf_config, top)[1]
 
 
 def _flops_per_second(folders: list[Path]) -> tuple[float, str]:

@@ -16,7 +16,7 @@ from src.batches.packing import scoring_budget
 from src.common import distributed
 from src.common.errors import UserError
 from src.runs.folders import find_finished
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
 
 USABLE = 0.95
 """Of a device's memory: the rest is lost between the allocator's blocks."""
@@ -30,21 +30,21 @@ def device_gb() -> float | None:
     return torch.cuda.get_device_properties(distributed.device()).total_memory / 1e9
 
 
-def unfinished(sweep: Sweep, stage: str, runs_dir: Path) -> list[RunConfig]:
+def unfinished(plan: Plan, stage: str, runs_dir: Path) -> list[RunConfig]:
     """The runs of a stage that are still to be trained."""
-    return [run for run in sweep.runs(stage)
+    return [run for run in plan.stage(stage)
             if find_finished(runs_dir, stage, run.identity) is None]
 
 
-def run_gb(sweep: Sweep, run: RunConfig, hardware: str, processes: int) -> float:
+def run_gb(plan: Plan, run: RunConfig, hardware: str, processes: int) -> float:
     """What training `run` takes on each GPU, in 10^9 bytes."""
-    runtime = sweep.experiment.runtime
-    tokens = max(runtime.micro_batch_tokens, sweep.data.max_length)
-    return training_gb(_size(sweep, run), hardware, processes, tokens,
+    runtime = plan.experiment.runtime
+    tokens = max(runtime.micro_batch_tokens, plan.data.max_length)
+    return training_gb(_size(plan, run), hardware, processes, tokens,
                        runtime.gradient_checkpointing)
 
 
-def choose(sweep: Sweep, runs: Iterable[RunConfig], processes: int, memory_gb: float) -> str:
+def choose(plan: Plan, runs: Iterable[RunConfig], processes: int, memory_gb: float) -> str:
     """The first of gpu or multi_gpu, zero2 and zero3 that holds all of `runs` on so many GPUs.
 
     Raises:
@@ -54,12 +54,12 @@ def choose(sweep: Sweep, runs: Iterable[RunConfig], processes: int, memory_gb: f
     if not runs:
         return _plain(processes)
     for hardware in _kinds(processes):
-        if max(run_gb(sweep, run, hardware, processes) for run in runs) <= USABLE * memory_gb:
+        if max(run_gb(plan, run, hardware, processes) for run in runs) <= USABLE * memory_gb:
             return hardware
-    raise UserError(_refusal(sweep, runs, _kinds(processes)[-1], processes, memory_gb))
+    raise UserError(_refusal(plan, runs, _kinds(processes)[-1], processes, memory_gb))
 
 
-def require_fit(sweep: Sweep, runs: Iterable[RunConfig]) -> None:
+def require_fit(plan: Plan, runs: Iterable[RunConfig]) -> None:
     """Raise unless each of `runs` can be trained by this launch.
 
     On a CPU only what its memory clearly cannot hold is refused: the weights, the gradients and the
@@ -74,35 +74,35 @@ def require_fit(sweep: Sweep, runs: Iterable[RunConfig]) -> None:
     processes = launch["processes"]
     if memory is None:
         here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        biggest = max(runs, key=lambda run: _size(sweep, run).parameters)
-        needed = state_gb(_size(sweep, biggest), "cpu", processes)
+        biggest = max(runs, key=lambda run: _size(plan, run).parameters)
+        needed = state_gb(_size(plan, biggest), "cpu", processes)
         if needed > here:
             raise UserError(f"{biggest.display_name} needs about {needed:.0f} GB to be trained on "
-                            f"the CPU, and this machine has {here:.0f}: {_remedy(sweep, runs, 80)}")
+                            f"the CPU, and this machine has {here:.0f}: {_remedy(plan, runs, 80)}")
         return
     hardware = Path(launch["deepspeed"]).stem or _plain(processes)
-    if max(run_gb(sweep, run, hardware, processes) for run in runs) > USABLE * memory:
-        raise UserError(_refusal(sweep, runs, hardware, processes, memory))
+    if max(run_gb(plan, run, hardware, processes) for run in runs) > USABLE * memory:
+        raise UserError(_refusal(plan, runs, hardware, processes, memory))
 
 
-def memory_lines(sweep: Sweep, runs: Iterable[RunConfig]) -> list[str]:
+def memory_lines(plan: Plan, runs: Iterable[RunConfig]) -> list[str]:
     """What the biggest of `runs` takes under each kind of hardware, for people."""
     runs = _one_a_rung(runs)
     if not runs:
         return []
     memory, count = device_gb(), torch.cuda.device_count()
     several = count if count > 1 else 4
-    biggest = max(runs, key=lambda run: run_gb(sweep, run, "gpu", 1))
-    kinds = [f"HARDWARE=gpu {run_gb(sweep, biggest, 'gpu', 1):.0f}"]
-    kinds += [f"{hardware} {run_gb(sweep, biggest, hardware, several):.0f}"
+    biggest = max(runs, key=lambda run: run_gb(plan, run, "gpu", 1))
+    kinds = [f"HARDWARE=gpu {run_gb(plan, biggest, 'gpu', 1):.0f}"]
+    kinds += [f"{hardware} {run_gb(plan, biggest, hardware, several):.0f}"
               for hardware in _kinds(several)]
-    score = scoring_gb(_size(sweep, biggest),
-                       scoring_budget(sweep.experiment.runtime, "cuda", packed=True).tokens)
+    score = scoring_gb(_size(plan, biggest),
+                       scoring_budget(plan.experiment.runtime, "cuda", packed=True).tokens)
     lines = [f"{biggest.display_name}, GB on each GPU, by formula: {', '.join(kinds)} (of "
              f"{several} GPUs); to score {score:.0f}"]
     if memory is not None:
         try:
-            lines.append(f"HARDWARE=auto takes {choose(sweep, runs, count, memory)}")
+            lines.append(f"HARDWARE=auto takes {choose(plan, runs, count, memory)}")
         except UserError as error:
             lines.append(f"does not fit: {error}")
     return lines
@@ -121,24 +121,24 @@ def _kinds(processes: int) -> tuple[str, ...]:
     return ("gpu",) if processes == 1 else ("multi_gpu", "zero2", "zero3")
 
 
-def _size(sweep: Sweep, run: RunConfig) -> Size:
-    return size_of(sweep.base(run.model).hf_config, run.kept, run.train.trainable_layers)
+def _size(plan: Plan, run: RunConfig) -> Size:
+    return size_of(plan.bases[run.model].hf_config, run.kept, run.train.trainable_layers)
 
 
-def _refusal(sweep: Sweep, runs: list[RunConfig], hardware: str, processes: int,
+def _refusal(plan: Plan, runs: list[RunConfig], hardware: str, processes: int,
              memory_gb: float) -> str:
-    biggest = max(runs, key=lambda run: run_gb(sweep, run, hardware, processes))
-    needed = run_gb(sweep, biggest, hardware, processes)
+    biggest = max(runs, key=lambda run: run_gb(plan, run, hardware, processes))
+    needed = run_gb(plan, biggest, hardware, processes)
     return (f"{biggest.display_name} needs about {needed:.0f} GB on each of {processes} GPU(s) "
             f"under HARDWARE={hardware}, and there are {memory_gb:.0f}: "
-            + _remedy(sweep, runs, memory_gb, processes))
+            + _remedy(plan, runs, memory_gb, processes))
 
 
-def _remedy(sweep: Sweep, runs: list[RunConfig], memory_gb: float, processes: int = 1) -> str:
+def _remedy(plan: Plan, runs: list[RunConfig], memory_gb: float, processes: int = 1) -> str:
     """What would hold all of `runs`: this number of GPUs, or more of them."""
     for count in sorted({processes, *(n for n in COUNTS if n > processes)}):
         for hardware in _kinds(count):
-            needed = max(run_gb(sweep, run, hardware, count) for run in runs)
+            needed = max(run_gb(plan, run, hardware, count) for run in runs)
             if needed <= USABLE * memory_gb:
                 return (f"HARDWARE={hardware} on {count} GPU(s) of {memory_gb:.0f} GB would do "
                         f"(about {needed:.0f} GB each)")

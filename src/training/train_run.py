@@ -28,8 +28,10 @@ from src.common.hashing import commit
 from src.common.owned import claim
 from src.runs.cards import write_model_card
 from src.runs.folders import CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
-from src.runs.plan import Sweep
+from src.runs.plan import Plan
+from src.scoring.trunk_cache import trunk_of
 from src.training.arguments import training_arguments, weights_type
+from src.training.dry_run import work
 from src.training.peak_memory import peak_memory_mib, reset_peak
 from src.training.probe import probe_of
 from src.training.trainer import PairTrainer, build_trainer
@@ -38,7 +40,7 @@ SPEED = ("_runtime", "_per_second")
 """How the library's figures of speed end."""
 
 
-def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.ndarray | None,
+def train_run(run: RunConfig, plan: Plan, labels: np.ndarray, val_labels: np.ndarray | None,
               folder: Path) -> None:
     """Train `run` into `folder` and mark it done.
 
@@ -50,19 +52,19 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
     """
     _set_libraries_aside()
     reset_peak()
-    runtime = sweep.experiment.runtime
-    base = sweep.base(run.model)
+    runtime = plan.experiment.runtime
+    base = plan.bases[run.model]
     distributed.on_main(lambda: _open_folder(run, folder))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
     args = training_arguments(run, runtime, folder,
-                              len(sweep.split(run.model, run.split)))
+                              len(plan.split(run, run.split)))
     runs_dir = folder.parents[2]
-    data = _dataset(run, sweep, run.split, labels, runs_dir)
-    val_data = None if val_labels is None else _dataset(run, sweep, "val", val_labels, runs_dir)
-    trainer = build_trainer(run, runtime, lambda: _build(run, sweep, weights_type(args)), args,
+    data = _dataset(run, plan, run.split, labels, runs_dir)
+    val_data = None if val_labels is None else _dataset(run, plan, "val", val_labels, runs_dir)
+    trainer = build_trainer(run, runtime, lambda: _build(run, plan, weights_type(args)), args,
                             data, val_data, base.tokenizer.pad_token_id)
     try:
-        probe, log, facts = _train_and_save(trainer, run, sweep, folder)
+        probe, log, facts = _train_and_save(trainer, run, plan, folder)
     finally:
         trainer.release()
 
@@ -77,18 +79,18 @@ def train_run(run: RunConfig, sweep: Sweep, labels: np.ndarray, val_labels: np.n
     distributed.on_main(prove_and_mark)
 
 
-def _dataset(run: RunConfig, sweep: Sweep, split: str, labels: np.ndarray,
+def _dataset(run: RunConfig, plan: Plan, split: str, labels: np.ndarray,
              runs_dir: Path) -> PairDataset:
     """The split's pairs, with what the run's frozen layers make of them where that is kept."""
-    runtime = sweep.experiment.runtime
-    cache = sweep.trunk(run, split, runs_dir)
-    return PairDataset(sweep.split(run.model, split), labels, runtime.share_prompt,
+    runtime = plan.experiment.runtime
+    cache = trunk_of(run, plan, split, runs_dir)
+    return PairDataset(plan.split(run, split), labels, runtime.share_prompt,
                        cache.read if cache else None)
 
 
-def _build(run: RunConfig, sweep: Sweep, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model that the run trains, on the CPU, frozen as far as it does not."""
-    runtime, base = sweep.experiment.runtime, sweep.base(run.model)
+    runtime, base = plan.experiment.runtime, plan.bases[run.model]
     model = build_reward_model(
         base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id, dtype=dtype,
         attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut)
@@ -106,7 +108,7 @@ def _set_libraries_aside() -> None:
     gc.freeze()
 
 
-def _train_and_save(trainer: PairTrainer, run: RunConfig, sweep: Sweep,
+def _train_and_save(trainer: PairTrainer, run: RunConfig, plan: Plan,
                     folder: Path) -> tuple[Probe, str, dict[str, object]]:
     """Train from the newest checkpoint and save: (what to hold the saved model against, the log,
     the manifest). Every rank calls it."""
@@ -116,7 +118,7 @@ def _train_and_save(trainer: PairTrainer, run: RunConfig, sweep: Sweep,
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = trainer.seconds
     log = log_lines(trainer)
-    facts = _facts(run, sweep, trainer, seconds)
+    facts = _facts(run, plan, trainer, seconds)
     probe = probe_of(trainer)
     trainer.save_model(str(folder))  # on every rank: under ZeRO-3 it gathers
     return probe, log, facts
@@ -152,11 +154,11 @@ def _keep_checkpoints_of_this_launch(run: RunConfig, resume: Path) -> None:
     write_json(path, facts)
 
 
-def _facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer,
+def _facts(run: RunConfig, plan: Plan, trainer: PairTrainer,
            seconds: float) -> dict[str, object]:
     """manifest.json; every rank calls it."""
-    tokens, flops = sweep.work(run)
-    base = sweep.base(run.model).config
+    tokens, flops = work(run, plan)
+    base = plan.bases[run.model].config
     return {
         "identity": run.identity,
         "name": run.display_name,
@@ -170,8 +172,8 @@ def _facts(run: RunConfig, sweep: Sweep, trainer: PairTrainer,
         "commit": commit(),
         "base": {"checkpoint": "" if base.is_local else base.checkpoint,
                  "revision": base.revision, "license": base.license,
-                 "layers": sweep.base(run.model).layers},
-        "data_source": sweep.data.source,
+                 "layers": plan.bases[run.model].layers},
+        "data_source": plan.data.source,
     }
 
 

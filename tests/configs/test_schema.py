@@ -187,13 +187,13 @@ def test_a_model_folder_on_disk_is_used_as_it_is_and_a_hub_id_is_a_checkpoint(tm
 
 
 RUN = RunConfig(
-    experiment="e", role="student", name="m-L4", model="m", base="0" * 16, kept=(1, 3), data="d",
+    experiment="e", kind="student", name="m-L4", model="m", base="0" * 16, kept=(1, 3), data="d",
     data_hash="1" * 16, tokenizer="2" * 12, split="train_2", labels="3" * 16, teacher="m-L2",
     method=MethodConfig("conf", "confidence", 0.5, 0.2), train=TrainConfig(learning_rate=1e-4),
     seed=0)
 
 MATTERS = {
-    "role": "ceiling", "base": "9" * 16, "kept": (0, 3), "data_hash": "9" * 16,
+    "kind": "ceiling", "base": "9" * 16, "kept": (0, 3), "data_hash": "9" * 16,
     "tokenizer": "9" * 12, "split": "train_1", "labels": "9" * 16, "seed": 1,
     "method": [MethodConfig("conf", "confidence", 0.6, 0.2), MethodConfig("conf", "soft_bt"),
                MethodConfig("conf", "confidence", 0.5, 0.3)],
@@ -244,5 +244,5 @@ def test_a_run_read_back_from_its_folder_is_the_same_run(tmp_path):
 
 def test_folder_names_say_what_was_run():
     assert RUN.folder_name == f"m-L4-from-m-L2-conf-s0-{RUN.identity[:8]}"
-    teacher = dataclasses.replace(RUN, role="teacher", teacher="", seed=2)
+    teacher = dataclasses.replace(RUN, kind="teacher", teacher="", seed=2)
     assert teacher.display_name == "m-L4-s2" and teacher.stage == "teachers"

@@ -12,7 +12,7 @@ from src.common.errors import UserError
 from src.common.files import read_json
 from src.common.owned import MARK
 from src.evaluation import experiment
-from src.runs.folders import find_finished
+from src.runs.folders import find_finished, read_run_config
 from tests.tiny_experiment import in_process
 from tests.tiny_experiment_parts import sweep_of
 
@@ -34,7 +34,7 @@ def score_files(tiny, split="test"):
     """(stage, run) -> the margins that its own scores file gives, by pair id."""
     for stage in STAGES:
         for folder in tiny.finished(stage):
-            run = from_dict(RunConfig, read_yaml(folder / "config.yaml"), str(folder))
+            run = read_run_config(folder)
             table = pd.read_parquet(folder / "scores" / f"{split}.parquet").set_index("pair_id")
             yield run, table.reward_chosen - table.reward_rejected
 
@@ -46,7 +46,7 @@ def test_a_run_s_folder_holds_a_whole_checkpoint_and_its_facts(finished):
             assert {"config.yaml", "manifest.json", "log.jsonl", "model.safetensors", "README.md",
                     "config.json", "tokenizer.json", "tokenizer_config.json", "DONE"} <= names
             assert not names & {"resume", "training_args.bin"}
-            run = from_dict(RunConfig, read_yaml(folder / "config.yaml"), str(folder))
+            run = read_run_config(folder)
             assert run.folder_name == folder.name and run.stage == stage
             facts = read_json(folder / "manifest.json")
             assert facts["identity"] == run.identity and facts["pairs"] == 32
@@ -84,7 +84,7 @@ def test_accuracy_is_that_of_each_run_s_own_scores(evaluated):
     runs = list(score_files(evaluated))
     assert len(table) == len(runs) + 2 and len(runs) == 16
     for run, margins in runs:
-        row = table.loc[run.role, run.name, run.teacher, run.seed]
+        row = table.loc[run.kind, run.name, run.teacher, run.seed]
         assert row.accuracy == pytest.approx(((margins > 0) + 0.5 * (margins == 0)).mean())
         assert row.n == len(margins) == 40 and row.low <= row.accuracy <= row.high
 
@@ -119,7 +119,7 @@ def test_scores_csv_has_every_run_and_pair(evaluated):
     assert table.shape == (40, 1 + 16 + 2)
     for run, margins in score_files(evaluated):
         method = [run.method.name] if run.teacher else []
-        column = "/".join([run.role, run.name, *filter(None, [run.teacher]), *method,
+        column = "/".join([run.kind, run.name, *filter(None, [run.teacher]), *method,
                            str(run.seed)])
         np.testing.assert_allclose(table[column].loc[margins.index], margins, rtol=1e-5, atol=1e-9)
 
@@ -191,7 +191,7 @@ def test_two_trainings_of_an_experiment_give_the_same_weights(finished, tmp_path
     from src.train import finish
 
     sweep = sweep_of(finished)
-    run = sweep.runs("ceilings")[0]
+    run = sweep.stage("ceilings")[0]
     finish(run, sweep, tmp_path)
     new = find_finished(tmp_path, "ceilings", run.identity)
     old = find_finished(finished.runs_dir, "ceilings", run.identity)

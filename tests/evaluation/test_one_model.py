@@ -35,7 +35,7 @@ def test_a_student_is_scored_beside_its_teacher_and_ceiling(finished):
     peers = find_peers(run, finished.runs_dir)
     assert read_run(peers["teacher"]).identity == run.labels
     ceiling = read_run(peers["ceiling"])
-    assert (ceiling.role, ceiling.name, ceiling.seed) == ("ceiling", run.name, run.seed)
+    assert (ceiling.kind, ceiling.name, ceiling.seed) == ("ceiling", run.name, run.seed)
     text = ask(finished, folder)
     strong, weak, ceiling = (number(text, name) for name in ("accuracy", "teacher", "ceiling"))
     assert number(text, "gain") == pytest.approx(strong - weak, abs=2e-4)

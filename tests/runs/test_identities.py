@@ -32,7 +32,7 @@ from src.common.errors import UserError
 from src.common.files import REPO_ROOT
 from src.common.hashing import content_hash
 from src.runs import plan
-from src.runs.plan import BaseModel, Sweep
+from src.runs.plan import BaseModel, Plan
 
 TABLE = Path(__file__).with_name("identities.csv")
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_ROOT / "experiments").glob("*.yaml"))
@@ -70,9 +70,9 @@ def parameters(config, kept: tuple[int, ...]) -> tuple[int, int]:
 def identities(config: ExperimentConfig, data_dir: Path) -> list[list[str]]:
     """Lines of the table: experiment, stage, name, identity."""
     (data_dir / config.data).mkdir(exist_ok=True)
-    sweep = Sweep(config, data_dir)
+    sweep = Plan(config, data_dir)
     return [[config.name, stage, run.display_name, run.identity]
-            for stage in STAGES for run in sweep.runs(stage)]
+            for stage in STAGES for run in sweep.stage(stage)]
 
 
 def committed(experiment: str) -> list[list[str]]:

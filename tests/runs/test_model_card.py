@@ -86,7 +86,7 @@ def test_eval_writes_the_accuracy_of_results_with_n_and_interval_into_every_card
     for stage in ("teachers", "ceilings", "students"):
         for folder in evaluated.finished(stage):
             run = read_run(folder)  # still done, though its card has grown
-            like = table[(table.role == run.role) & (table.name == run.name)
+            like = table[(table.role == run.kind) & (table.name == run.name)
                          & (table.teacher == run.teacher) & (table.seed == run.seed)].iloc[0]
             text = (folder / "README.md").read_text()
             assert (f"| {run.seed} (this model) | pairs, test | 40 | {like.accuracy:.4f} | "

@@ -1,5 +1,6 @@
 """Run folders: whole or not there; one launch at a time; resumed only from what is whole."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -9,7 +10,9 @@ import time
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from configs.schema import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig, TrainConfig
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT, read_json, write_json, write_text
 from src.common.hashing import commit
@@ -25,6 +28,7 @@ from src.runs.folders import (
     is_done,
     mark_done,
     newest_checkpoint,
+    read_run_config,
     require_finished,
 )
 
@@ -292,3 +296,12 @@ def test_clearing_keeps_checkpoints_curves_and_what_is_not_ours(tmp_path):
     folders.clear_unfinished(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([folders.RESUME, folders.CURVES,
                                                                  "notes.txt"])
+
+
+def test_a_run_that_was_made_when_its_kind_was_called_its_role_is_still_read(tmp_path):
+    run = RunConfig("e", "ceiling", "m-L2", "m", "0", (0, 1), "d", "1", "t", "train_2",
+                    GROUND_TRUTH, "", GROUND_TRUTH_METHOD, TrainConfig(), 0)
+    values = json.loads(json.dumps(dataclasses.asdict(run)))
+    values["role"] = values.pop("kind")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert read_run_config(tmp_path) == run

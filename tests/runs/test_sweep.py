@@ -6,13 +6,15 @@ import dataclasses
 import pytest
 import yaml
 
-from configs.schema import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES
+from configs.schema import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES, ExperimentConfig, load_config
 from model.base.truncate import count_parameters
+from src.batches.steps import optimiser_steps
 from src.batches.trees import trees_of
 from src.common.errors import UserError
 from src.runs import folders
+from src.runs.plan import Plan
 from src.train import train_stage
-from src.training.dry_run import describe, duration
+from src.training.dry_run import describe, duration, work
 from src.training.trainer import NonFiniteLossError
 from tests.families import save_base
 from tests.tiny_experiment import make_experiment
@@ -47,7 +49,7 @@ def ladder(tiny, *layers, **options):
 
 
 def names(sweep, stage):
-    return [run.display_name for run in sweep.runs(stage)]
+    return [run.display_name for run in sweep.stage(stage)]
 
 
 def test_the_grid_is_every_teacher_to_every_student_that_is_not_smaller(tiny, plan):
@@ -62,9 +64,9 @@ def test_the_grid_is_every_teacher_to_every_student_that_is_not_smaller(tiny, pl
 def test_seeds_and_methods_multiply_students_and_seeds_the_rest(plan):
     methods = [{"name": "soft"}, {"name": "conf", "loss": "confidence", "aux_coef": 0.5}]
     sweep = plan(methods=methods, seeds=[0, 1, 5])
-    assert [len(sweep.runs(stage)) for stage in STAGES] == [6, 6, 24]
-    folders = [run.folder_name for stage in STAGES for run in sweep.runs(stage)]
-    assert len({(run.stage, run.folder_name) for stage in STAGES for run in sweep.runs(stage)}
+    assert [len(sweep.stage(stage)) for stage in STAGES] == [6, 6, 24]
+    folders = [run.folder_name for stage in STAGES for run in sweep.stage(stage)]
+    assert len({(run.stage, run.folder_name) for stage in STAGES for run in sweep.stage(stage)}
                ) == len(folders)
 
 
@@ -74,8 +76,17 @@ def test_a_loss_without_code_is_refused_before_anything_is_looked_at(tiny, plan)
              teachers=[{"model": "nobody"}])
 
 
+def test_what_a_run_needs_is_planned_before_it_and_nothing_else_is_needed(plan):
+    sweep = plan()
+    known = set()
+    for run in sweep.runs:
+        assert set(run.needs) <= known and len(run.needs) == (run.kind == "student")
+        assert [other.identity for other in sweep.needed(run)] == list(run.needs)
+        known.add(run.identity)
+
+
 def test_seeds_of_the_command_replace_the_experiment_s(plan):
-    assert {run.seed for run in plan((7, 8)).runs("students")} == {7, 8}
+    assert {run.seed for run in plan((7, 8)).stage("students")} == {7, 8}
 
 
 @pytest.mark.parametrize("seeds", [(-1,), (0, 0)])
@@ -86,8 +97,8 @@ def test_seeds_of_the_command_are_checked_like_the_experiment_s(plan, seeds):
 
 def test_each_stage_has_its_split_and_labels(plan):
     sweep = plan()
-    facts = {stage: {(r.role, r.split, r.labels == GROUND_TRUTH, r.method.loss, r.teacher == "")
-                     for r in sweep.runs(stage)} for stage in STAGES}
+    facts = {stage: {(r.kind, r.split, r.labels == GROUND_TRUTH, r.method.loss, r.teacher == "")
+                     for r in sweep.stage(stage)} for stage in STAGES}
     assert facts == {"teachers": {("teacher", "train_1", True, "hard_bt", True)},
                      "ceilings": {("ceiling", "train_2", True, "hard_bt", True)},
                      "students": {("student", "train_2", False, "soft_bt", False)}}
@@ -95,23 +106,23 @@ def test_each_stage_has_its_split_and_labels(plan):
 
 def test_a_student_s_teacher_has_its_seed(plan):
     sweep = plan()
-    for student in sweep.runs("students"):
-        teacher = sweep.teacher_of(student)
+    for student in sweep.stage("students"):
+        teacher = sweep.needed(student)[0]
         assert (teacher.name, teacher.seed) == (student.teacher, student.seed)
         assert teacher.identity == student.labels
 
 
 def test_student_and_ceiling_differ_in_nothing_but_labels(plan):
     sweep = plan()
-    ceilings = {(run.name, run.seed): run for run in sweep.runs("ceilings")}
-    for student in sweep.runs("students"):
+    ceilings = {(run.name, run.seed): run for run in sweep.stage("ceilings")}
+    for student in sweep.stage("students"):
         assert dataclasses.replace(
-            student, role="ceiling", labels=GROUND_TRUTH, teacher="",
+            student, kind="ceiling", labels=GROUND_TRUTH, teacher="",
             method=GROUND_TRUTH_METHOD) == ceilings[student.name, student.seed]
 
 
 def identities(sweep, stage):
-    return [run.identity for run in sweep.runs(stage)]
+    return [run.identity for run in sweep.stage(stage)]
 
 
 def test_methods_names_paths_and_runtime_leave_ceilings_and_teachers_shared(tiny, plan):
@@ -146,9 +157,9 @@ def test_budget_seed_and_learning_rate_change_every_identity(plan):
 def test_early_stopping_is_for_students_and_leaves_the_other_identities(plan):
     before = plan()
     after = plan(train={"early_stopping_evals": 2, "eval_frac": 0.25})
-    assert {run.train.early_stopping_evals for run in after.runs("students")} == {2}
+    assert {run.train.early_stopping_evals for run in after.stage("students")} == {2}
     for stage in ("teachers", "ceilings"):
-        assert {run.train.early_stopping_evals for run in after.runs(stage)} == {0}
+        assert {run.train.early_stopping_evals for run in after.stage(stage)} == {0}
         assert identities(after, stage) == identities(before, stage)
     assert not set(identities(after, "students")) & set(identities(before, "students"))
 
@@ -160,7 +171,7 @@ def test_eval_frac_means_nothing_to_teachers_and_ceilings(plan):
 
 
 def test_the_learning_rate_is_the_base_model_s_where_the_experiment_names_none(tiny, plan):
-    run = plan(train={"learning_rate": None}).runs("teachers")[0]
+    run = plan(train={"learning_rate": None}).stage("teachers")[0]
     assert run.train.learning_rate == 1e-5
 
 
@@ -237,28 +248,28 @@ def test_data_that_is_not_prepared_is_named_with_the_command(tiny, plan):
 
 def test_work_is_the_tokens_and_six_operations_a_parameter_and_token(tiny, plan):
     sweep = plan(train={"epochs": 2})
-    run = sweep.runs("students")[-1]
-    tokens = 2 * sum(len(row[name]) for row in map(sweep.split(run.model, "train_2").__getitem__,
+    run = sweep.stage("students")[-1]
+    tokens = 2 * sum(len(row[name]) for row in map(sweep.split(run, "train_2").__getitem__,
                                                    range(32))
                      for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
-    assert sweep.work(run) == (tokens, 6.0 * tokens * sweep.rung(run).parameters)
-    assert sweep.steps(run) == 4
+    assert work(run, sweep) == (tokens, 6.0 * tokens * sweep.students[-1].parameters)
+    assert optimiser_steps(run, 32) == 4
 
 
 def test_work_counts_a_prompt_once_for_the_pairs_of_a_step(plan, monkeypatch):
     sweep = plan(train={"epochs": 2, "batch_pairs": 9})
-    run = sweep.runs("students")[-1]
+    run = sweep.stage("students")[-1]
     pairs = tree_pairs(3, 3)
-    monkeypatch.setattr(sweep, "split", lambda model, split: pairs)
+    monkeypatch.setattr(sweep, "split", lambda run, split: pairs)
     trees = trees_of(pairs, True)
     once = trees.prompt_tokens.sum() + trees.response_tokens.sum()
-    assert sweep.work(run)[0] == 2 * once
+    assert work(run, sweep)[0] == 2 * once
 
 
 def test_a_dry_run_lists_every_run_and_trains_nothing(tiny, plan):
     sweep = plan()
     text = describe(sweep, "students", tiny.runs_dir)
-    for run in sweep.runs("students"):
+    for run in sweep.stage("students"):
         assert any(line.startswith(run.display_name) and "to do" in line
                    for line in text.splitlines())
     assert "8 runs, 0 done" in text and "nothing was trained" in text
@@ -281,7 +292,7 @@ def test_every_stage_trains_all_its_runs_and_a_second_time_none(finished, capsys
     sweep = sweep_of(finished)
     for stage in STAGES:
         folders = finished.finished(stage)
-        assert {path.name for path in folders} == {run.folder_name for run in sweep.runs(stage)}
+        assert {path.name for path in folders} == {run.folder_name for run in sweep.stage(stage)}
         times = [(path / "DONE").stat().st_mtime_ns for path in folders]
         assert train_stage(sweep, stage, finished.runs_dir, 0, 1) == []
         assert "nothing to do" in capsys.readouterr().out
@@ -289,10 +300,9 @@ def test_every_stage_trains_all_its_runs_and_a_second_time_none(finished, capsys
 
 
 def test_another_experiment_finds_the_shared_runs_finished(finished):
-    tiny = dataclasses.replace(finished)
-    other = sweep_of(tiny)
-    other.experiment = dataclasses.replace(other.experiment, name="other")
-    for run in other.runs("ceilings"):
+    config = load_config(ExperimentConfig, str(finished.config))
+    other = Plan(dataclasses.replace(config, name="other"), finished.processed.parent)
+    for run in other.stage("ceilings"):
         folder = folders.find_finished(finished.runs_dir, "ceilings", run.identity)
         assert folder.parts[-3] == "tiny" and run.experiment == "other"
 
@@ -308,7 +318,7 @@ def test_workers_share_a_stage_without_overlap(plan, monkeypatch):
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on(plan, monkeypatch, capsys):
     sweep = plan()
-    bad = sweep.runs("ceilings")[1]
+    bad = sweep.stage("ceilings")[1]
 
     def finish(run, sweep, runs_dir):
         if run == bad:

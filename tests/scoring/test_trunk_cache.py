@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from src.scoring import trunk_cache
 from src.scoring.pairs import score
+from src.scoring.trunk_cache import trunk_of
 from src.train import train_stage
 from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
@@ -48,7 +49,7 @@ def cache_of(tiny, stage="ceilings", number=-1, split="train_2", **runtime):
     sweep = sweep_of(tiny)
     sweep.experiment = dataclasses.replace(sweep.experiment, runtime=dataclasses.replace(
         sweep.experiment.runtime, **runtime))
-    return sweep, sweep.trunk(sweep.runs(stage)[number], split, tiny.runs_dir)
+    return sweep, trunk_of(sweep.stage(stage)[number], sweep, split, tiny.runs_dir)
 
 
 def weights(tiny, stage):
@@ -83,8 +84,8 @@ def test_layers_that_do_not_train_are_saved_as_they_were(tiny):
 
 def test_scores_from_a_cache_are_those_of_the_whole_model(tiny):
     sweep, cache = cache_of(tiny.copy("scores"), split="val")
-    run = sweep.runs("ceilings")[-1]
-    split = sweep.split(run.model, "val")
+    run = sweep.stage("ceilings")[-1]
+    split = sweep.split(run, "val")
     from src.training.train_run import _build
     whole = score(_build(run, sweep), split, sweep.experiment.runtime, "")
     above = score(_build(run, sweep), split, sweep.experiment.runtime, "", cache)

@@ -21,7 +21,7 @@ from tests.tiny_pairs import random_pairs
 
 PAIRS = 37  # three steps in an epoch
 PLAIN = RunConfig(
-    experiment="e", role="student", name="m-L3", model="m", base="0" * 16, kept=(1, 3), data="d",
+    experiment="e", kind="student", name="m-L3", model="m", base="0" * 16, kept=(1, 3), data="d",
     data_hash="1" * 16, tokenizer="2" * 12, split="train_2", labels="3" * 16, teacher="m-L2",
     method=MethodConfig("soft"), seed=0,
     train=TrainConfig(epochs=2.5, batch_pairs=16, learning_rate=1e-3, lr_warmup_frac=0.0))

@@ -25,7 +25,7 @@ from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 KEPT = (1, 3, 5)
 PAIRS = 37  # two steps of 16 and a ragged one of 5 in an epoch
 RUN = RunConfig(
-    experiment="e", role="student", name="m-L3", model="m", base="0" * 16, kept=KEPT, data="d",
+    experiment="e", kind="student", name="m-L3", model="m", base="0" * 16, kept=KEPT, data="d",
     data_hash="1" * 16, tokenizer="2" * 12, split="train_2", labels="3" * 16, teacher="m-L2",
     method=MethodConfig("soft"), seed=0,
     train=TrainConfig(epochs=2, batch_pairs=16, learning_rate=1e-3, lr_warmup_frac=0.0))

@@ -274,8 +274,8 @@ def test_of_two_launches_on_one_folder_the_second_waits(tiny):
 def run_folders(tiny: TinyExperiment) -> list[str]:
     """Names of the folders of the experiment's teachers."""
     experiment = configs.schema.load_config(configs.schema.ExperimentConfig, str(tiny.config))
-    sweep = src.train.Sweep(experiment, tiny.processed.parent)
-    return [run.folder_name for run in sweep.runs("teachers")]
+    sweep = src.train.Plan(experiment, tiny.processed.parent)
+    return [run.folder_name for run in sweep.stage("teachers")]
 
 
 @pytest.mark.launch

@@ -271,7 +271,7 @@ def test_a_name_that_would_become_a_path_is_refused_wherever_it_is_read(name):
 
 
 def run_config(**changes) -> RunConfig:
-    facts = {"experiment": "tiny", "role": "teacher", "name": "tiny-L2", "model": "tiny",
+    facts = {"experiment": "tiny", "kind": "teacher", "name": "tiny-L2", "model": "tiny",
              "base": "0", "kept": (0, 1), "data": "pairs", "data_hash": "0", "tokenizer": "0",
              "split": "train_1", "labels": "ground_truth", "teacher": "",
              "method": GROUND_TRUTH_METHOD, "train": TrainConfig(), "seed": 0}

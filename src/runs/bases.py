@@ -1,0 +1,42 @@
+"""Base models on disk, with what an experiment needs to know of each."""
+
+from functools import cached_property
+from pathlib import Path
+
+from configs.schema import ModelConfig, load_config
+from data.tokens.formatting import load_tokenizer, tokenizer_key
+from model.base.truncate import check_family
+from model.base.weights import base_fingerprint, read_config
+from src.common.errors import UserError
+
+
+class BaseModel:
+    """A base checkpoint; what takes time is read once, when it is asked for."""
+
+    def __init__(self, key: str):
+        self.key = key
+        """What experiments call it: the name of its config, or the config's path."""
+        self.config = load_config(ModelConfig, key)
+        if not (self.path / "config.json").is_file():
+            raise UserError(f"base model {self.config.name} is not at {self.path}: run `python "
+                            f"model/download.py --model {self.config.name}` first (the experiment "
+                            "`demo` needs no download)")
+        self.hf_config = read_config(self.path)
+        check_family(self.hf_config, str(self.path), self.config.family)
+        self.layers = self.hf_config.num_hidden_layers
+
+    @property
+    def path(self) -> Path:
+        return self.config.path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return base_fingerprint(self.path)
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.path, self.config.chat_template)
+
+    @cached_property
+    def tokenizer_key(self) -> str:
+        return tokenizer_key(self.tokenizer)
