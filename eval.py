@@ -7,7 +7,7 @@
     python eval.py --model FOLDER --data reward_bench      # a published benchmark's own score
     python eval.py --model FOLDER --data reward_bench=FILE # its rows from a file of yours
     python eval.py --model A --data reward_bench --against B   # two models, subset by subset
-    python eval.py --model FOLDER --look           # its rewards, length bias, worst pairs: a report
+    python eval.py --model FOLDER --inspect        # its rewards, length bias, worst pairs: a report
     python eval.py --model demo --transfer sciq    # the experiment's models on other data too
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
 
@@ -83,15 +83,15 @@ def transfer_experiment(args: argparse.Namespace) -> None:
 
 
 def evaluate_model(args: argparse.Namespace) -> str:
-    """One reward model: a look at it, a benchmark's score, or its accuracy."""
+    """One reward model: a report on its rewards, a benchmark's score, or its accuracy."""
     from src.evaluation.benchmark import benchmark_config, evaluate_benchmark
-    from src.evaluation.inspect import look
+    from src.evaluation.inspect import inspect_model
     from src.evaluation.one_model import evaluate_one
 
     folder = Path(args.model)
-    if args.look:
-        return look(folder, args.data, args.split, args.data_dir, args.results_dir,
-                    args.output_dir)
+    if args.inspect:
+        return inspect_model(folder, args.data, args.split, args.data_dir,
+                             args.results_dir, args.output_dir)
     benchmark = benchmark_config(args.data)
     if benchmark is not None:
         return evaluate_benchmark(folder, benchmark, args.results_dir, args.output_dir,
@@ -128,10 +128,10 @@ def parse_args() -> argparse.Namespace:
                         help="instead of the experiment's seeds")
     parser.add_argument("--transfer", nargs="+", metavar="NAME_OR_FILE", default=[],
                         help="an experiment only: evaluation sets to score its models on as well")
-    parser.add_argument("--look", action="store_true",
+    parser.add_argument("--inspect", "--look", action="store_true",
                         help="one model only: a report on its rewards, in results/")
     parser.add_argument("--output_dir", type=Path,
-                        help="with --look or a benchmark: where, instead of results/")
+                        help="with --inspect or a benchmark: where, instead of results/")
     parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
                         help="where the runs are (default: runs/)")
     parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
@@ -151,9 +151,9 @@ def main() -> None:
         print(evaluate_scores(args.scores, args.data, args.model, args.results_dir,
                               args.output_dir, args.against))
     elif experiment:
-        if args.data is not None or args.look:
-            raise UserError("--data and --look go with one reward model, not with an experiment: "
-                            "name the folder of a model")
+        if args.data is not None or args.inspect:
+            raise UserError("--data and --inspect go with one reward model, not with an "
+                            "experiment: name the folder of a model")
         if args.transfer and args.split != "test":
             raise UserError(f"--split {args.split}: --transfer compares test pairs alone")
         quieten_transformers()

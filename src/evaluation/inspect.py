@@ -53,8 +53,8 @@ class Material:
     left_out: str = ""
 
 
-def look(folder: Path, data: str | None, split: str, data_dir: Path, results_dir: Path,
-         output_dir: Path | None) -> str:
+def inspect_model(folder: Path, data: str | None, split: str, data_dir: Path, results_dir: Path,
+                  output_dir: Path | None) -> str:
     """Score the reward model in `folder`, write its report; return the lines to print.
 
     A run's scores are kept in its folder, and read where they are already there.
@@ -158,7 +158,7 @@ def _default_output(folder: Path, run: RunConfig | None, material: Material,
 
 def draw(view: RewardProfile, scored: ScoredPairs, subject: Subject,
          output: Path) -> dict[str, Drawn]:
-    """Every figure that there are numbers for, in `output`/figures; none of an earlier look."""
+    """Every figure that there are numbers for, in `output`/figures; none of an earlier call."""
     for name in ("rewards", "length", *(f"by_{kind}" for kind in KINDS)):
         (output / "figures" / f"{name}.png").unlink(missing_ok=True)
     with matplotlib.rc_context({**STYLE, "savefig.dpi": 200}):

@@ -145,7 +145,7 @@ def test_the_command_prints_the_same_lines(finished, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--model", "nothing_here"], "neither a folder nor an experiment"),
     (["--model", "demo", "--data", "f.jsonl"], "go with one reward model"),
-    (["--model", "demo", "--look"], "go with one reward model")])
+    (["--model", "demo", "--inspect"], "go with one reward model")])
 def test_the_command_refuses_what_it_cannot_score(arguments, message):
     with pytest.raises(UserError, match=message):
         in_process("eval", *arguments)

@@ -4,7 +4,6 @@ be fine; none with a traceback, none hangs, and none that is refused leaves a fi
 Tables of kinds x commands x values, run in this process.
 """
 
-import importlib
 import json
 import shutil
 import sys
@@ -23,7 +22,7 @@ from src.common.errors import UserError, run_command
 from src.reports.results import read_results
 from tests.measures.test_benchmark_scores import V1, table
 from tests.tiny_data import text_rows, write_jsonl
-from tests.tiny_experiment import TinyExperiment
+from tests.tiny_experiment import TinyExperiment, main_of
 from tests.tiny_reward_model import make_reward_model
 
 MOST_SECONDS = 10
@@ -574,7 +573,7 @@ def files_in(*folders: Path) -> set[str]:
 
 def ended(module: str, arguments: list, monkeypatch, capsys) -> tuple[int, str, float]:
     """(exit code, standard error, seconds) of a command, run in this process."""
-    main = importlib.import_module(module).main
+    main = main_of(module)
     monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
     capsys.readouterr()
     began = time.monotonic()

@@ -143,25 +143,38 @@ def test_without_an_argument_the_scripts_name_the_download_and_the_demo():
             assert "`demo` needs no download" in line
 
 
-def readme_commands() -> list[list[str]]:
-    """Words of every command in the README's bash blocks."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", (REPO_ROOT / "README.md").read_text(), re.M | re.S)
-    assert blocks
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+PAGES = [REPO_ROOT / "README.md", REPO_ROOT / "CONTRIBUTING.md", REPO_ROOT / "speed" / "README.md",
+         *sorted((REPO_ROOT / "docs").glob("*.md"))]
+
+
+def bash_blocks() -> list[str]:
+    """The bash blocks of every page."""
+    return [block for page in PAGES for block in
+            re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)]
+
+
+def test_every_link_of_a_page_leads_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("http") or (page.parent / target).exists(), (page, target)
+
+
+def documented_commands() -> list[list[str]]:
+    """Words of every command in the pages' bash blocks."""
+    lines = "\n".join(bash_blocks()).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines]
     return [words for words in found if words]
 
 
-def test_readme_blocks_are_bash():
-    for block in re.findall(r"^```bash\n(.*?)^```", (REPO_ROOT / "README.md").read_text(),
-                            re.M | re.S):
+def test_blocks_of_pages_are_bash():
+    for block in bash_blocks():
         ended = command("bash", "-n", "-c", block)
         assert ended.returncode == 0 and not ended.stderr, block
 
 
-def test_every_program_of_the_readme_exists_and_the_python_ones_give_help():
+def test_every_program_of_the_pages_exists_and_the_python_ones_give_help():
     programs = set()
-    for words in readme_commands():
+    for words in documented_commands():
         while re.fullmatch(r"\w+=\S*", words[0]):  # HARDWARE=zero3 ./weak_to_strong.sh
             words = words[1:]
         if words[0].startswith("./"):

@@ -1,4 +1,4 @@
-"""eval.py --look: figures by hand, groups, the report, and the command on a real run."""
+"""eval.py --inspect: figures by hand, groups, the report, and the command on a real run."""
 
 import dataclasses
 import html
@@ -17,7 +17,7 @@ from configs.schema import EvalConfig
 from data.pairs.pair_files import read_pairs
 from src.common.errors import UserError
 from src.common.owned import MARK
-from src.evaluation.inspect import draw, look
+from src.evaluation.inspect import draw, inspect_model
 from src.measures.groups import group_accuracies, quantile_bins
 from src.measures.reward_profile import ScoredPairs, most_wrong, reward_figures, reward_profile
 from src.reports.document import to_html, to_markdown
@@ -209,7 +209,7 @@ def seen(finished, tmp_path_factory):
     """The command on a student: its run folder, its report's folder, what it printed."""
     folder = next(path for path in finished.finished("students") if "L4-from" in path.name)
     results = tmp_path_factory.mktemp("results")
-    printed = look(folder, None, "test", finished.processed.parent, results, None)
+    printed = inspect_model(folder, None, "test", finished.processed.parent, results, None)
     return folder, results / "tiny" / "look" / folder.name / "pairs", printed
 
 
@@ -265,7 +265,7 @@ def test_a_model_made_elsewhere_is_looked_at_on_a_file(finished, tmp_path, capsy
     rows = preference_rows(12, seed=5)
     rows[3]["chosen"][-1]["content"] = "word " * 200
     data = write_jsonl(tmp_path / "mine.jsonl", rows)
-    arguments = ["--model", str(folder), "--look", *finished.folders]
+    arguments = ["--model", str(folder), "--inspect", *finished.folders]
     assert in_process("eval", *arguments, "--data", str(data), "--output_dir",
                       str(tmp_path / "seen")) == 0
     assert "1 too long for the model" in capsys.readouterr().out
@@ -275,7 +275,7 @@ def test_a_model_made_elsewhere_is_looked_at_on_a_file(finished, tmp_path, capsy
 
 
 def test_training_pairs_are_marked_and_kept_apart(finished, seen, tmp_path):
-    printed = look(seen[0], None, "train_2", finished.processed.parent, tmp_path, None)
+    printed = inspect_model(seen[0], None, "train_2", finished.processed.parent, tmp_path, None)
     output = tmp_path / "tiny" / "look" / seen[0].name / "pairs-train_2"
     assert printed.startswith("! scored on train_2")
     assert all("scored on train_2" in (output / name).read_text()
@@ -286,7 +286,7 @@ def test_pointwise_records_are_looked_at_like_pairs(finished, seen, tmp_path):
     settings = yaml.safe_load((finished.root / "pairs.yaml").read_text())
     config = tmp_path / "one_sided.yaml"
     config.write_text(yaml.safe_dump({**settings, "pointwise": True}))
-    printed = look(seen[0], str(config), "test", tmp_path, tmp_path, None)
+    printed = inspect_model(seen[0], str(config), "test", tmp_path, tmp_path, None)
     output = tmp_path / "tiny" / "look" / seen[0].name / "one_sided"
     rewards = pd.read_csv(output / "rewards.csv")
     assert len(rewards) == 40 and ", all of them pointwise records" in printed
@@ -299,5 +299,5 @@ def test_pointwise_records_are_looked_at_like_pairs(finished, seen, tmp_path):
 
 def test_scores_that_are_there_are_read_and_not_made_again(finished, seen, tmp_path, monkeypatch):
     monkeypatch.setattr("src.scoring.pairs.score", lambda *arguments: 1 / 0)
-    assert look(seen[0], None, "test", finished.processed.parent, tmp_path, None).split("report:")[
-        0] == seen[2].split("report:")[0]
+    printed = inspect_model(seen[0], None, "test", finished.processed.parent, tmp_path, None)
+    assert printed.split("report:")[0] == seen[2].split("report:")[0]
