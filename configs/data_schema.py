@@ -161,10 +161,10 @@ class DataConfig:
     manifest."""
     limit: int | None = None
     """Read only so many rows of each file; null for all."""
-    scorer: Literal["accuracy", "subsets", "reward_bench", "reward_bench_2", "rm_bench",
-                    "judge_bench", "llmbar", "pandalm"] = "accuracy"
-    """How eval.py adds up what a model makes of this data: one accuracy; one for each subset and
-    their mean; or a published benchmark's own arithmetic."""
+    scorer: str = "accuracy"
+    """How eval.py adds up what a model makes of this data: one `accuracy`; one for each of
+    `subsets` and their mean; or a published benchmark's own arithmetic, by a name of
+    src/measures/benchmarks/scores.py."""
     part_files: str = ""
     """A benchmark whose parts come as files of a folder: their names, relative to it, with one `*`
     (or `**`, over folders) where the name of the subset stands, such as `*_filtered.json`."""

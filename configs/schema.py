@@ -97,12 +97,15 @@ class MethodConfig:
 
     name: str
     loss: str = "soft_bt"
-    """A name in LOSSES (src/losses.py), where their code is. An experiment with another is refused
-    before anything of it is looked at."""
+    """A name in LOSSES (src/methods/losses.py), where their code is. An experiment with another is
+    refused before anything of it is looked at."""
     aux_coef: float = 0.0
     """Confidence loss: the weight that the student's own hardened prediction ramps up to."""
     warmup_frac: float = 0.2
     """Confidence loss: share of the training over which aux_coef rises linearly from 0."""
+    treatment: str = "as_is"
+    """What the weak labels become: a name in TREATMENTS (src/methods/label_treatments.py). Some
+    take the labels of all teachers together."""
 
     def __post_init__(self):
         require_name(self.name, "method")
@@ -326,9 +329,10 @@ class RunConfig:
     """Key of the tokenizer."""
     split: Literal["train_1", "train_2"]
     labels: str
-    """`ground_truth`, or the identity of the teacher whose weak labels these are."""
+    """`ground_truth`, or the identity of the teacher whose weak labels these are; of several
+    teachers, their identities with a + between them."""
     teacher: str
-    """The teacher's rung; empty for ground truth."""
+    """The teacher's rung, or `treatment-of-rung+rung`; empty for ground truth."""
     method: MethodConfig
     train: TrainConfig
     seed: int
@@ -354,7 +358,7 @@ class RunConfig:
     @property
     def needs(self) -> tuple[str, ...]:
         """Identities of the runs that have to be finished first."""
-        return () if self.labels == GROUND_TRUTH else (self.labels,)
+        return () if self.labels == GROUND_TRUTH else tuple(self.labels.split("+"))
 
     @property
     def stage(self) -> str:

@@ -28,6 +28,7 @@ from src.common import distributed
 from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
 from src.common.files import require_space
 from src.common.lock import lock
+from src.methods.label_treatments import TREATMENTS
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.trunk_cache import trunk_of
@@ -53,19 +54,22 @@ def labels_for(run: RunConfig, plan: Plan,
                runs_dir: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """P(chosen > rejected) of the run's split, and of val where the run stops early.
 
-    Human labels are all 1. A student's are its teacher's, under the teacher's own tokenizer.
+    Human labels are all 1. A student's are its teachers', each under the teacher's own tokenizer,
+    as its method treats them.
     """
     if run.kind != "student":
         return np.ones(len(plan.split(run, run.split))), None
-    teacher, = plan.needed(run)
-    script = SCRIPTS["teachers"]
-    folder = folders.require_finished(runs_dir, "teachers", teacher.identity, teacher.display_name,
-                                   f"run ./{script} {run.experiment} first")
+    remedy = f"run ./{SCRIPTS['teachers']} {run.experiment} first"
+    teachers = [(teacher, folders.require_finished(runs_dir, "teachers", teacher.identity,
+                                                   teacher.display_name, remedy))
+                for teacher in plan.needed(run)]
 
     def weak_labels(split: str) -> np.ndarray:
-        return weak_labels_of(folder, teacher.identity, plan.split(teacher, split), split,
-                              plan.experiment.runtime,
-                              lambda: trunk_of(teacher, plan, split, runs_dir))
+        labels = [weak_labels_of(folder, teacher.identity, plan.split(teacher, split), split,
+                                 plan.experiment.runtime,
+                                 lambda teacher=teacher: trunk_of(teacher, plan, split, runs_dir))
+                  for teacher, folder in teachers]
+        return TREATMENTS[run.method.treatment].treat(np.stack(labels))
 
     return weak_labels(run.split), weak_labels("val") if run.train.early_stopping_evals else None
 

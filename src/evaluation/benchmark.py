@@ -36,6 +36,7 @@ from src.common.table_files import read_table, write_table
 from src.evaluation.benchmark_source import ALL_ROWS, Rows, read_rows
 from src.evaluation.one_model import read_run, training_prompts_mark
 from src.measures.benchmarks.against import differences
+from src.measures.benchmarks.scores import check_scorer
 from src.reports.benchmark import Report, difference_lines, read_report
 from src.reports.figures.benchmark import draw_benchmark, draw_differences
 from src.scoring.texts import NO_REWARD, TextScorer
@@ -59,7 +60,10 @@ class Scored:
 def benchmark_config(data: str | None) -> DataConfig | None:
     """The config that `data` names, where it has a scorer of its own; else None."""
     config = named_data(data) if data else None
-    return config if config and config.scorer != "accuracy" else None
+    if config is None or config.scorer == "accuracy":
+        return None
+    check_scorer(config.scorer, f"data/{config.name}")
+    return config
 
 
 def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,

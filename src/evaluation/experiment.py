@@ -3,6 +3,7 @@
 import datetime
 import json
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from src.common.owned import claim, clear
 from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
 from src.measures.run_scores import EvalPairs, RunScores
+from src.methods.label_treatments import TREATMENTS, log_odds, sigmoid
 from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark
 from src.runs.cards import Accuracy, write_model_card
@@ -80,7 +82,28 @@ def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
                           plan.experiment.runtime,
                           lambda run=run: trunk_of(run, plan, split, runs_dir))
         scored.append(run_scores(run, folder, table))
-    return scored
+    return scored + combined_teachers([run for run, _ in found], scored)
+
+
+def combined_teachers(runs: Sequence[RunConfig], scored: Sequence[RunScores]) -> list[RunScores]:
+    """Several teachers as the one that their students saw: the margin of a pair is the log-odds of
+    the label that they would give it together.
+
+    Args:
+        scored: what each of `runs` makes of the pairs, in their order.
+    """
+    known = {run.identity: scores for run, scores in zip(runs, scored, strict=True)}
+    combined = {}
+    for run in runs:
+        if len(run.needs) > 1 and set(run.needs) <= known.keys():
+            teachers = [known[identity] for identity in run.needs]
+            order = [np.argsort(teacher.pair_ids) for teacher in teachers]
+            margins = np.stack([t.margins[o] for t, o in zip(teachers, order, strict=True)])
+            treat = TREATMENTS[run.method.treatment].treat
+            combined[run.teacher, run.seed] = RunScores(
+                "teacher", run.teacher, max(teacher.layers for teacher in teachers), "", "",
+                run.seed, teachers[0].pair_ids[order[0]], log_odds(treat(sigmoid(margins))))
+    return list(combined.values())
 
 
 def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:

@@ -127,6 +127,7 @@ def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray) 
         table = scores_of(folder, run.identity, split, scores_name(prepared.name, split),
                           plan.experiment.runtime)
         runs.append(_without(experiment.run_scores(run, folder, table), first.pair_ids[kept]))
+    runs += experiment.combined_teachers([run for run, _ in found], runs)
     return ScoredSet(_eval_pairs(plan, prepared, first, kept), runs, own=False,
                      dropped=int((~kept).sum()), left_out=prepared.left_out)
 

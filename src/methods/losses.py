@@ -13,9 +13,7 @@ from torch import Tensor
 
 from configs.schema import MethodConfig
 from configs.strict_yaml import require, shown
-
-PROBABILITY_FLOOR = 1e-6
-"""Keeps a weak label's log-odds finite: a teacher margin of at most 13.8."""
+from src.methods.label_treatments import PROBABILITY_FLOOR
 
 
 def soft_bradley_terry(margin: Tensor, label: Tensor) -> Tensor:

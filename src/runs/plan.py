@@ -27,6 +27,7 @@ from data.manifest import read_manifest
 from data.tokens.tokenised import PreparedData, TokenisedSplit
 from model.base.truncate import check_length, count_parameters, kept_layers
 from src.common.errors import UserError
+from src.methods.label_treatments import TREATMENTS, check_treatments
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
 
@@ -66,6 +67,7 @@ class Plan:
         self.teachers = self._rungs(experiment.teachers)
         self.students = self._rungs(experiment.students)
         self._refuse_equal_names()
+        check_treatments(experiment.methods, len(self.teachers), f"experiments/{experiment.name}")
         self.runs = tuple(itertools.chain(self._truth_runs("teacher", self.teachers),
                                           self._truth_runs("ceiling", self.students),
                                           self._student_runs()))
@@ -124,17 +126,22 @@ class Plan:
                 for seed in self.experiment.seeds for rung in rungs]
 
     def _student_runs(self) -> list[RunConfig]:
-        return [self._student_run(student, teacher, method, seed)
+        groups = [(False, [teacher]) for teacher in self.teachers] + [(True, self.teachers)]
+        return [self._student_run(student, teachers, method, seed)
                 for seed in self.experiment.seeds
-                for teacher in self.teachers
-                for student in self.students if student.parameters >= teacher.parameters
-                for method in self.experiment.methods]
+                for together, teachers in groups
+                for student in self.students
+                if student.parameters >= max(teacher.parameters for teacher in teachers)
+                for method in self.experiment.methods
+                if TREATMENTS[method.treatment].together == together]
 
-    def _student_run(self, student: Rung, teacher: Rung, method: MethodConfig,
+    def _student_run(self, student: Rung, teachers: list[Rung], method: MethodConfig,
                      seed: int) -> RunConfig:
-        taught_by = self._truth_run("teacher", teacher, seed)
-        return self._run(student, kind="student", labels=taught_by.identity,
-                         teacher=teacher.name, method=method, seed=seed)
+        names = "+".join(teacher.name for teacher in teachers)
+        labels = [self._truth_run("teacher", teacher, seed).identity for teacher in teachers]
+        return self._run(
+            student, kind="student", labels="+".join(labels), method=method, seed=seed,
+            teacher=names if len(teachers) == 1 else f"{method.treatment}-of-{names}")
 
 
 def without_stopping(train: TrainConfig) -> TrainConfig:

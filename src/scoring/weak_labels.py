@@ -19,6 +19,7 @@ from src.common import distributed
 from src.common.errors import UserError
 from src.common.lock import lock, quiet
 from src.common.table_files import read_table, write_table
+from src.methods.label_treatments import sigmoid
 from src.scoring.pairs import scores_of
 from src.scoring.trunk_cache import TrunkCache
 
@@ -46,11 +47,6 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
             table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
             distributed.on_main(lambda: write_table(path, table, inputs))
     return join(table, split.pair_ids, f"{path}")
-
-
-def sigmoid(margin: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-margin)) without overflow."""
-    return np.exp(-np.logaddexp(0.0, -margin))
 
 
 def join(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:

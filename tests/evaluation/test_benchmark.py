@@ -148,6 +148,13 @@ def test_data_without_a_scorer_of_its_own_is_no_benchmark(tmp_path):
     assert benchmark_config(str(write_jsonl(tmp_path / "rows.jsonl", ROWS))) is None
 
 
+def test_a_scorer_without_code_is_refused_by_name(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text(f"path: {write_jsonl(tmp_path / 'rows.jsonl', ROWS)}\nscorer: elo\n")
+    with pytest.raises(UserError, match="data/mine: scorer 'elo' is none of accuracy, subsets"):
+        benchmark_config(str(config))
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--model", "m", "--data", "reward_bench", "--scores", "none.csv"], "no such file"),
     (["--model", "m", "--data", "demo", "--scores", "none.csv"], "the name of a benchmark"),

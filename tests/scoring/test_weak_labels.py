@@ -10,8 +10,9 @@ from configs.schema import RuntimeConfig
 from src.common.errors import UserError
 from src.common.hashing import content_hash
 from src.common.table_files import read_table, write_table
+from src.methods.label_treatments import sigmoid
 from src.scoring import weak_labels
-from src.scoring.weak_labels import join, sigmoid, weak_labels_of
+from src.scoring.weak_labels import join, weak_labels_of
 
 IDS = np.array([content_hash(i) for i in range(6)])
 LABELS = np.array([0.0, 0.2, 0.5, 0.7, 0.9, 1.0])

@@ -61,6 +61,12 @@ from src.measures.metrics import correctness
 KINDS = ("subset", "section", "style", "overall")
 
 
+def check_scorer(scorer: str, where: str) -> None:
+    """UserError for the name of a scorer that has no code here."""
+    if scorer not in _SCORERS:
+        raise UserError(f"{where}: scorer {scorer!r} is none of accuracy, {', '.join(_SCORERS)}")
+
+
 def benchmark_scores(scorer: str, table: pd.DataFrame) -> list[Score]:
     """Scores of subsets, then of sections, of styles, and overall.
 
