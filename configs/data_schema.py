@@ -7,13 +7,26 @@ puzzles apart.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from configs.strict_yaml import require, require_name
+from pydantic import Field
+
+from configs.field_types import (
+    Count,
+    Name,
+    Natural,
+    NotNegative,
+    Number,
+    PartialShare,
+    Several,
+    SomeShare,
+    Whole,
+)
+from configs.strict_yaml import config, require
 
 
-@dataclass(frozen=True)
+@config
 class CompareConfig:
     """Which of a prompt's answers are compared, and what makes one of them better."""
 
@@ -21,24 +34,24 @@ class CompareConfig:
     """by_score: the higher score. by_rank: the lower rank. by_id: the answer that the column
     `better` names. by_grade: of two answers, the one that the number in the column `better` is
     nearer to, see grades. first_is_better: the answers stand best first."""
-    scores: tuple[str, ...] = ()
+    scores: Several[str] = ()
     """by_score: columns (of an answer, or of the row) whose mean is the score; empty for the key
     `score` alone."""
-    names: tuple[tuple[str, ...], ...] = ()
+    names: Several[Several[str]] = ()
     """by_id: what the column `better` may call the first answer, the second, ...; a row with
     another value is a bad one. Empty: of two answers, codes that leave no doubt are recognised and
     told (0 and 1, 1 and 2, A and B, False and True, the names of their columns)."""
-    grades: tuple[float, ...] = ()
+    grades: Several[Number] = ()
     """by_grade: what `better` holds where the first answer is better by far, and where the second
     is: [1, 2] or [-3, 3]. A number that does not lie between them is a bad row."""
-    threshold: float | None = None
+    threshold: Number | None = None
     """by_grade: the number that prefers neither; null for the middle of `grades`."""
-    tie_band: float = 0.0
+    tie_band: NotNegative = 0.0
     """by_grade: as far from the threshold as this, or nearer, is no preference."""
-    ties: tuple[str, ...] = ()
+    ties: Several[str] = ()
     """by_id and by_grade: what `better` may hold where none is: no preference, which is no bad
     row."""
-    votes: tuple[str, ...] = ()
+    votes: Several[str] = ()
     """by_id: columns that stand for `better` together, one a judge; most votes decide."""
     split_votes: Literal["none", "first"] = "none"
     """by_id: where no answer, and no tie, has the most votes: no preference, or what the first
@@ -47,44 +60,40 @@ class CompareConfig:
     """all: every two answers. best_vs_random: the best against one of the others, picked by a hash
     of the prompt. best_vs_rest: the best against each of the others. Two that are equally good are
     no pair."""
-    min_ratio: float = 1.0
+    min_ratio: Annotated[Number, Field(ge=1)] = 1.0
     """The better score must be more than this many times the worse one; exactly as many times is
     too close."""
-    pairs_per_prompt: int | None = None
+    pairs_per_prompt: Count | None = None
     """Keep this many pairs of a prompt, picked by hash; null for all."""
 
     def __post_init__(self):
-        require(self.min_ratio >= 1, f"compare: min_ratio {self.min_ratio} must be at least 1")
-        require(self.pairs_per_prompt is None or self.pairs_per_prompt > 0,
-                f"compare: pairs_per_prompt {self.pairs_per_prompt} must be above 0, or null for "
-                "all")
         require(not self.scores or self.rule == "by_score",
-                f"compare: scores only enter rule by_score, not {self.rule}")
+                f"scores only enter rule by_score, not {self.rule}")
         for name in ("names", "votes"):
             require(not getattr(self, name) or self.rule == "by_id",
-                    f"compare: {name} only enter rule by_id, not {self.rule}")
+                    f"{name} only enter rule by_id, not {self.rule}")
         require(not self.ties or self.rule in ("by_id", "by_grade"),
-                f"compare: ties only enter rules by_id and by_grade, not {self.rule}")
+                f"ties only enter rules by_id and by_grade, not {self.rule}")
         self._check_grades()
         named = [name for names in self.names for name in names]
         require(len(set(named)) == len(named) and not set(named) & set(self.ties),
-                f"compare: names {named} and ties {list(self.ties)}: each value means one thing")
+                f"names {named} and ties {list(self.ties)}: each value means one thing")
 
     def _check_grades(self) -> None:
         if self.rule != "by_grade":
             require(not self.grades and self.threshold is None and not self.tie_band,
-                    "compare: grades, threshold and tie_band only enter rule by_grade, not "
+                    "grades, threshold and tie_band only enter rule by_grade, not "
                     f"{self.rule}")
             return
         first, second = self.grades if len(self.grades) == 2 else (0.0, 0.0)
-        require(first != second, f"compare: grades {list(self.grades)}: rule by_grade needs two "
+        require(first != second, f"grades {list(self.grades)}: rule by_grade needs two "
                 "numbers, where the first answer is better by far and where the second is: [1, 2]")
         low, high = sorted((first, second))
         require(self.threshold is None or low < self.threshold < high,
-                f"compare: threshold {self.threshold} must lie between the grades {first} and "
+                f"threshold {self.threshold} must lie between the grades {first} and "
                 f"{second}")
-        require(0 <= self.tie_band < high - low, f"compare: tie_band {self.tie_band} must be at "
-                f"least 0 and less than {high - low}, from grade to grade")
+        require(self.tie_band < high - low, f"tie_band {self.tie_band} must be "
+                f"less than {high - low}, from grade to grade")
 
     @property
     def middle(self) -> float:
@@ -92,11 +101,11 @@ class CompareConfig:
         return math.fsum(self.grades) / 2 if self.threshold is None else self.threshold
 
 
-@dataclass(frozen=True)
+@config
 class DataConfig:
     """A source of preference pairs: `configs/data/<name>.yaml`."""
 
-    name: str
+    name: Name
     source: str = ""
     """Where the files are published, for a person to read."""
     path: str = ""
@@ -108,7 +117,7 @@ class DataConfig:
     hub_dir: str = ""
     """Folder of the hub data set that holds the files to read; empty for its default ones."""
     hub_split: str = "train"
-    header: tuple[str, ...] = ()
+    header: Several[str] = ()
     """Column names of csv files that have none in their first line."""
     encoding: str = "utf-8"
     """Of the text in csv, json and jsonl files, and of text files in a zip."""
@@ -131,9 +140,9 @@ class DataConfig:
     score, rank, better; completion, label; system (a system message; a column system,
     system_prompt or system_message that is used for nothing else need not be named, "" leaves it
     out); subset, difficulty, id; fen, moves. `a.b` is column b inside a."""
-    columns: tuple[str, ...] = ()
+    columns: Several[str] = ()
     """answers: the columns that hold one answer each, instead of the key `answers`."""
-    texts: tuple[str, ...] = ()
+    texts: Several[str] = ()
     """answers: the answers themselves, where every row has the same (No, Yes)."""
     template: dict[str, str] = field(default_factory=dict)
     """prompt, answer: text with the row's columns in braces, instead of one column; {answer} is the
@@ -145,21 +154,21 @@ class DataConfig:
     wrong_move: Literal["random", "best_capture"] = "random"
     """chess: the rejected move, another legal one: any, or the capture of the most valuable piece
     (any where there is none)."""
-    sources: tuple[str, ...] = ()
+    sources: Several[str] = ()
     """Names of data configs, or paths of such files: a mixture, instead of path or files. Each is
     read by its own rules, without its test and val files; splits and lengths are the mixture's. A
     prompt of several sources stays with the first."""
-    decontaminate: tuple[str, ...] = ()
+    decontaminate: Several[str] = ()
     """Names of data configs: pairs whose prompts share a run of `ngram` words with prompts of these
     (of their test files, where they come split) are dropped. Its own name: what shares a run with
     its own test split leaves training and val, as it always does in a mixture."""
-    ngram: int = 13
+    ngram: Count = 13
     """Words in lower case, without punctuation. A prompt of fewer is only compared as a whole."""
-    expected: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, Whole] = field(default_factory=dict)
     """Published counts: `rows` of a source; of a mixture, pairs of each source, or of all sources
     whose names begin so. Where the real data differ, both numbers are printed and enter the
     manifest."""
-    limit: int | None = None
+    limit: Count | None = None
     """Read only so many rows of each file; null for all."""
     scorer: str = "accuracy"
     """How eval.py adds up what a model makes of this data: one `accuracy`; one for each of
@@ -170,45 +179,32 @@ class DataConfig:
     (or `**`, over folders) where the name of the subset stands, such as `*_filtered.json`."""
     fixture: bool = False
     """Read a dozen made rows in the source's schema instead, see data/read/sources.py."""
-    fraction: float = 1.0
+    fraction: SomeShare = 1.0
     """Share of the prompts to keep, picked by hash."""
-    seed: int = 0
+    seed: Whole = 0
     """Enters the hash that assigns prompts to splits."""
-    test_pairs: int = 10_000
+    test_pairs: Count = 10_000
     """Size of test; where the source has too few, a quarter of it or what train_pairs leaves."""
-    val_pairs: int = 1_000
+    val_pairs: Natural = 1_000
     """Size of val; a twentieth of the source where that is fewer; 0 for none."""
-    train_pairs: int | None = None
+    train_pairs: Count | None = None
     """Size of train_1 and of train_2; null for all that is left, in halves."""
-    max_length: int = 2048
+    max_length: Count = 2048
     """Tokens of prompt plus one answer, under every tokenizer of the experiment."""
     truncation: Literal["drop", "left", "error"] = "drop"
     """What becomes of a pair longer than max_length: dropped whole, its prompt cut on the left, or
     an error."""
-    max_bad_frac: float = 0.01
+    max_bad_frac: PartialShare = 0.01
     """Above this share of unusable rows the command stops."""
 
     def __post_init__(self):
-        require_name(self.name, "data")
-        where = f"data/{self.name}"
         given = [name for name in ("path", "files", "sources") if getattr(self, name)]
-        require(len(given) == 1, f"{where}: give one of path, files and sources, not "
+        require(len(given) == 1, f"give one of path, files and sources, not "
                 f"{' and '.join(given) or 'none'}")
-        require(not (self.columns and self.texts), f"{where}: give columns or texts, not both")
-        require(not set(self.template) - {"prompt", "answer"}, f"{where}: template "
+        require(not (self.columns and self.texts), "give columns or texts, not both")
+        require(not set(self.template) - {"prompt", "answer"}, f"template "
                 f"{', '.join(self.template)}: expected prompt and answer")
         require(not (self.columns or self.texts) or self.compare.rule in ("by_id", "by_grade",
                                                                           "first_is_better"),
-                f"{where}: answers in columns or texts have no scores of their own: give compare "
+                "answers in columns or texts have no scores of their own: give compare "
                 "rule by_id, by_grade or first_is_better")
-        require(self.ngram > 0, f"{where}: ngram {self.ngram} must be above 0")
-        require(self.limit is None or self.limit > 0,
-                f"{where}: limit {self.limit} must be above 0, or null for all")
-        require(0 < self.fraction <= 1, f"{where}: fraction {self.fraction} must lie in (0, 1]")
-        require(0 <= self.max_bad_frac < 1,
-                f"{where}: max_bad_frac {self.max_bad_frac} must lie in [0, 1)")
-        require(self.max_length > 0, f"{where}: max_length {self.max_length} must be above 0")
-        require(self.test_pairs > 0, f"{where}: test_pairs {self.test_pairs} must be above 0")
-        require(self.val_pairs >= 0, f"{where}: val_pairs {self.val_pairs} must not be negative")
-        require(self.train_pairs is None or self.train_pairs > 0,
-                f"{where}: train_pairs {self.train_pairs} must be above 0, or null for all")

@@ -1,16 +1,17 @@
 """The strict way from YAML to dataclasses: unknown keys and wrong types are UserErrors that name
-the file and the key. Knows no config of ours.
+the file and the key. pydantic checks them, the words are ours. Knows no config of ours.
 """
 
-import contextlib
 import dataclasses
-import math
-import types
-import typing
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import yaml
+from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from src.common.errors import UserError
 
@@ -20,6 +21,13 @@ SHOWN_CHARS = 200
 MOST_NODES = 100_000
 """Values in a YAML file, one that aliases repeat counted each time: a few lines can ask for more
 than any memory holds."""
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+WORDS = {"Input should be": "must be", "a valid tuple": "a list",
+         "a valid dictionary": "keys and values", "a valid integer": "a whole number",
+         "a valid number": "a number", "a valid boolean": "true or false", "a valid string": "text",
+         "greater than or equal to": "at least", "less than or equal to": "at most",
+         "greater than": "above", "less than": "below"}
+"""What pydantic says, and how it is said here."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -28,12 +36,13 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def require_name(name: str, where: str) -> None:
-    """Raise UserError unless `name` can be a part of a folder's name."""
+def require_name(name: str, where: str = "") -> str:
+    """`name`; UserError unless it can be a part of a folder's name."""
     require(0 < len(name) <= NAME_LENGTH and not name.startswith(".") and name.isprintable()
             and not set(name) & set("/\\"),
-            f"{where}: name {name[:NAME_LENGTH]!r} becomes part of a folder's name: it needs 1 to "
+            f"{where}{name[:NAME_LENGTH]!r} becomes part of a folder's name: it needs 1 to "
             f"{NAME_LENGTH} printable characters, the first no dot, and no slash")
+    return name
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -98,63 +107,73 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
-def from_dict(cls: type[T], value: Any, where: str) -> T:
-    """Build dataclass `cls` from a mapping, refusing unknown keys and wrong types."""
-    require(isinstance(value, dict), f"{where}: expected keys and values, found {shown(value)}")
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(str(key) for key in set(value) - set(fields))
-    require(not unknown, f"{where}: unknown key {', '.join(unknown)}; expected some of "
-            f"{', '.join(fields)}")
-    missing = [name for name, f in fields.items() if name not in value
-               and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
-    require(not missing, f"{where}: key {', '.join(missing)} is missing")
-    parsed = {key: _convert(hints[key], item, f"{where}: {key}") for key, item in value.items()}
-    try:
-        return cls(**parsed)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+@dataclass_transform(frozen_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen dataclass that only comes to be of values that fit its types.
 
+    Its constructor takes mappings for dataclasses in it, and raises UserError with key and value.
+    """
+    cls._of_mapping = model_validator(mode="wrap")(classmethod(_of_mapping))
+    cls = dataclass(frozen=True, config=STRICT)(cls)
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint`; ints pass as floats, lists as tuples, nothing else is guessed."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
-    if origin is Literal:
-        require(value in args, f"{where}: {shown(value)} is none of {', '.join(map(str, args))}")
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return _convert_union(args, value, where)
-    if origin is tuple:
-        require(isinstance(value, list | tuple), f"{where}: expected a list, found {shown(value)}")
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        require(isinstance(value, dict), f"{where}: expected keys and values, found {shown(value)}")
-        return {_convert(args[0], k, where): _convert(args[1], v, f"{where}.{k}")
-                for k, v in value.items()}
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            value = float(value)
-    require(type(value) is not int or abs(value) < 1 << 63,
-            f"{where}: {shown(value)} is beyond what a number may be here, 2^63")
-    require(type(value) is hint, f"{where}: expected {getattr(hint, '__name__', hint)}, "
-            f"found {shown(value)}")
-    require(hint is not float or math.isfinite(value), f"{where}: expected a number, "
-            f"found {shown(value)}")
-    return value
-
-
-def _convert_union(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    if value is None and type(None) in args:
-        return None
-    errors = []
-    for option in (arg for arg in args if arg is not type(None)):
+    @functools.wraps(cls.__init__)
+    def init(self: T, /, *args: Any, **values: Any) -> None:
         try:
-            return _convert(option, value, where)
-        except UserError as error:
-            errors.append(str(error))
-    raise UserError(" / ".join(errors))
+            self.__pydantic_validator__.validate_python(ArgsKwargs(args, values),
+                                                        self_instance=self)
+        except ValidationError as error:
+            raise UserError(_told(error, cls)) from None
+
+    cls.__init__ = init
+    return cls
+
+
+def _of_mapping(cls: type[T], value: Any, handler: Callable[[Any], T]) -> T:
+    return handler(from_dict(cls, value) if isinstance(value, dict) else value)
+
+
+def from_dict(cls: type[T], value: Any, where: str = "") -> T:
+    """Build the `config` class `cls` from a mapping; UserErrors begin with `where`."""
+    place = where and f"{where}: "
+    require(isinstance(value, dict), f"{place}expected keys and values, found {shown(value)}")
+    try:
+        return cls(**{str(key): each for key, each in value.items()})
+    except UserError as error:
+        raise UserError(f"{place}{error}") from error
+
+
+def _told(error: ValidationError, cls: type) -> str:
+    """What is wrong, in a line: keys before values, and of the values the first key's."""
+    names = {i: field.name for i, field in enumerate(dataclasses.fields(cls))}
+    errors = error.errors(include_url=False)
+    unknown, missing = ([str(each["loc"][-1]) for each in errors if each["type"] == kind]
+                        for kind in ("unexpected_keyword_argument", "missing"))
+    if unknown:
+        return (f"unknown key {', '.join(sorted(unknown))}; expected some of "
+                f"{', '.join(names.values())}")
+    if missing:
+        return f"key {', '.join(missing)} is missing"
+    # two, because what fits neither side of a union is an error for each
+    return " / ".join(_wrong(each, _place(each["loc"], names)) for each in errors[:2]
+                      if each["loc"][:1] == errors[0]["loc"][:1])
+
+
+def _place(loc: tuple[int | str, ...], names: dict[int, str]) -> str:
+    """`layers[2]`, `files.test`; without what the library calls the sides of a union."""
+    parts = [part for part in loc[1:] if isinstance(part, int) or "[" not in part]
+    return "".join([*(str(names.get(key, key)) for key in loc[:1]), *(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)])
+
+
+def _wrong(error: dict[str, Any], place: str) -> str:
+    """The place, the value and what was expected of it."""
+    if error["type"] == "value_error":  # a check of our own
+        return ": ".join(filter(None, (place, str(error["ctx"]["error"]))))
+    if error["type"] == "too_short":
+        return f"{place} is empty"
+    message = error["msg"]
+    for theirs, ours in WORDS.items():
+        message = message.replace(theirs, ours)
+    if error["type"].startswith("dataclass"):
+        message = "must be keys and values"
+    return f"{place} {shown(error['input'])} {message}"

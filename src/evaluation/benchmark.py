@@ -134,7 +134,7 @@ def evaluate_scores(path: Path, data: str | None, name: str, results_dir: Path,
     if config is None:
         raise UserError(f"--scores {path}: goes with --data and the name of a benchmark, such as "
                         "reward_bench")
-    require_name(name, "--model")
+    require_name(name, "--model: ")
     scored = Scored(name, output_dir or results_dir / "benchmarks" / name / config.name,
                     _read_scores(path), {"scores": str(path)}, "not given")
     other = against and dataclasses.replace(scored, name=against.stem, table=_read_scores(against))

@@ -73,8 +73,8 @@ def small(place: Place, data: Path, *arguments: object) -> Case:
 
 
 def scoring(place: Place, *arguments: object, model: Path | None = None) -> Case:
-    return "src.scoring", ["--model", model or place.model, "--out",
-                                 place.out / "scores.parquet", *arguments]
+    return "src.scoring.__main__", ["--model", model or place.model, "--out",
+                                    place.out / "scores.parquet", *arguments]
 
 
 def evaluate(place: Place, *arguments: object) -> Case:
@@ -501,7 +501,7 @@ OPTIONS = {
     "data.preprocess": ("--data", "--train_path", "--test_path", "--output_dir", "--form",
                         "--tokenizer_name", "--chat_template", "--limit", "--fraction",
                         "--max_length", "--max_bad_frac", "--test_pairs", "--seed", "--num_proc"),
-    "src.scoring": ("--model", "--data", "--out", "--best", "--chat_template"),
+    "src.scoring.__main__": ("--model", "--data", "--out", "--best", "--chat_template"),
     "eval": ("--model", "--data", "--output_dir", "--results_dir", "--against", "--scores"),
     "src.train": ("--experiment", "--seeds", "--worker", "--runs_dir", "--data_dir", "--stage"),
     "model.download": ("--model",), "model.pretrain": ("--config",),
@@ -513,7 +513,7 @@ OPTIONS = {
 def sound_arguments(place: Place, module: str) -> list:
     return {
         "data.preprocess": lambda: small(place, place.pairs)[1],
-        "src.scoring": lambda: scoring(place, "--data", place.pairs)[1],
+        "src.scoring.__main__": lambda: scoring(place, "--data", place.pairs)[1],
         "eval": lambda: evaluate(place, "--model", place.model, "--data", place.pairs)[1],
         "src.train": lambda: train(place, place.tiny.config)[1],
         "model.download": lambda: ["--dry-run"], "model.pretrain": lambda: [],
