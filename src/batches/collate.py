@@ -134,53 +134,92 @@ class TreeCollator:
         tokens, the absent side of a pointwise record, has reward 0: nothing is read in its place.
         """
         ids, present = _present(ids)
-        trees = len(ids.prompts)
-        tree = np.concatenate([np.arange(trees), ids.tree])  # of each segment, prompts first
-        order = np.argsort(tree, kind="stable")  # every prompt, then its responses
-        segments = [*ids.prompts, *ids.responses]
-        length = np.array([len(segment) for segment in segments])
-        start = np.concatenate([np.zeros(trees, np.int64), length[ids.tree]])[order]
-        tree, length, answer = tree[order], length[order], order >= trees
-        row = np.zeros_like(tree) if self.pack else tree
-        first = np.searchsorted(row, row)  # the row's first segment, a prompt
-        answers, end = np.cumsum(answer), np.cumsum(length)
-        branch = (answers - answers[first]) * answer
-        before = (end - length)[first]  # tokens in earlier rows
-        width, most = int((end - before).max()), int(branch.max()) + (not present.all())
-        last_index = np.full((row[-1] + 1, most), PADDING)
-        last_index[row[answer], branch[answer] - 1] = (end - before)[answer] - 1
-        facts = np.stack([start - (end - length), ids.token[order] - (end - length),
-                          tree if self.pack else np.zeros_like(tree), branch,
-                          row * width - before])
-        position, token, *facts, place = np.repeat(facts, length, axis=1)
-        index = np.arange(len(place))
-        batch = np.empty((5, row[-1] + 1, width), np.int64)
-        for values, found, filler in zip(
-                batch, (np.concatenate([segments[i] for i in order]), index + position, *facts,
-                        index + token),
-                (self.pad_token_id, 0, PADDING, PADDING, PADDING), strict=True):
-            values.fill(filler)
-            values.ravel()[index + place] = found
-        *batch, token = map(torch.from_numpy, batch)
-        inputs = dict(zip(MODEL_INPUTS, (*batch, torch.from_numpy(last_index)), strict=True))
+        placed = place_segments(ids, self.pack)
+        rows, width = int(placed.row[-1]) + 1, int(placed.end.max())
+        answers = placed.row[placed.answer], placed.branch[placed.answer] - 1
+        # One place more than there are responses, where a row has none: what is absent reads it.
+        most = int(placed.branch.max()) + (not present.all())
+        last_index = np.full((rows, most), PADDING)  # (B, R)
+        last_index[answers] = placed.end[placed.answer] - 1
+        reward = np.full(len(present), most - 1)  # (responses,)
+        reward[present] = answers[0] * most + answers[1]
+
+        tensors, token = _token_tensors(ids, placed, (rows, width), self.pad_token_id)
+        inputs = dict(zip(MODEL_INPUTS, (*tensors, torch.from_numpy(last_index)), strict=True))
         if hidden_of is not None:
-            inputs["hidden"] = hidden_of(token)
-        inputs["host"] = HostLayout(
-            _segments(row, tree if self.pack else np.zeros_like(tree), branch,
-                      end - length - before, end - before, width), last_index,
-            int((start + length).max()))
-        rewards = np.full(len(present), most - 1)
-        rewards[present] = (row * most + branch - 1)[answer]
-        return inputs, rewards
+            inputs["hidden"] = hidden_of(token)  # (B, T, d)
+        longest = int((placed.position + placed.end - placed.begin).max())
+        inputs["host"] = HostLayout(_segments(placed, width), last_index, longest)
+        return inputs, reward
 
 
-def _segments(row: np.ndarray, tree: np.ndarray, branch: np.ndarray, start: np.ndarray,
-              end: np.ndarray, width: int) -> list[list[Segment]]:
-    """The segments of each row in order, and its padding; (S,) each."""
-    rows: list[list[Segment]] = [[] for _ in range(int(row[-1]) + 1)]
-    for number, *facts in zip(row.tolist(), *(fact.tolist() for fact in (
-            tree, branch, start, end)), strict=True):
-        rows[number].append(Segment(*facts))
+class Placed(NamedTuple):
+    """Where each segment, a prompt or a response, lies in the rows of its micro batch; (S,) each,
+    row by row."""
+
+    source: np.ndarray
+    """Which one it is, of the prompts and then the responses."""
+    answer: np.ndarray
+    """bool: a response, not a prompt."""
+    row: np.ndarray
+    tree: np.ndarray
+    """Within its row."""
+    branch: np.ndarray
+    """0 for a prompt, from 1 on for the responses of a row."""
+    begin: np.ndarray
+    """Its first token's place in its row."""
+    end: np.ndarray
+    """Behind its last token."""
+    position: np.ndarray
+    """Its first token's position in its tree: what the model takes for its place in the text."""
+    token: np.ndarray
+    """Its first token's number in the split."""
+
+
+def place_segments(ids: TreeIds, pack: bool) -> Placed:
+    """Every prompt, then its responses, one after the other: in one row, or a row for each tree."""
+    trees = len(ids.prompts)
+    lengths = np.array([len(segment) for segment in (*ids.prompts, *ids.responses)])  # (S,)
+    owners = np.concatenate([np.arange(trees), ids.tree])
+    positions = np.concatenate([np.zeros(trees, np.int64), lengths[ids.tree]])
+    source = np.argsort(owners, kind="stable")
+    owner, length, answer = owners[source], lengths[source], source >= trees
+    nothing = np.zeros_like(owner)
+    row, tree = (nothing, owner) if pack else (owner, nothing)
+
+    first = np.searchsorted(row, row)  # the first segment of each one's row, a prompt
+    answers, end = np.cumsum(answer), np.cumsum(length)
+    branch = (answers - answers[first]) * answer
+    before = (end - length)[first]  # tokens in earlier rows
+    return Placed(source, answer, row, tree, branch, end - length - before, end - before,
+                  positions[source], ids.token[source])
+
+
+def _token_tensors(ids: TreeIds, placed: Placed, shape: tuple[int, int],
+                   pad_token_id: int) -> tuple[list[Tensor], Tensor]:
+    """input_ids, position_ids, tree and branch of every token, (B, T) each; and the tokens'
+    numbers in their split, -1 for padding."""
+    segments, length = (*ids.prompts, *ids.responses), placed.end - placed.begin
+    facts = np.stack([placed.row * shape[1] + placed.begin, placed.position, placed.tree,
+                      placed.branch, placed.token])  # (5, S)
+    place, position, tree, branch, token = np.repeat(facts, length, axis=1)  # (N,) each
+    within = np.arange(len(place)) - np.repeat(np.cumsum(length) - length, length)
+    found = ((np.concatenate([segments[i] for i in placed.source]), pad_token_id),
+             (position + within, 0), (tree, PADDING), (branch, PADDING), (token + within, PADDING))
+    laid = np.empty((len(found), *shape), np.int64)
+    for out, (values, filler) in zip(laid, found, strict=True):
+        out.fill(filler)
+        out.ravel()[place + within] = values
+    *tensors, numbers = map(torch.from_numpy, laid)
+    return tensors, numbers
+
+
+def _segments(placed: Placed, width: int) -> list[list[Segment]]:
+    """The segments of each row in order, and its padding."""
+    rows: list[list[Segment]] = [[] for _ in range(int(placed.row[-1]) + 1)]
+    facts = (placed.row, placed.tree, placed.branch, placed.begin, placed.end)
+    for row, *segment in zip(*(fact.tolist() for fact in facts), strict=True):
+        rows[row].append(Segment(*segment))
     for own in rows:
         if own[-1].end < width:
             own.append(Segment(PADDING, PADDING, own[-1].end, width))
