@@ -67,6 +67,13 @@ class StandInHub:
         return {"id": "someone/tiny", "sha": self.commit, "private": False, "tags": [],
                 "gated": "manual" if self.gated else False, "siblings": siblings}
 
+    def tree(self) -> list[dict]:
+        """The same files as `/api/models/.../tree/...?recursive=true` lists them."""
+        return [{"type": "file", "path": file["rfilename"], "size": file["size"],
+                 "oid": file["blobId"]} | ({"lfs": {
+                     "oid": file["lfs"]["sha256"], "size": file["size"], "pointerSize": 130}}
+                     if "lfs" in file else {}) for file in self.info()["siblings"]]
+
     @contextmanager
     def running(self) -> Iterator["StandInHub"]:
         """Serve until the block ends."""
@@ -134,7 +141,8 @@ class Handler(BaseHTTPRequestHandler):
         elif revision not in self.hub.revisions:
             self.refuse(404, "RevisionNotFound")
         elif is_api:
-            self.answer(json.dumps(self.hub.info()).encode())
+            listed = self.hub.tree() if rest[:1] == ["tree"] else self.hub.info()
+            self.answer(json.dumps(listed).encode())
         elif self.hub.gated:
             self.refuse(self.hub.gated, "GatedRepo")
         else:
