@@ -25,6 +25,11 @@ from configs.field_types import (
 )
 from configs.strict_yaml import config, require
 
+ENTERS = {"scores": ("by_score",), "names": ("by_id",), "votes": ("by_id",),
+          "ties": ("by_id", "by_grade"), "grades": ("by_grade",), "threshold": ("by_grade",),
+          "tie_band": ("by_grade",)}
+"""Key of `compare` -> the rules that look at it; with another it would be without effect."""
+
 
 @config
 class CompareConfig:
@@ -67,33 +72,24 @@ class CompareConfig:
     """Keep this many pairs of a prompt, picked by hash; null for all."""
 
     def __post_init__(self):
-        require(not self.scores or self.rule == "by_score",
-                f"scores only enter rule by_score, not {self.rule}")
-        for name in ("names", "votes"):
-            require(not getattr(self, name) or self.rule == "by_id",
-                    f"{name} only enter rule by_id, not {self.rule}")
-        require(not self.ties or self.rule in ("by_id", "by_grade"),
-                f"ties only enter rules by_id and by_grade, not {self.rule}")
-        self._check_grades()
+        for name, rules in ENTERS.items():
+            require(self.rule in rules or getattr(self, name) == getattr(CompareConfig, name),
+                    f"{name} only enters rule {' or '.join(rules)}, not {self.rule}")
+        if self.rule == "by_grade":
+            self._check_grades()
         named = [name for names in self.names for name in names]
         require(len(set(named)) == len(named) and not set(named) & set(self.ties),
                 f"names {named} and ties {list(self.ties)}: each value means one thing")
 
     def _check_grades(self) -> None:
-        if self.rule != "by_grade":
-            require(not self.grades and self.threshold is None and not self.tie_band,
-                    "grades, threshold and tie_band only enter rule by_grade, not "
-                    f"{self.rule}")
-            return
         first, second = self.grades if len(self.grades) == 2 else (0.0, 0.0)
         require(first != second, f"grades {list(self.grades)}: rule by_grade needs two "
                 "numbers, where the first answer is better by far and where the second is: [1, 2]")
         low, high = sorted((first, second))
         require(self.threshold is None or low < self.threshold < high,
-                f"threshold {self.threshold} must lie between the grades {first} and "
-                f"{second}")
-        require(self.tie_band < high - low, f"tie_band {self.tie_band} must be "
-                f"less than {high - low}, from grade to grade")
+                f"threshold {self.threshold} must lie between the grades {first} and {second}")
+        require(self.tie_band < high - low, f"tie_band {self.tie_band} must be less than "
+                f"{high - low}, from grade to grade")
 
     @property
     def middle(self) -> float:

@@ -26,7 +26,8 @@ WORDS = {"Input should be": "must be", "a valid tuple": "a list",
          "a valid dictionary": "keys and values", "a valid integer": "a whole number",
          "a valid number": "a number", "a valid boolean": "true or false", "a valid string": "text",
          "greater than or equal to": "at least", "less than or equal to": "at most",
-         "greater than": "above", "less than": "below"}
+         "greater than": "above", "less than": "below",
+         "Value should have at least 1 item after validation, not 0": "must not be empty"}
 """What pydantic says, and how it is said here."""
 
 
@@ -115,21 +116,22 @@ def config(cls: type[T]) -> type[T]:
     """
     cls._of_mapping = model_validator(mode="wrap")(classmethod(_of_mapping))
     cls = dataclass(frozen=True, config=STRICT)(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
 
     @functools.wraps(cls.__init__)
     def init(self: T, /, *args: Any, **values: Any) -> None:
+        given = ArgsKwargs(args[len(names):], dict(zip(names, args, strict=False)) | values)
         try:
-            self.__pydantic_validator__.validate_python(ArgsKwargs(args, values),
-                                                        self_instance=self)
+            self.__pydantic_validator__.validate_python(given, self_instance=self)
         except ValidationError as error:
-            raise UserError(_told(error, cls)) from None
+            raise UserError(_told(error.errors(include_url=False), names)) from None
 
     cls.__init__ = init
     return cls
 
 
-def _of_mapping(cls: type[T], value: Any, handler: Callable[[Any], T]) -> T:
-    return handler(from_dict(cls, value) if isinstance(value, dict) else value)
+def _of_mapping(cls: type[T], value: Any, build: Callable[[Any], T]) -> T:
+    return build(value if isinstance(value, ArgsKwargs | cls) else from_dict(cls, value))
 
 
 def from_dict(cls: type[T], value: Any, where: str = "") -> T:
@@ -142,38 +144,26 @@ def from_dict(cls: type[T], value: Any, where: str = "") -> T:
         raise UserError(f"{place}{error}") from error
 
 
-def _told(error: ValidationError, cls: type) -> str:
+def _told(errors: list[dict[str, Any]], names: list[str]) -> str:
     """What is wrong, in a line: keys before values, and of the values the first key's."""
-    names = {i: field.name for i, field in enumerate(dataclasses.fields(cls))}
-    errors = error.errors(include_url=False)
-    unknown, missing = ([str(each["loc"][-1]) for each in errors if each["type"] == kind]
+    unknown, missing = ([each["loc"][0] for each in errors if each["type"] == kind]
                         for kind in ("unexpected_keyword_argument", "missing"))
     if unknown:
-        return (f"unknown key {', '.join(sorted(unknown))}; expected some of "
-                f"{', '.join(names.values())}")
+        return f"unknown key {', '.join(sorted(unknown))}; expected some of {', '.join(names)}"
     if missing:
         return f"key {', '.join(missing)} is missing"
     # two, because what fits neither side of a union is an error for each
-    return " / ".join(_wrong(each, _place(each["loc"], names)) for each in errors[:2]
-                      if each["loc"][:1] == errors[0]["loc"][:1])
+    key = errors[0]["loc"][:1]
+    return " / ".join(_wrong(each) for each in errors[:2] if each["loc"][:1] == key)
 
 
-def _place(loc: tuple[int | str, ...], names: dict[int, str]) -> str:
-    """`layers[2]`, `files.test`; without what the library calls the sides of a union."""
-    parts = [part for part in loc[1:] if isinstance(part, int) or "[" not in part]
-    return "".join([*(str(names.get(key, key)) for key in loc[:1]), *(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)])
-
-
-def _wrong(error: dict[str, Any], place: str) -> str:
-    """The place, the value and what was expected of it."""
+def _wrong(error: dict[str, Any]) -> str:
+    """The place (`layers[2]`, `files.test`), the value, and what was expected of it."""
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]
+                    if isinstance(part, int) or "[" not in part).removeprefix(".")  # a union's side
     if error["type"] == "value_error":  # a check of our own
         return ": ".join(filter(None, (place, str(error["ctx"]["error"]))))
-    if error["type"] == "too_short":
-        return f"{place} is empty"
     message = error["msg"]
     for theirs, ours in WORDS.items():
         message = message.replace(theirs, ours)
-    if error["type"].startswith("dataclass"):
-        message = "must be keys and values"
     return f"{place} {shown(error['input'])} {message}"

@@ -126,7 +126,7 @@ def test_an_impossible_value_is_refused_with_its_place(cls, change):
 @pytest.mark.parametrize(("cls", "change"), WRONG_TYPE, ids=ident)
 def test_a_wrong_type_is_refused_with_key_and_value(cls, change):
     key = next(iter(change))
-    with pytest.raises(UserError, match=f"^here: {key}.* must be "):
+    with pytest.raises(UserError, match=f"^here: {key}.*( must be |expected .* found)"):
         from_dict(cls, {**WHOLE[cls], **change}, "here")
 
 
@@ -154,6 +154,8 @@ def test_a_config_changed_in_code_is_held_to_its_types_too():
         dataclasses.replace(TrainConfig(), epochs=0)
     with pytest.raises(UserError, match="^aux_coef 2.0 must be at most 1$"):
         MethodConfig("name", "confidence", 2.0)
+    with pytest.raises(UserError):
+        MethodConfig(*dataclasses.astuple(MethodConfig("name")), "one too many")
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().epochs = 2
 

@@ -69,7 +69,7 @@ BAD_CONFIGS = {
     "an unknown key inside": ({"train": {"epoch": 1}}, "unknown key epoch"),
     "no such data": ({"data": "nowhere"}, "no data config 'nowhere'"),
     "no such model": ({"teachers": [{"model": "nobody"}]}, "no models config 'nobody'"),
-    "no teachers": ({"teachers": []}, "teachers is empty"),
+    "no teachers": ({"teachers": []}, "teachers [] must not be empty"),
     "too many layers": ({"students": [{"model": "MODEL", "layers": [5]}]}, "5"),
     "layers out of range": ({"students": [{"model": "MODEL", "keep": [1, 4]}]}, "4"),
     "no layers": ({"students": [{"model": "MODEL", "layers": [0]}]}, "layers[0] 0 must be above 0"),
