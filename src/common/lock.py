@@ -1,17 +1,32 @@
-"""One launch at a time in a folder or at a file, and nothing left over of one that was killed."""
+"""One launch at a time in a folder or at a file, and nothing left over of one that was killed.
 
-import fcntl
+The lock is the kernel's (flock, through the library filelock), which drops it when its holder dies:
+processes that the holder has forked do not keep it. On some network disks flock is refused, or is
+granted to everybody at once; there a file that exists or not stands for the lock.
+"""
+
+import errno
 import os
 import re
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 PARTIAL = re.compile(r"\.\d+(-[0-9a-f]{8})?\.partial$")
 """How the names of data.manifest.atomic_path end, and ended before two machines could share a disk.
 """
+SUFFIXES = (".lock", ".softlock")
+"""Of the kernel's lock, and of the file that stands for one."""
+POLL_SECONDS = 0.5
+TRIES = 3
+"""Until a lock counts as one that does not hold: once may be a file that its last holder removed
+while we had it open, which a network disk keeps under another name."""
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a disk without locks answers."""
+_disks_without_locks: set[int] = set()
 
 
 def quiet(text: str) -> None:
@@ -22,17 +37,31 @@ def quiet(text: str) -> None:
 def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
     """Hold a folder or file for this process; wait, and say so, while another launch holds it.
 
-    The kernel drops the lock when its holder dies, so a killed launch never blocks the next one;
-    what it had half-written of a file that is locked is removed.
+    A killed launch never blocks the next one on its machine; what it had half-written of a file
+    that is locked is removed.
+
+    Raises:
+        OSError: no file can be made beside `folder`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    with _locked(path, lambda: tell(f"{folder.name}: another launch is at work on it, waiting")):
-        try:
-            _remove_partials(folder.parent, folder.name)
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    path = folder.with_name(f".{folder.name}{SUFFIXES[0]}")
+    path.touch()  # where no file can be made, filelock would wait for one for ever
+    held = _held(path, lambda: tell(f"{folder.name}: another launch is at work on it, waiting"))
+    try:
+        _remove_partials(folder.parent, folder.name)
+        yield
+    finally:
+        if held.is_locked:  # not in a process that was forked meanwhile
+            path.unlink(missing_ok=True)  # while it is ours: who waits for it looks again
+            held.release()
+
+
+def name_under_lock(path: Path) -> str:
+    """What the lock whose file is `path` is for; of a file that is no lock, its own name."""
+    for suffix in SUFFIXES:
+        if path.name.startswith(".") and path.name.endswith(suffix):
+            return path.name[1:].removesuffix(suffix)
+    return path.name
 
 
 def clear_partials(folder: Path) -> None:
@@ -49,25 +78,62 @@ def _remove_partials(folder: Path, name: str | None = None) -> None:
             path.unlink()
 
 
-def _locked(path: Path, tell: Callable[[], None]) -> IO:
-    """The open file at `path` once it is this process's; `tell` is called if that takes time."""
-    told = False
-    while True:
-        file = path.open("a+")
+def _held(path: Path, tell: Callable[[], None]) -> BaseFileLock:
+    """The lock at `path` once it is this process's; `tell` is called if that takes time."""
+    disk = path.parent.stat().st_dev
+    if disk not in _disks_without_locks:
+        kernels = _held_by_kernel(path, tell)
+        if kernels is not None:
+            return kernels
+        _disks_without_locks.add(disk)
+        print(f"{path.parent}: this disk has no locks, or gives one to two at once. Files called "
+              f".*{SUFFIXES[1]} stand for them: remove one by hand if a launch that was killed on "
+              "another machine left it and is waited for", file=sys.stderr, flush=True)
+    path.unlink(missing_ok=True)
+    return _wait_for(SoftFileLock(path.with_suffix(SUFFIXES[1])), tell)
+
+
+def _held_by_kernel(path: Path, tell: Callable[[], None]) -> FileLock | None:
+    """The kernel's lock on the file; None where it does not keep others out."""
+    for _ in range(TRIES):
+        opened: list[os.stat_result] = []
+        mine = FileLock(path, fallback_to_soft=False,
+                        on_acquired=lambda file, to=opened: to.append(os.fstat(file)))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, path):
-                return file
-        except BlockingIOError:
-            if not told:
-                tell()
-                told = True
-            time.sleep(0.5)
-        file.close()  # and opened again: its last holder removes it
+            _wait_for(mine, tell)
+            if _is_refused(path) and _is_at(opened[0], path):
+                return mine
+        except OSError as error:
+            mine.release()
+            if error.errno not in NO_LOCKS:
+                raise
+            return None
+        mine.release()
+    return None
 
 
-def _is_at(file: IO, path: Path) -> bool:
+def _is_refused(path: Path) -> bool:
+    """Whether a second handle on a locked file is kept out, as another process would be."""
+    second = FileLock(path, fallback_to_soft=False)
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        second.acquire(blocking=False)
+    except Timeout:
+        return True
+    second.release()
+    return False
+
+
+def _is_at(file: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(file, path.stat())
     except FileNotFoundError:
         return False
+
+
+def _wait_for(lock: BaseFileLock, tell: Callable[[], None]) -> BaseFileLock:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        tell()
+        lock.acquire(poll_interval=POLL_SECONDS)
+    return lock

@@ -19,7 +19,7 @@ from model.base.weights import weights_fingerprint
 from src.common.errors import UserError, reading
 from src.common.files import atomic_path, holds_meta, read_json, write_json
 from src.common.hashing import commit, content_hash
-from src.common.lock import clear_partials
+from src.common.lock import clear_partials, name_under_lock
 from src.common.owned import claim, clear
 from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
@@ -148,8 +148,7 @@ def is_current(folder: Path, inputs: str) -> bool:
 def claim_results(folder: Path) -> None:
     """Make the folder of an experiment's results ours; UserError where it is somebody's."""
     claim(folder, "results", "results folder", lambda place: holds_meta("experiment")(place)
-          or all(item.name.removeprefix(".").removesuffix(".lock") in SUB_FOLDERS
-                 for item in place.iterdir()))
+          or all(name_under_lock(item) in SUB_FOLDERS for item in place.iterdir()))
 
 
 def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, plan: Plan,

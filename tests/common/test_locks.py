@@ -1,10 +1,14 @@
 """One launch at a time at a folder or file: the second waits, and nothing is left over."""
 
+import errno
+import fcntl
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from src.common.files import atomic_path
 from src.common.lock import clear_partials, lock, quiet
@@ -21,7 +25,7 @@ def test_a_lock_that_was_let_go_leaves_no_file(tmp_path):
 
 def test_many_that_come_and_go_are_never_at_work_together(tmp_path, monkeypatch):
     """The file of the lock is removed and made anew all the time."""
-    monkeypatch.setattr("src.common.lock.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("src.common.lock.POLL_SECONDS", 0)
     at_work, most, count = [], [], [0]
 
     def work(_):
@@ -35,6 +39,137 @@ def test_many_that_come_and_go_are_never_at_work_together(tmp_path, monkeypatch)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
     assert set(most) == {1} and count == [120] and not list(tmp_path.iterdir())
+
+
+def given_to_all(file, how):
+    """flock of a disk that gives every lock to everybody who asks."""
+
+
+def refused(number):
+    def flock(file, how):
+        raise OSError(number, os.strerror(number))
+    return flock
+
+
+@pytest.fixture(params=[given_to_all, *map(refused, (errno.ENOSYS, errno.ENOLCK,
+                                                     errno.EOPNOTSUPP))])
+def no_locks(request, monkeypatch):
+    """The disk has no locks, as far as it can be told with flock."""
+    monkeypatch.setattr("fcntl.flock", request.param)
+    monkeypatch.setattr("src.common.lock._disks_without_locks", set())
+    monkeypatch.setattr("src.common.lock.POLL_SECONDS", 0)
+
+
+def test_a_disk_without_locks_is_named_once_and_a_file_stands_for_each(no_locks, tmp_path, capsys):
+    for name in ("run", "other"):
+        with lock(tmp_path / name, quiet):
+            assert [path.name for path in tmp_path.iterdir()] == [f".{name}.softlock"]
+    said, = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in said and "no locks" in said and ".softlock" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_with_locks_is_not_said_to_have_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("src.common.lock._disks_without_locks", set())
+    with (lock(tmp_path / "run", quiet), (tmp_path / ".run.lock").open() as other,
+          pytest.raises(BlockingIOError)):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_many_are_never_at_work_together_on_a_disk_without_locks(no_locks, tmp_path):
+    at_work, most = [], []
+
+    def work(_):
+        for _ in range(5):
+            with lock(tmp_path / "run", quiet):
+                at_work.append(1)
+                most.append(len(at_work))
+                at_work.pop()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, range(3)))
+    assert most == [1] * 15 and not list(tmp_path.iterdir())
+
+
+def killed_while_it_holds(folder):
+    """A process that ends with a lock in its hands."""
+    child = os.fork()
+    if child == 0:
+        with lock(folder, quiet):
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_what_stands_for_the_lock_of_a_dead_process_keeps_nobody_out(no_locks, tmp_path):
+    killed_while_it_holds(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == [".run.softlock"]
+    with lock(tmp_path / "run", lambda text: pytest.fail("it waited")):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_kernel_s_lock_of_a_dead_process_keeps_nobody_out(tmp_path):
+    killed_while_it_holds(tmp_path / "run")
+    with lock(tmp_path / "run", lambda text: pytest.fail("it waited")):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_where_no_file_can_be_made_that_is_an_error_at_once(told, monkeypatch):
+    """Not a wait for one that never comes."""
+    monkeypatch.setattr("src.common.lock._disks_without_locks",
+                        {os.stat("/proc").st_dev} if told else set())
+    with pytest.raises(OSError, match="/proc"), lock(Path("/proc/run"), quiet):
+        pass
+
+
+def test_a_process_that_was_forked_neither_keeps_the_lock_nor_lets_it_go(tmp_path):
+    """The child outlives its parent's hold, and leaves the block in which it was forked."""
+    read, write = os.pipe()
+    with lock(tmp_path / "run", quiet):
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+    if child == 0:
+        os._exit(0 if os.read(read, 1) == b"" else 1)  # alive until the parent is done
+    os.close(read)
+    with lock(tmp_path / "run", lambda text: pytest.fail("it waited")):
+        pass
+    os.close(write)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_child_that_leaves_the_block_takes_no_lock_s_file_away(tmp_path):
+    with lock(tmp_path / "run", quiet):
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            assert (tmp_path / ".run.lock").is_file()
+    if child == 0:
+        os._exit(0)
+
+
+def test_a_lock_on_a_file_that_a_network_disk_keeps_under_another_name_is_none(tmp_path,
+                                                                              monkeypatch):
+    """There a removed file that is open still has a name; the path is another's by then."""
+    path, take, others = tmp_path / ".run.lock", FileLock.acquire, []
+
+    def acquire(self, *arguments, **options):
+        got = take(self, *arguments, **options)
+        if not others:  # as if the last holder had removed it while we were about to lock it
+            path.rename(tmp_path / ".nfs0001")
+            others.append(path.open("w"))
+            fcntl.flock(others[0], fcntl.LOCK_EX)
+            threading.Timer(0.2, others[0].close).start()
+        return got
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    monkeypatch.setattr("src.common.lock.POLL_SECONDS", 0.01)
+    with lock(tmp_path / "run", quiet):
+        assert others[0].closed
+    assert [path.name for path in tmp_path.iterdir()] == [".nfs0001"]
 
 
 def test_what_a_killed_holder_had_half_written_is_removed_and_nothing_else(tmp_path):

@@ -20,6 +20,7 @@ import yaml
 from model import pretraining
 from src.common.errors import run_command
 from src.common.files import REPO_ROOT
+from src.common.lock import SUFFIXES
 from tests.tiny_experiment import TinyExperiment, main_of, make_experiment
 
 NO_MOUNTS = 77
@@ -124,7 +125,8 @@ def outcome(tiny: TinyExperiment) -> dict[str, bytes]:
 
 
 def leftovers(tiny: TinyExperiment) -> list[Path]:
-    return [path for path in tiny.config.parent.rglob(".*") if path.suffix in (".lock", ".partial")]
+    return [path for path in tiny.config.parent.rglob(".*")
+            if path.suffix in (*SUFFIXES, ".partial")]
 
 
 def run_all(tiny: TinyExperiment, with_full_disks: bool) -> dict[str, bytes]:
