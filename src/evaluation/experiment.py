@@ -19,6 +19,7 @@ from model.base.weights import weights_fingerprint
 from src.common.errors import UserError, reading
 from src.common.files import atomic_path, holds_meta, read_json, write_json
 from src.common.hashing import commit, content_hash
+from src.common.join import in_order
 from src.common.lock import clear_partials, name_under_lock
 from src.common.owned import claim, clear
 from src.measures import tables
@@ -30,7 +31,7 @@ from src.reports.results import Results, contamination_mark
 from src.runs.cards import Accuracy, write_model_card
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
-from src.scoring.pairs import scores_of
+from src.scoring.pairs import margins, scores_of
 from src.scoring.trunk_cache import trunk_of
 
 RESULTS_FORMAT = 1
@@ -97,12 +98,13 @@ def combined_teachers(runs: Sequence[RunConfig], scored: Sequence[RunScores]) ->
     for run in runs:
         if len(run.needs) > 1 and set(run.needs) <= known.keys():
             teachers = [known[identity] for identity in run.needs]
-            order = [np.argsort(teacher.pair_ids) for teacher in teachers]
-            margins = np.stack([t.margins[o] for t, o in zip(teachers, order, strict=True)])
-            treat = TREATMENTS[run.method.treatment].treat
+            ids = teachers[0].pair_ids
+            each = np.stack([in_order(one.margins, one.pair_ids, ids, f"scores of {one.column}",
+                                      "delete them and run eval.py again") for one in teachers])
+            label = TREATMENTS[run.method.treatment].treat(sigmoid(each))
             combined[run.teacher, run.seed] = RunScores(
                 "teacher", run.teacher, max(teacher.layers for teacher in teachers), "", "",
-                run.seed, teachers[0].pair_ids[order[0]], log_odds(treat(sigmoid(margins))))
+                run.seed, ids, log_odds(label))
     return list(combined.values())
 
 
@@ -115,7 +117,7 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
         role=run.kind, name=run.name, layers=len(run.kept), teacher=run.teacher,
         method=run.method.name if student else "", seed=run.seed,
         pair_ids=table.pair_id.to_numpy(str),
-        margins=(table.reward_chosen - table.reward_rejected).to_numpy(np.float64),
+        margins=margins(table),
         curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
 
 

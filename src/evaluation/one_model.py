@@ -21,6 +21,7 @@ from data.records import left_is_chosen
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.tokenised import TokenisedSplit, open_split
 from src.common.errors import UserError
+from src.common.join import in_order
 from src.evaluation.sets import eval_set_of, trained_prompts
 from src.measures import metrics
 from src.measures.pgr import Cell, gaps_recovered
@@ -156,15 +157,11 @@ def _accuracy_lines(margins: np.ndarray, pairs: TokenisedSplit) -> list[str]:
 
 def _pgr_lines(margins: dict[str, np.ndarray], splits: dict[str, TokenisedSplit]) -> list[str]:
     """Gain, gap and PGR of one seed, joined on pair_id."""
-    ids = splits["model"].pair_ids
-    right = {}
-    for role, values in margins.items():
-        order = {pair: i for i, pair in enumerate(splits[role].pair_ids)}
-        if set(order) != set(ids):
-            raise UserError(f"the {role} was scored on other pairs than the student: a length "
-                            "limit under one tokenizer dropped some; prepare the data for both "
-                            "at once")
-        right[role] = metrics.correctness(values[[order[pair] for pair in ids]])[None]
+    remedy = ("a length limit under one tokenizer dropped some: prepare the data for teacher and "
+              "student at once")
+    right = {role: metrics.correctness(in_order(
+        values, splits[role].pair_ids, splits["model"].pair_ids, f"scores of the {role}",
+        remedy))[None] for role, values in margins.items()}
     config = EvalConfig()
     row = gaps_recovered(
         [[Cell(weak=right["teacher"], student=right["model"], ceiling=right["ceiling"])]],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
-from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 
 from src.common.errors import UserError
 from src.measures.bootstrap import Interval, interval, resampled_means
@@ -59,12 +59,9 @@ def auroc(margins: np.ndarray, left_is_chosen: np.ndarray) -> float:
         NaN where all pairs have the chosen answer on one side.
     """
     label = np.asarray(left_is_chosen, dtype=bool)
-    positives, negatives = label.sum(), (~label).sum()
-    if positives == 0 or negatives == 0:
+    if label.all() or not label.any():
         return float("nan")
-    ranks = rankdata(np.where(label, margins, -np.asarray(margins)))  # ties share their mean rank
-    u_statistic = ranks[label].sum() - positives * (positives + 1) / 2
-    return float(u_statistic / (positives * negatives))
+    return float(roc_auc_score(label, np.where(label, margins, -np.asarray(margins))))
 
 
 def log_loss(margins: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.common.errors import UserError
+from src.common.join import in_order
 
 
 @dataclass(frozen=True)
@@ -75,23 +76,7 @@ def align(runs: Sequence[RunScores], pairs: EvalPairs) -> np.ndarray:
             raise UserError(f"run {run.column} is there twice: expected one run per role, name, "
                             "teacher, method and seed; remove the run folder that is out of date")
         seen.add(run.key)
-    order = np.argsort(pairs.pair_ids)
-    expected = np.asarray(pairs.pair_ids)[order]
-    aligned = np.empty((len(runs), len(expected)))
-    for row, run in zip(aligned, runs, strict=True):
-        row[order] = _joined(run, expected)
-    return aligned
-
-
-def _joined(run: RunScores, expected: np.ndarray) -> np.ndarray:
-    """The run's margins in the order of `expected`, which are all pair ids, sorted."""
-    order = np.argsort(run.pair_ids)
-    found = np.asarray(run.pair_ids)[order]
-    if len(run.margins) != len(found) or not np.array_equal(found, expected):
-        repeated = len(found) - len(set(found))
-        raise UserError(
-            f"run {run.column}: {len(run.margins)} scores do not fit the {len(expected)} pairs: "
-            f"{len(set(expected) - set(found))} pairs missing, {len(set(found) - set(expected))} "
-            f"unknown, {repeated} repeated; expected each pair once, delete its scores and run "
-            "eval.py again")
-    return np.asarray(run.margins, dtype=np.float64)[order]
+    again = "delete its scores and run eval.py again"
+    aligned = [in_order(run.margins, run.pair_ids, pairs.pair_ids, f"run {run.column}: scores",
+                        again) for run in runs]
+    return np.array(aligned, np.float64).reshape(len(runs), len(pairs.pair_ids))

@@ -20,18 +20,17 @@ from src.measures.run_scores import EvalPairs, RunScores, align
 ALL = "all"
 """Teacher and student of an aggregate row."""
 
-ACCURACY_COLUMNS = ["experiment", "role", "name", "layers", "teacher", "method", "seed", "data",
-                    "split", "n", "accuracy", "low", "high", "ties", "auroc", "log_loss", "brier",
-                    "length_only"]
-PGR_COLUMNS = ["experiment", "teacher", "student", "method", "seeds", "data", "split", "n", "weak",
-               "student_accuracy", "ceiling", "gain", "gain_low", "gain_high", "gap", "gap_low",
-               "gap_high", "pgr", "pgr_low", "pgr_high", "status"]
-COMPANION_COLUMNS = ["experiment", "teacher", "student", "method", "seed", "split", "n",
-                     "agreement", "agreement_teacher_right", "agreement_teacher_wrong",
-                     "errors_inherited"]
-CALIBRATION_COLUMNS = ["experiment", "role", "name", "teacher", "method", "split", "bin_low",
-                       "bin_high", "n", "confidence", "accuracy"]
-CURVE_COLUMNS = ["experiment", "role", "name", "teacher", "method", "seed", "step", "loss"]
+COLUMNS = {name: columns.split() for name, columns in {
+    "accuracy": "experiment role name layers teacher method seed data split n accuracy low high "
+                "ties auroc log_loss brier length_only",
+    "pgr": "experiment teacher student method seeds data split n weak student_accuracy ceiling "
+           "gain gain_low gain_high gap gap_low gap_high pgr pgr_low pgr_high status",
+    "companions": "experiment teacher student method seed split n agreement "
+                  "agreement_teacher_right agreement_teacher_wrong errors_inherited",
+    "calibration": "experiment role name teacher method split bin_low bin_high n confidence "
+                   "accuracy",
+    "curves": "experiment role name teacher method seed step loss"}.items()}
+"""File of `results/<experiment>/` -> its columns, in order."""
 
 
 def accuracy_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -> pd.DataFrame:
@@ -53,7 +52,7 @@ def accuracy_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConf
             "ties": metrics.ties(margin), "auroc": metrics.auroc(margin, left),
             "log_loss": np.nan if rule else metrics.log_loss(margin),
             "brier": np.nan if rule else metrics.brier(margin), "length_only": length_only})
-    return _table(rows, ACCURACY_COLUMNS)
+    return _table(rows, COLUMNS["accuracy"])
 
 
 def pgr_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -> pd.DataFrame:
@@ -88,7 +87,7 @@ def pgr_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -
                              pairs.prompt_ids, floor=config.pgr_floor, level=config.level,
                              samples=config.bootstrap_samples)
     return _table([_pgr_row(pairs, key, used, result)
-                   for (key, used, _), result in zip(named, results, strict=True)], PGR_COLUMNS)
+                   for (key, used, _), result in zip(named, results, strict=True)], COLUMNS["pgr"])
 
 
 def _pgr_row(pairs: EvalPairs, key: tuple[str, str, str], seeds: Sequence[int],
@@ -116,7 +115,7 @@ def companions_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFram
         rows.append({"experiment": pairs.experiment, "teacher": run.teacher, "student": run.name,
                      "method": run.method, "seed": run.seed, "split": pairs.split,
                      "n": len(teacher), **vars(imitation)})
-    return _table(rows, COMPANION_COLUMNS)
+    return _table(rows, COLUMNS["companions"])
 
 
 def calibration_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFrame:
@@ -132,14 +131,14 @@ def calibration_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFra
                          "teacher": teacher, "method": method, "split": pairs.split,
                          "bin_low": part.low, "bin_high": part.high, "n": part.n,
                          "confidence": part.confidence, "accuracy": part.accuracy})
-    return _table(rows, CALIBRATION_COLUMNS)
+    return _table(rows, COLUMNS["calibration"])
 
 
 def curves_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFrame:
     """curves.csv: the training loss of each run, step by step."""
     return _table([{"experiment": pairs.experiment, "role": run.role, "name": run.name,
                     "teacher": run.teacher, "method": run.method, "seed": run.seed, "step": step,
-                    "loss": loss} for run in runs for step, loss in run.curve], CURVE_COLUMNS)
+                    "loss": loss} for run in runs for step, loss in run.curve], COLUMNS["curves"])
 
 
 def scores_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFrame:

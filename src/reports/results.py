@@ -14,24 +14,10 @@ from typing import Any
 import pandas as pd
 
 from src.common.errors import UserError, reading
-
-ALL = "all"
-"""Stands for teacher and student in the rows of pgr.csv that aggregate over cells."""
+from src.measures.tables import ALL, COLUMNS
 
 TEXT_COLUMNS = ("experiment", "role", "name", "teacher", "student", "method", "seeds", "data",
                 "split", "status")
-
-COLUMNS = {
-    "accuracy": "experiment role name layers teacher method seed data split n accuracy low high "
-                "ties auroc log_loss brier length_only",
-    "pgr": "experiment teacher student method seeds data split n weak student_accuracy ceiling "
-           "gain gain_low gain_high gap gap_low gap_high pgr pgr_low pgr_high status",
-    "companions": "experiment teacher student method seed split n agreement "
-                  "agreement_teacher_right agreement_teacher_wrong errors_inherited",
-    "calibration": "experiment role name teacher method split bin_low bin_high n confidence "
-                   "accuracy",
-    "curves": "experiment role name teacher method seed step loss",
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +89,7 @@ def read_results(folder: Path) -> Results:
 
 def read_table(path: Path) -> pd.DataFrame:
     """One CSV with the columns its name calls for; no rows where the file does not exist."""
-    columns = COLUMNS[path.stem].split()
+    columns = COLUMNS[path.stem]
     if not path.is_file():
         return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in columns})
     numbers = {column: [""] for column in columns if _kind(column) is float}

@@ -30,6 +30,11 @@ from src.common.table_files import read_table, write_table
 from src.scoring.trunk_cache import TrunkCache
 
 
+def margins(scores: pd.DataFrame) -> np.ndarray:
+    """(n,) float64: reward_chosen - reward_rejected of a table of scores."""
+    return (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
+
+
 def load_scorer(folder: Path, runtime: RuntimeConfig) -> PreTrainedModel:
     """A saved reward model to score with, read in bf16 on CUDA, in fp32 on CPU: a model that trains
     on several GPUs must still fit one, whole, to be scored."""

@@ -17,10 +17,11 @@ from data.tokens.tokenised import TokenisedSplit
 from model.base.weights import weights_fingerprint
 from src.common import distributed
 from src.common.errors import UserError
+from src.common.join import in_order
 from src.common.lock import lock, quiet
 from src.common.table_files import read_table, write_table
 from src.methods.label_treatments import sigmoid
-from src.scoring.pairs import scores_of
+from src.scoring.pairs import margins, scores_of
 from src.scoring.trunk_cache import TrunkCache
 
 WEAK_SPLITS = ("train_2", "val")
@@ -43,27 +44,21 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
         table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:
             scores = scores_of(folder, identity, split, split_name, runtime, trunk)
-            margin = (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
-            table = pd.DataFrame({"pair_id": scores.pair_id, "weak_label": sigmoid(margin)})
+            table = pd.DataFrame({"pair_id": scores.pair_id,
+                                  "weak_label": sigmoid(margins(scores))})
             distributed.on_main(lambda: write_table(path, table, inputs))
-    return join(table, split.pair_ids, f"{path}")
+    return checked(table, split.pair_ids, f"{path}")
 
 
-def join(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:
-    """The `weak_label` of each of `pair_ids`, in their order; one-to-one or a UserError."""
-    labelled = pd.Index(table.pair_id)
-    if labelled.has_duplicates:
-        raise UserError(f"{where}: pair_id {labelled[labelled.duplicated()][0]} is labelled twice: "
-                        "delete the file, it is written again")
-    row = labelled.get_indexer(pair_ids)  # -1 where there is none
-    missing = row < 0
-    if missing.any() or len(np.unique(row)) != len(row) or len(labelled) != len(row):
-        example = f", for example {pair_ids[missing][0]}" if missing.any() else ""
-        raise UserError(
-            f"{where}: {len(labelled)} weak labels for {len(pair_ids)} pairs, {int(missing.sum())} "
-            f"pairs without one{example}: these are labels of another split or of other data; "
-            "prepare the data once for all models and delete the file, it is written again")
-    values = table.weak_label.to_numpy(np.float64)[row]
+def checked(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:
+    """The `weak_label` of each of `pair_ids`, in their order.
+
+    Raises:
+        UserError: not one for each of them, or one outside [0, 1].
+    """
+    again = "prepare the data once for all models and delete the file, it is written again"
+    values = in_order(table.weak_label.to_numpy(np.float64), table.pair_id.to_numpy(str), pair_ids,
+                      f"{where}: weak labels", again)
     if not ((values >= 0) & (values <= 1)).all():
         raise UserError(f"{where}: weak labels must lie in [0, 1], found {values.min()} to "
                         f"{values.max()}: delete the file, it is written again")

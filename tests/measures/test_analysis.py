@@ -53,7 +53,7 @@ def margins_of(run):
 def test_accuracy_has_one_row_a_run_joined_on_pair_id(pairs):
     runs = [*grid(), make_run("baseline", "length_only", None), make_run("baseline", "tfidf", None)]
     table = tables.accuracy_table(runs, pairs, CONFIG)
-    assert list(table.columns) == tables.ACCURACY_COLUMNS
+    assert list(table.columns) == tables.COLUMNS["accuracy"]
     assert len(table) == len(runs)
     for run, row in zip(runs, table.itertuples(), strict=True):
         assert row.accuracy == pytest.approx(np.mean(margins_of(run) > 0))
@@ -90,7 +90,7 @@ def test_pgr_row_equals_pgr_of_its_cell(pairs):
 
 def test_an_aggregate_row_stands_for_several_cells_of_a_method(pairs):
     table = tables.pgr_table(grid(), pairs, CONFIG)
-    assert list(table.columns) == tables.PGR_COLUMNS
+    assert list(table.columns) == tables.COLUMNS["pgr"]
     aggregate, = table[table.student == tables.ALL].to_dict("records")
     cells = table[(table.method == "soft") & (table.student != tables.ALL)]
     assert (aggregate["teacher"], aggregate["method"]) == (tables.ALL, "soft")
@@ -110,7 +110,7 @@ def test_no_seed_in_common_is_no_row(pairs):
     runs = [run for run in grid() if run.role != "teacher"]
     assert tables.pgr_table(runs, pairs, CONFIG).empty
     assert tables.companions_table(runs, pairs).empty
-    assert list(tables.pgr_table([], pairs, CONFIG).columns) == tables.PGR_COLUMNS
+    assert list(tables.pgr_table([], pairs, CONFIG).columns) == tables.COLUMNS["pgr"]
 
 
 def test_an_undefined_pgr_leaves_its_fields_empty(pairs):
@@ -123,7 +123,7 @@ def test_an_undefined_pgr_leaves_its_fields_empty(pairs):
 def test_companions_compare_a_student_with_its_teacher_of_the_same_seed(pairs):
     runs = without(grid(), "teacher", "demo-L2", 2)
     table = tables.companions_table(runs, pairs)
-    assert list(table.columns) == tables.COMPANION_COLUMNS
+    assert list(table.columns) == tables.COLUMNS["companions"]
     assert sorted(table.seed.unique()) == [0, 1]
     teacher, student = margins_of(runs[0]) > 0, margins_of(runs[3]) > 0
     assert table.agreement[0] == pytest.approx(np.mean(teacher == student))
@@ -134,14 +134,14 @@ def test_companions_compare_a_student_with_its_teacher_of_the_same_seed(pairs):
 def test_calibration_pools_seeds_and_leaves_out_the_length_rule(pairs):
     runs = [*grid(), make_run("baseline", "length_only", None)]
     table = tables.calibration_table(runs, pairs)
-    assert list(table.columns) == tables.CALIBRATION_COLUMNS
+    assert list(table.columns) == tables.COLUMNS["calibration"]
     totals = table.groupby(["role", "name", "teacher", "method"]).n.sum()
     assert set(totals) == {3 * N} and len(totals) == 6
 
 
 def test_curves_hold_every_logged_step(pairs):
     table = tables.curves_table(grid((0,)), pairs)
-    assert list(table.columns) == tables.CURVE_COLUMNS
+    assert list(table.columns) == tables.COLUMNS["curves"]
     assert table.loss.tolist() == [0.7, 0.6] * 6 and table.step.tolist() == [10, 20] * 6
 
 
@@ -155,11 +155,12 @@ def test_scores_have_one_column_a_run_and_six_digits(pairs):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda run: {"pair_ids": run.pair_ids[1:], "margins": run.margins[1:]}, "1 pairs missing"),
+    (lambda run: {"pair_ids": run.pair_ids[1:], "margins": run.margins[1:]},
+     "scores: 399 for 400 pairs, each of which needs one; 1 missing"),
     (lambda run: {"pair_ids": np.append(run.pair_ids, "new"),
-                  "margins": np.append(run.margins, 1.0)}, "1 unknown"),
+                  "margins": np.append(run.margins, 1.0)}, "401 for 400 pairs"),
     (lambda run: {"pair_ids": np.append(run.pair_ids[:-1], run.pair_ids[0])}, "1 repeated"),
-    (lambda run: {"margins": run.margins[1:]}, "399 scores do not fit the 400 pairs"),
+    (lambda run: {"margins": run.margins[1:]}, "399 for 400 pairs"),
 ])
 def test_scores_of_other_pairs_are_refused(pairs, change, message):
     run = make_run("teacher", "demo-L2", 0)

@@ -122,7 +122,7 @@ def accuracy_of(rows: list[tuple[str, str, float]]) -> pd.DataFrame:
     table = pd.DataFrame([{"role": role, "name": name, "accuracy": value, "low": value - 0.01,
                            "high": value + 0.01, "seed": 0.0, "length_only": 0.6}
                           for role, name, value in rows])
-    return table.reindex(columns=COLUMNS["accuracy"].split()).fillna(
+    return table.reindex(columns=COLUMNS["accuracy"]).fillna(
         {"teacher": "", "method": "", "experiment": "demo", "split": "test"})
 
 

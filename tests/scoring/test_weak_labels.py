@@ -12,7 +12,7 @@ from src.common.hashing import content_hash
 from src.common.table_files import read_table, write_table
 from src.methods.label_treatments import sigmoid
 from src.scoring import weak_labels
-from src.scoring.weak_labels import join, weak_labels_of
+from src.scoring.weak_labels import checked, weak_labels_of
 
 IDS = np.array([content_hash(i) for i in range(6)])
 LABELS = np.array([0.0, 0.2, 0.5, 0.7, 0.9, 1.0])
@@ -21,19 +21,20 @@ TABLE = pd.DataFrame({"pair_id": IDS, "weak_label": LABELS})
 
 def test_join_follows_the_pairs_order_and_not_the_table_s():
     order = [3, 0, 5, 1, 4, 2]
-    assert join(TABLE, IDS[order], "w").tolist() == LABELS[order].tolist()
-    assert join(TABLE.sample(frac=1, random_state=0), IDS, "w").tolist() == LABELS.tolist()
+    assert checked(TABLE, IDS[order], "w").tolist() == LABELS[order].tolist()
+    assert checked(TABLE.sample(frac=1, random_state=0), IDS, "w").tolist() == LABELS.tolist()
 
 
 BAD = {
-    "missing": (TABLE[:-1], IDS, "5 weak labels for 6 pairs, 1 pairs without one"),
-    "extra": (TABLE, IDS[:-1], "6 weak labels for 5 pairs, 0 pairs without one"),
+    "missing": (TABLE[:-1], IDS, "5 for 6 pairs, each of which needs one; 1 missing"),
+    "extra": (TABLE, IDS[:-1], "6 for 5 pairs"),
     "of another split": (TABLE.assign(pair_id=[content_hash(i) for i in range(9, 15)]), IDS,
-                         f"6 pairs without one, for example {IDS[0]}"),
-    "one exchanged": (TABLE.assign(pair_id=[*IDS[:5], content_hash(9)]), IDS, "1 pairs without"),
-    "labelled twice": (TABLE.assign(pair_id=[*IDS[:5], IDS[0]]), IDS, f"{IDS[0]} is labelled tw"),
-    "asked twice": (TABLE, np.array([*IDS[:5], IDS[0]]), "6 weak labels for 6 pairs"),
-    "empty": (TABLE[:0], IDS, "0 weak labels for 6 pairs"),
+                         f"6 missing, such as {IDS[0]}"),
+    "one exchanged": (TABLE.assign(pair_id=[*IDS[:5], content_hash(9)]), IDS, "1 missing"),
+    "labelled twice": (TABLE.assign(pair_id=[*IDS[:5], IDS[0]]), IDS,
+                       f"1 repeated, such as {IDS[0]}"),
+    "asked twice": (TABLE, np.array([*IDS[:5], IDS[0]]), "6 for 6 pairs"),
+    "empty": (TABLE[:0], IDS, "0 for 6 pairs"),
     "above 1": (TABLE.assign(weak_label=LABELS + 0.1), IDS, r"must lie in \[0, 1\]"),
     "below 0": (TABLE.assign(weak_label=LABELS - 0.1), IDS, r"must lie in \[0, 1\]"),
     "not a number": (TABLE.assign(weak_label=[np.nan, *LABELS[1:]]), IDS, "must lie in"),
@@ -44,14 +45,14 @@ BAD = {
 def test_labels_that_do_not_fit_one_to_one_are_refused(case):
     table, ids, message = BAD[case]
     with pytest.raises(UserError, match=f"^somewhere.parquet: .*{message}"):
-        join(table, ids, "somewhere.parquet")
+        checked(table, ids, "somewhere.parquet")
 
 
 def test_joining_as_many_pairs_as_preference_700k_has_takes_seconds():
     ids = np.array([f"{i * 7919:016x}" for i in range(100_000)])
     table = pd.DataFrame({"pair_id": ids, "weak_label": np.linspace(0, 1, len(ids))})
     started = time.process_time()
-    assert np.array_equal(join(table, ids[::-1], "w"), table.weak_label.to_numpy()[::-1])
+    assert np.array_equal(checked(table, ids[::-1], "w"), table.weak_label.to_numpy()[::-1])
     assert time.process_time() - started < 5
 
 
@@ -139,7 +140,7 @@ def test_a_file_with_right_hashes_and_wrong_rows_is_refused(tmp_path, scored):
     path = tmp_path / "weak_labels/train_2.parquet"
     inputs = {"teacher": "teacher", "data": "data", "split": "train_2", "weights": "weights"}
     write_table(path, read_table(path, inputs)[1:], inputs)
-    with pytest.raises(UserError, match="5 weak labels for 6 pairs"):
+    with pytest.raises(UserError, match="weak labels: 5 for 6 pairs"):
         labels(tmp_path)
 
 
