@@ -4,12 +4,14 @@ Both say the same: a block is plain text and numbers, and neither writer adds or
 """
 
 import base64
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from src.reports.document_style import CSS
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
 from src.reports.figures.style import Drawn
 from src.reports.format import UNDEFINED
 from src.reports.results import ALL
@@ -105,70 +107,26 @@ def _md(text: str) -> str:
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """One page that needs no network and no script: styles and figures are inside."""
-    contents = "".join(f'<a href="#{_anchor(block.text)}">{html.escape(block.text)}</a>'
-                       for block in blocks if isinstance(block, Heading))
-    body = "\n".join(_block_html(block) for block in blocks)
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{html.escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-            f"<h1>{html.escape(title)}</h1>\n<nav>{contents}</nav>\n{body}\n"
-            f"</main>\n</body>\n</html>\n")
+    """One page that needs no network and no script, by templates/page.html.jinja."""
+    page = _ENVIRONMENT.get_template("page.html.jinja")
+    return page.render(title=title, blocks=[(type(block).__name__, block) for block in blocks],
+                       all=ALL, undefined_word=UNDEFINED)
 
 
 def _anchor(text: str) -> str:
     return re.sub(r"\W+", "-", text.lower()).strip("-")
 
 
-def _block_html(block: Block) -> str:
-    match block:
-        case Heading(text):
-            return f'<h2 id="{_anchor(text)}">{html.escape(text)}</h2>'
-        case Text(text, kind):
-            return f'<p class="{kind}">{_inline(text)}</p>'
-        case Bullets(items):
-            return f"<ul>{''.join(f'<li>{_item_html(item)}</li>' for item in items)}</ul>"
-        case Table():
-            return _table_html(block)
-        case Picture(figure):
-            data = base64.b64encode(figure.svg).decode()
-            return (f'<figure><div class="frame"><img alt="{html.escape(figure.title)}" '
-                    f'src="data:image/svg+xml;base64,{data}"></div>'
-                    f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>")
-        case Example(title, parts):
-            texts = "".join(f"<dt>{html.escape(label)}</dt><dd>{html.escape(text)}</dd>"
-                            for label, text in parts)
-            return f'<div class="example"><p>{html.escape(title)}</p><dl>{texts}</dl></div>'
-
-
-def _inline(text: str) -> str:
+def _intervals(text: str) -> Markup:
     """Escaped text whose intervals do not break over lines."""
-    return re.sub(r"(\[[^\]]*\])", r'<span class="interval">\1</span>', html.escape(text))
+    return Markup(re.sub(r"(\[[^\]]*\])", r'<span class="interval">\1</span>', str(escape(text))))
 
 
-def _item_html(item: str | tuple[str, str]) -> str:
-    if isinstance(item, str):
-        return html.escape(item)
-    name, description = map(html.escape, item)
-    return f'<a href="{name}">{name}</a>: {description}'
+def _svg_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
-def _table_html(table: Table) -> str:
-    def cell(tag: str, index: int, text: str) -> str:
-        kind = "" if index < table.words else "number"
-        if text.startswith("! "):
-            kind = f"{kind} flagged".strip()
-        elif text == UNDEFINED:
-            kind = f"{kind} undefined".strip()
-        return f'<{tag} class="{kind}">{_inline(text)}</{tag}>' if kind else (
-            f"<{tag}>{_inline(text)}</{tag}>")
-
-    def line(tag: str, cells: Sequence[str]) -> str:
-        total = ' class="total"' if cells[0] == ALL else ""
-        return (f"<tr{total}>"
-                + "".join(cell(tag, index, text) for index, text in enumerate(cells)) + "</tr>")
-
-    caption = f'<p class="caption">{html.escape(table.caption)}</p>' if table.caption else ""
-    rows = "\n".join(line("td", row) for row in table.rows)
-    return (f'{caption}<div class="scroll"><table><thead>{line("th", table.columns)}</thead>\n'
-            f"<tbody>{rows}</tbody></table></div>")
+_ENVIRONMENT = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"),
+                           autoescape=select_autoescape(["html.jinja"]), trim_blocks=True,
+                           lstrip_blocks=True, undefined=StrictUndefined)
+_ENVIRONMENT.filters |= {"anchor": _anchor, "intervals": _intervals, "svg_uri": _svg_uri}
