@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from configs.schema import EvalConfig, RunConfig, RuntimeConfig
+from configs.schema import RunConfig, RuntimeConfig
 from data.pairs.pair_files import read_pairs
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.tokenised import TokenisedSplit
@@ -21,7 +21,7 @@ from src.common.files import holds_meta, write_json, write_text
 from src.common.hashing import commit
 from src.common.lock import clear_partials, lock
 from src.common.owned import claim, require_ours
-from src.evaluation.one_model import own_pairs, read_run, training_prompts_mark
+from src.evaluation.one_model import eval_config_of, own_pairs, read_run, training_prompts_mark
 from src.evaluation.sets import SPLIT, eval_set_of, scores_name
 from src.measures.reward_profile import RewardProfile, ScoredPairs, most_wrong, reward_profile
 from src.reports.document import to_html, to_markdown
@@ -67,18 +67,21 @@ def inspect_model(folder: Path, data: str | None, split: str, data_dir: Path, re
         UserError: no reward model; a run that is not finished; no data to score it on.
     """
     run = read_run(folder)
+    config, said = eval_config_of(run)
     material = material_of(folder, run, data, split, data_dir)
     output = output_dir or _default_output(folder, run, material, results_dir)
     require_ours(output, KIND, "--output_dir", holds_meta("data scored"))
     scored = _scored(material, _rewards(folder, run, material, data is None))
-    view = reward_profile(scored, EvalConfig())
+    view = reward_profile(scored, config)
     subject = _subject(folder, run, material, view, _mark(run, material, data is None, data_dir))
     facts = _facts(folder, run, material, view)
+    if said:
+        facts["intervals"] += f"; {said.removeprefix('intervals: ')}"
     with lock(output):
         claim(output, KIND, "--output_dir", holds_meta("data scored"))
         clear_partials(output)
         _write(output, view, scored, subject, material, facts)
-    return "\n".join([*console_lines(view, subject, material.left_out),
+    return "\n".join([*console_lines(view, subject, material.left_out), *filter(None, [said]),
                       f"report: {output / 'report.html'}"])
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from configs.schema import (
+    CONFIG_ROOT,
     GROUND_TRUTH,
     GROUND_TRUTH_METHOD,
     EvalConfig,
+    ExperimentConfig,
     RunConfig,
     RuntimeConfig,
+    load_config,
 )
 from data.records import left_is_chosen
 from data.tokens.formatting import load_tokenizer, tokenizer_key
@@ -42,6 +45,7 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
         UserError: no reward model; a run that is not finished; no data to score it on.
     """
     run = read_run(folder)
+    config, said = eval_config_of(run)
     models = {"model": folder, **(find_peers(run, runs_dir) if run else {})}
     with tempfile.TemporaryDirectory() as work:
         found = {role: _pairs_for(path, run, data, split, data_dir, Path(work) / role)
@@ -56,13 +60,13 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
     if data is not None and run is not None:
         mark = training_prompts_mark(run, splits["model"].prompt_ids, data_dir)
         lines = [f"! {mark}", *lines] if mark else lines
-    lines += _accuracy_lines(margins["model"], splits["model"])
+    lines += _accuracy_lines(margins["model"], splits["model"], config)
     if {"teacher", "ceiling"} <= set(margins):
-        lines += _pgr_lines(margins, splits)
+        lines += _pgr_lines(margins, splits, config)
     elif run is not None and run.kind == "student":
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
                      f"{runs_dir}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [said])])
 
 
 def training_prompts_mark(run: RunConfig, prompt_ids: np.ndarray, data_dir: Path) -> str:
@@ -94,6 +98,26 @@ def read_run(folder: Path) -> RunConfig | None:
         raise UserError(f"{folder}: the run is not finished, or its files are not those that "
                         f"{DONE} names: run its script again")
     return run
+
+
+def eval_config_of(run: RunConfig | None) -> tuple[EvalConfig, str]:
+    """How the experiment of a run makes figures of scores, so that they are those of its tables.
+
+    Returns:
+        The defaults for a model from elsewhere, and for a run whose experiment is not in
+        configs/experiments; and in words what holds, where it need not be what a reader expects.
+    """
+    if run is None:
+        return EvalConfig(), ""
+    path = CONFIG_ROOT / "experiments" / f"{run.experiment}.yaml"
+    known = path.is_file()
+    config = load_config(ExperimentConfig, str(path)).eval if known else EvalConfig()
+    if known and config == EvalConfig():
+        return config, ""
+    name = f"configs/experiments/{path.name}"
+    return config, (f"intervals: level {100 * config.level:.6g}%, {config.bootstrap_samples:,} "
+                    "samples, " + (f"as {name} says" if known else
+                                   f"the defaults: there is no {name}"))
 
 
 def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
@@ -140,29 +164,29 @@ def margins_of(folder: Path, pairs: TokenisedSplit) -> np.ndarray:
     return (rewards[:, 0] - rewards[:, 1]).astype(np.float64)
 
 
-def _accuracy_lines(margins: np.ndarray, pairs: TokenisedSplit) -> list[str]:
-    level = EvalConfig().level
-    accuracy = metrics.accuracies(margins[None], pairs.prompt_ids, level=level)[0]
+def _accuracy_lines(margins: np.ndarray, pairs: TokenisedSplit, config: EvalConfig) -> list[str]:
+    accuracy = metrics.accuracies(margins[None], pairs.prompt_ids, level=config.level,
+                                  samples=config.bootstrap_samples)[0]
     left = np.array([left_is_chosen(pair) for pair in pairs.pair_ids])
     lengths = pairs.lengths()
     shorter = metrics.correctness(lengths[:, 2] - lengths[:, 1]).mean()
     return [
-        f"accuracy {accuracy.estimate:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}] ({level:.0%}, "
-        f"prompts resampled), ties {metrics.ties(margins)}",
+        f"accuracy {accuracy.estimate:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}] "
+        f"({100 * config.level:.6g}%, prompts resampled), ties {metrics.ties(margins)}",
         f"AUROC {metrics.auroc(margins, left):.4f}, log-loss {metrics.log_loss(margins):.4f}, "
         f"Brier {metrics.brier(margins):.4f}",
         f"baseline, the answer with fewer tokens wins: {shorter:.4f}",
     ]
 
 
-def _pgr_lines(margins: dict[str, np.ndarray], splits: dict[str, TokenisedSplit]) -> list[str]:
+def _pgr_lines(margins: dict[str, np.ndarray], splits: dict[str, TokenisedSplit],
+               config: EvalConfig) -> list[str]:
     """Gain, gap and PGR of one seed, joined on pair_id."""
     remedy = ("a length limit under one tokenizer dropped some: prepare the data for teacher and "
               "student at once")
     right = {role: metrics.correctness(in_order(
         values, splits[role].pair_ids, splits["model"].pair_ids, f"scores of the {role}",
         remedy))[None] for role, values in margins.items()}
-    config = EvalConfig()
     row = gaps_recovered(
         [[Cell(weak=right["teacher"], student=right["model"], ceiling=right["ceiling"])]],
         splits["model"].prompt_ids, floor=config.pgr_floor, level=config.level,
@@ -174,4 +198,5 @@ def _pgr_lines(margins: dict[str, np.ndarray], splits: dict[str, TokenisedSplit]
 
     return [f"teacher {right['teacher'].mean():.4f}, ceiling {right['ceiling'].mean():.4f}",
             f"gain {points('gain')}, gap {points('gap')}, one seed",
-            f"PGR {points('pgr')}" if row.pgr else "PGR undefined: the gap is not clearly above 0"]
+            f"PGR {points('pgr')}" if row.pgr else
+            f"PGR undefined: the gap is not clearly above 0, or below {config.pgr_floor:.6g}"]

@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from data.tokens.formatting import encode_pair, load_tokenizer
 from model.reload_check import plain_rewards
 from src.common.errors import UserError
+from src.evaluation.inspect import inspect_model
 from src.evaluation.one_model import evaluate_one, find_peers, read_run
 from tests.tiny_data import write_jsonl
 from tests.tiny_experiment import in_process, preference_rows
@@ -54,6 +56,49 @@ def test_a_ceiling_is_found_whatever_the_student_stops_on(finished):
     run = read_run(tiny.finished("students")[0])
     assert run.train.early_stopping_evals == 1
     assert set(find_peers(run, tiny.runs_dir)) == {"teacher", "ceiling"}
+
+
+def test_intervals_are_those_of_the_experiment_s_tables(finished, tmp_path, monkeypatch):
+    """Of both ways of looking at a run: its experiment's level, samples and floor, not the
+    defaults."""
+    tiny = finished.copy("levels", eval={"level": 0.5, "bootstrap_samples": 300, "pgr_floor": 0.99})
+    assert in_process("eval", *tiny.evaluate()) == 0
+    run, table = read_run(student(tiny)), pd.read_csv(tiny.results / "accuracy.csv")
+    row, = table[(table.role == "student") & (table.name == run.name) & (table.seed == run.seed)
+                 & (table.teacher == run.teacher)].to_dict("records")
+    where = tmp_path / "experiments" / "tiny.yaml"
+    where.parent.mkdir()
+    shutil.copy(tiny.config, where)
+    monkeypatch.setattr("src.evaluation.one_model.CONFIG_ROOT", tmp_path)
+    text = ask(tiny, student(tiny))
+    assert f"[{row['low']:.4f}, {row['high']:.4f}] (50%, prompts resampled)" in text
+    assert "PGR undefined: the gap is not clearly above 0, or below 0.99" in text
+    said = "intervals: level 50%, 300 samples, as configs/experiments/tiny.yaml says"
+    assert text.endswith(said)
+    printed = inspect_model(student(tiny), None, "test", tiny.processed.parent, tmp_path, None)
+    output = tmp_path / "tiny" / "look" / student(tiny).name / "pairs"
+    summary = pd.read_csv(output / "summary.csv").set_index("figure")
+    assert summary.loc["accuracy", ["low", "high"]].tolist() == pytest.approx(
+        [row["low"], row["high"]], abs=1e-9)
+    assert said in printed and said.removeprefix("intervals: ") in (
+        output / "report.md").read_text()
+
+
+def test_an_experiment_that_is_no_config_of_ours_gets_the_defaults_and_says_so(
+        finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("src.evaluation.one_model.CONFIG_ROOT", tmp_path)
+    assert ask(finished, student(finished)).endswith(
+        "intervals: level 95%, 10,000 samples, the defaults: there is no "
+        "configs/experiments/tiny.yaml")
+
+
+def test_an_experiment_of_default_settings_needs_no_words(finished, tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    settings = finished.settings()
+    del settings["eval"]
+    (tmp_path / "experiments" / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr("src.evaluation.one_model.CONFIG_ROOT", tmp_path)
+    assert "intervals:" not in ask(finished, student(finished))
 
 
 @pytest.mark.parametrize("stage", ["teachers", "ceilings"])
