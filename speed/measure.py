@@ -5,22 +5,19 @@ the timed part took. Every round has pairs of its own. One round more goes befor
 warms up, and peak memory is read there; its time does not count.
 """
 
-import ctypes
 import functools
 import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-MIB = 1 << 20
-PROCESS = Path("/proc/self")
+from src.training.peak_memory import peak_memory_mib, reset_peak
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Measured:
     """A system's rounds."""
 
     system: System
-    peak_mib: float | None
+    peak_mib: int | None
     rounds: list[Round] = field(default_factory=list)
 
     @property
@@ -144,27 +141,13 @@ class Clock:
         return time.perf_counter(), time.process_time()
 
 
-def peak_mib(work: Callable[[], object]) -> float | None:
+def peak_mib(work: Callable[[], object]) -> int | None:
     """MiB that `work` takes at most at once.
 
     On CUDA what torch allocated. On a CPU how far this process grows over what it held before, once
     freed memory is back with the system; None where the system does not tell.
     """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        work()
-        return torch.cuda.max_memory_allocated() / MIB
-    if not (PROCESS / "clear_refs").exists():
-        work()
-        return None
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
-    before = _status_mib("VmRSS")
-    (PROCESS / "clear_refs").write_text("5")  # the high-water mark begins anew
+    reset_peak()
+    before = 0 if torch.cuda.is_available() else peak_memory_mib()
     work()
-    return _status_mib("VmHWM") - before
-
-
-def _status_mib(name: str) -> float:
-    lines = (PROCESS / "status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
+    return None if before is None else peak_memory_mib() - before

@@ -20,7 +20,8 @@ from data.pairs.compare import compared_pairs
 from data.read.sources import open_source
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
-from tests.tiny_data import write_jsonl
+from tests.families import save_base
+from tests.tiny_data import llama_like, save, write_jsonl
 from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data
 from tests.tiny_reward_model import make_reward_model, plain_reward
@@ -104,6 +105,36 @@ def test_a_run_s_peak_is_not_what_the_process_took_before(tiny):
     folder, = tiny.finished("teachers")
     facts = json.loads((folder / "manifest.json").read_text())
     assert 0 < facts["peak_memory_mib"] < high - 250
+
+
+def peaks(tiny):
+    """Rung -> MiB at most, as the manifests say."""
+    assert in_process("src.train", *tiny.train("teachers")) == 0
+    return {facts["name"]: facts["peak_memory_mib"] for facts in
+            (json.loads((folder / "manifest.json").read_text())
+             for folder in tiny.finished("teachers"))}
+
+
+def test_a_small_run_s_peak_is_not_that_of_a_big_one_before_it_in_one_process(tmp_path):
+    """What a run has freed may stay with the process, and in what is resident."""
+    tiny = make_experiment(tmp_path, train_pairs=8, test_pairs=8, layers=([1], [1]))
+    big = save_base(tmp_path / "big", "llama", vocab_size=260, hidden_size=768,
+                    intermediate_size=3072, num_hidden_layers=4, max_position_embeddings=512)
+    save(llama_like(pad_token="<|end|>"), big)
+    (tmp_path / "big.yaml").write_text(f"checkpoint: {big}\nfamily: llama\n")
+    small, = tiny.settings()["teachers"]
+    tiny.write_config(tiny.settings(), teachers=[{"model": str(tmp_path / "big.yaml")}, small])
+    prepare_data(tiny)
+    found = peaks(tiny)
+    weights = (big / "model.safetensors").stat().st_size >> 20
+    # in fp32, with gradients and two moments of Adam
+    assert found["big-L4-s0"] - found["llama-L1-s0"] > 3 * weights, (found, weights)
+
+
+def test_a_run_s_peak_is_left_open_where_the_system_cannot_tell_it(tiny, tmp_path, monkeypatch):
+    """macOS knows only the process's."""
+    monkeypatch.setattr("src.training.peak_memory._PROCESS", tmp_path / "nowhere")
+    assert peaks(tiny) == {"llama-L4-s0": None}
 
 
 SPEED = re.compile(r"\| hidden size (\d+), (\d+) layers.*?\| `?(\w+).*? \| ([\d.]+)x \| ([\d.]+)x ")
