@@ -13,6 +13,7 @@ from data.prepare import TokenizerSpec
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.lengths import length_quantiles
 from data.tokens.tokenised import open_split
+from src.common.console import table_lines
 
 SAMPLES = 2
 SHOWN_CHARS = 300
@@ -77,11 +78,9 @@ def _print_control_tokens(manifest: dict[str, Any]) -> None:
 def _print_table(first: str, rows: dict[str, dict[str, Any]]) -> None:
     """Named rows with the same columns, numbers to the right."""
     columns = list(next(iter(rows.values())))
-    wide = max(len(name) for name in (first, *rows))
-    print(f"  {first:{wide}}" + "".join(f"  {column:>9}" for column in columns))
-    for name, row in rows.items():
-        print(f"  {name:{wide}}" + "".join(f"  {row[column]:>{max(len(column), 9)}}"
-                                           for column in columns))
+    for line in table_lines([first, *columns], [[name, *(str(row[column]) for column in columns)]
+                                                for name, row in rows.items()]):
+        print(f"  {line}")
 
 
 def print_samples(output_dir: Path, manifest: dict[str, Any],

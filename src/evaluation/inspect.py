@@ -31,8 +31,7 @@ from src.reports.figures.style import STYLE, Drawn, save
 from src.reports.format import count
 from src.reports.results import contamination_mark
 from src.reports.reward_tables import console_lines, write_tables
-from src.reports.rewards import blocks
-from src.reports.wrong_pairs import WrongPair
+from src.reports.rewards import WrongPair, blocks
 from src.scoring.pairs import load_scorer, score, scores_of
 
 KIND = "a look at a reward model"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from configs.schema import DataConfig
+from src.common.console import table_lines
 from src.measures.benchmarks.against import Difference
 from src.measures.benchmarks.parts import LEVEL, Score
 from src.measures.benchmarks.rm_bench import STYLES, style_matrix
@@ -94,7 +95,7 @@ def difference_lines(found: list[Difference], name: str, other: str) -> list[str
              number(each.p_holm)] for each in found]
     apart = sum(each.p_holm < 1 - LEVEL for each in found)
     return [f"{name} against {other}: {apart} of {len(found)} subsets differ (McNemar's exact "
-            f"test, Holm's correction for {len(found)})", "", *_aligned([head, *rows])]
+            f"test, Holm's correction for {len(found)})", "", *table_lines(head, rows)]
 
 
 def _columns(scores: list[Score], baselines: dict[str, dict[str, float]]) -> list[str]:
@@ -105,12 +106,4 @@ def _columns(scores: list[Score], baselines: dict[str, dict[str, float]]) -> lis
              count(score.ties), count(score.missing),
              *(number(found.get(score.name, np.nan)) for found in baselines.values())]
             for score in scores]
-    return _aligned([head, *rows])
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of cells as lines: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
-                      for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-            for row in rows]
+    return table_lines(head, rows)

@@ -9,13 +9,14 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
+from src.common.console import table_lines
 from src.common.files import write_text
 from src.reports.document import to_html, to_markdown
 from src.reports.figures.ladder import accuracy_by_depth
 from src.reports.figures.pgr import pgr_heatmap
 from src.reports.figures.style import STYLE, Drawn, save
 from src.reports.figures.training import calibration, learning_curves
-from src.reports.findings import answer, baseline_notes
+from src.reports.findings import answer, baseline_notes, points
 from src.reports.format import BASELINE_NAMES, count, interval, number, pgr_text
 from src.reports.results import (
     ALL,
@@ -60,14 +61,15 @@ def console_table(pgr_df: pd.DataFrame, accuracy_df: pd.DataFrame) -> str:
     rungs, split = Rungs.of(accuracy), accuracy.split.iloc[0]
     lines = [f"! {contamination_mark(split)}", ""] if split.startswith("train") else []
     lines += [f"{split}: {count(accuracy.n.max())} pairs, means over seeds, intervals in brackets"]
-    lines += _aligned(["role", "model", "accuracy", ""], _model_rows(models, pgr))
+    lines += table_lines(["role", "model", "accuracy", ""], _model_rows(models, pgr), 2, True,
+                         CONSOLE_COLUMNS)
     if len(pgr):
         lines += ["", "gain and gap to the teacher in points of accuracy"]
-        lines += _aligned(["teacher", "student", "method", "acc.", "gain", "gap", "PGR"],
-                          _cell_rows(pgr, models, rungs))
+        lines += table_lines(["teacher", "student", "method", "acc.", "gain", "gap", "PGR"],
+                             _cell_rows(pgr, models, rungs), 3, True, CONSOLE_COLUMNS)
     if (models.note != "").any():
         lines += ["", "! not above a baseline: has learnt nothing beyond it"]
-    text = answer(pgr, rungs.base or accuracy.experiment.iloc[0])
+    text = answer(pgr)
     return "\n".join([*lines, "", *textwrap.wrap(text, CONSOLE_COLUMNS)])
 
 
@@ -94,32 +96,8 @@ def _cell_rows(pgr: pd.DataFrame, models: pd.DataFrame, rungs: Rungs) -> list[li
         names = rungs.short(row.teacher), rungs.short(row.student)
         mark = "!" if (row.teacher, row.student, row.method) in flagged else " "
         rows.append([*names, row.method, number(row.student_accuracy) + mark,
-                     _points(row, "gain"), _points(row, "gap"), pgr_text(row)])
+                     points(row, "gain"), points(row, "gap"), pgr_text(row)])
     return rows
-
-
-def _points(row: object, name: str) -> str:
-    value, low, high = (100 * getattr(row, name + end) for end in ("", "_low", "_high"))
-    return f"{number(value, 1, signed=True)} {interval(low, high, 1)}".strip()
-
-
-def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of columns two spaces apart; the widest name is cut in its middle until they fit."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    words = range(2 if len(header) == 4 else 3)
-    while sum(widths) + 2 * (len(widths) - 1) > CONSOLE_COLUMNS:
-        widest = max(words, key=lambda index: widths[index])
-        widths[widest] -= 1
-    return ["  ".join(_cut(cell, width).ljust(width)
-                      for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-
-
-def _cut(text: str, width: int) -> str:
-    if len(text) <= width:
-        return text
-    head = (width - 2) // 2
-    return f"{text[:head]}..{text[len(text) - (width - 2 - head):]}"
 
 
 def draw_figures(results: Results) -> dict[str, Drawn]:

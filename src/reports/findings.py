@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from src.reports.format import count, estimate, number, pgr_text
+from src.reports.format import count, interval, number
 from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
 
 BEYOND = {"length_only": "length", "tfidf": "words"}
@@ -11,34 +11,56 @@ ENOUGH_PAIRS = 10_000
 """Below so many test pairs a gap of a few points gives no usable PGR."""
 
 
-def answer(pgr: pd.DataFrame, who: str) -> str:
-    """The one sentence: what share of the gap was recovered, and where that is undefined.
+def answer(pgr: pd.DataFrame) -> str:
+    """What share of the gap was recovered with each method, and where that is undefined.
 
     Args:
         pgr: rows of pgr.csv, cells and totals.
-        who: what to call the students, for example their base model.
     """
     cells = pgr_cells(pgr)
     if not len(cells):
         return "No student has been scored beside its teacher and its ceiling: there is no PGR yet."
-    parts = []
+    shares, unclear, undefined = [], [], {}
     for method, own in cells.groupby("method", sort=False):
+        undefined[method] = f"{(own.status != 'ok').sum()} of {len(own)}"
         total = pgr[(pgr.teacher == ALL) & (pgr.student == ALL) & (pgr.method == method)]
-        undefined = (own.status != "ok").sum()
-        share = f"undefined for {undefined} of {len(own)} cells"
         if not len(total) and len(own) > 1:
-            parts.append(f"no common share with {method}, whose cells share no seed ({share})")
+            unclear.append(f"With {method}, no seed has all cells: there is no common share.")
             continue
         row = next((total if len(total) else own).itertuples())
         if row.status == "ok":
-            parts.append(f"{pgr_text(row)} with {method} (gain "
-                         f"{estimate(row, 'gain', signed=True)}, gap "
-                         f"{estimate(row, 'gap', signed=True)}; {share})")
+            shares.append(f"{_percent(row)}{'' if shares else ' of the gap'} with {method}")
         else:
-            parts.append(f"an undefined share with {method} (gap "
-                         f"{estimate(row, 'gap', signed=True)}; {share})")
-    return (f"Weakly supervised {who} students recovered, of the gap between teacher and ceiling, "
-            f"{' and '.join(parts)}.")
+            unclear.append(f"With {method}, the gap is too small to say what share was recovered: "
+                           f"{points(row, 'gap')} points.")
+    recovered = [f"Students recovered {_listed(shares)}."] if shares else []
+    return " ".join([*recovered, *unclear, f"{_undefined(undefined)}."])
+
+
+def _percent(row: object) -> str:
+    """`39% [22, 48]`."""
+    share, low, high = (100 * getattr(row, name) for name in ("pgr", "pgr_low", "pgr_high"))
+    return f"{number(share, 0)}% {interval(low, high, 0)}".strip()
+
+
+def _listed(parts: list[str]) -> str:
+    """`a, b and c`."""
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+
+
+def _undefined(cells: dict[str, str]) -> str:
+    """How many cells of each method have no PGR."""
+    if len(set(cells.values())) == 1:
+        count, each = next(iter(cells.values())), " with each method" if len(cells) > 1 else ""
+        return f"PGR is undefined in {count} cells{each}"
+    return "PGR is undefined in " + _listed([f"{count} cells with {method}"
+                                             for method, count in cells.items()])
+
+
+def points(row: object, name: str) -> str:
+    """A gain or gap in points of accuracy, signed, with its interval."""
+    value, low, high = (100 * getattr(row, name + end) for end in ("", "_low", "_high"))
+    return f"{number(value, 1, signed=True)} {interval(low, high, 1)}".strip()
 
 
 def baseline_notes(models: pd.DataFrame) -> pd.Series:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from src.common.console import table_lines
 from src.common.files import atomic_path
 from src.measures.reward_profile import RewardProfile, ScoredPairs
 from src.reports.figures.rewards import Subject
@@ -60,8 +61,7 @@ def console_lines(view: RewardProfile, subject: Subject, left_out: str) -> list[
     lines += [f"{subject.model}: {subject.scored_on}", *([left_out] if left_out else [])]
     named = [[name, value] for name, _, value in summary_table(view).rows]
     named += length_lines(view.bias) if view.bias else []
-    width = max(len(name) for name, _ in named)
-    lines += [f"{name.ljust(width)}  {value}" for name, value in named]
+    lines += table_lines(named[0], named[1:], numbers_left=True)
     for kind, groups in view.groups.items():
         low = min(groups, key=lambda group: group.accuracy.estimate)
         high = max(groups, key=lambda group: group.accuracy.estimate)

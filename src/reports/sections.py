@@ -37,7 +37,7 @@ def sections(results: Results, figures: dict[str, Drawn]) -> list[Block]:
     rungs = Rungs.of(results.accuracy)
     mark = [Text(results.contamination, "warning")] if results.contamination else []
     return [
-        *mark, Text(answer(results.pgr, rungs.base or results.meta["experiment"]), "lead"),
+        *mark, Text(answer(results.pgr), "lead"),
         *_baseline_warning(notes),
         Heading("Performance gap recovered"), *_pgr_tables(results, notes, rungs),
         *_picture(figures, "pgr_heatmap"),
@@ -86,8 +86,8 @@ def _pgr_tables(results: Results, models: pd.DataFrame, rungs: Rungs) -> list[Bl
     columns = ["teacher", "student", "method", "gain", "gap", "PGR", "weak", "acc.", "ceiling",
                "n", "seeds"]
     caption = (f"Gain and gap in accuracy, with {results.percent} intervals over "
-               f"{results.resampled}; first, all cells of a method together. Weak, acc. and "
-               "ceiling are the accuracies of teacher, student and ceiling."
+               f"{results.resampled}; first, all cells of a method together. The columns "
+               "weak, acc. and ceiling are the accuracies of teacher, student and ceiling."
                + (" !: the student is not above a baseline." if any(notes.values()) else "")
                + _named(rungs))
     return [Table(caption, columns, rows, words=3)]
@@ -110,7 +110,7 @@ def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:
                      number(row.auroc), number(row.log_loss), number(row.brier), count(row.ties),
                      number(row.layers, 0), count(row.n), row.seeds or MISSING])
     caption = ("Means over seeds; in brackets the widest of the seeds' own intervals over prompts. "
-               "A tie counts half. A dash is a number that does not exist." + _named(rungs))
+               "A tie counts half. A dash: there is no such number." + _named(rungs))
     columns = ["role", "model", "teacher", "method", "baselines", "accuracy", "AUROC",
                "log-loss", "Brier", "ties", "layers", "n", "seeds"]
     return Table(caption, columns, rows, words=5)
@@ -118,7 +118,9 @@ def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:
 
 def _named(rungs: Rungs) -> str:
     """What the short names of a table stand for, where they are shortened."""
-    return f" Names are rungs of {rungs.base}." if rungs.base else ""
+    last = rungs.names[-1]
+    return f" {rungs.short(last)} is {last}: {rungs.title(last)} kept of {rungs.base}." if (
+        rungs.base) else ""
 
 
 def _companions(results: Results, rungs: Rungs) -> list[Block]:
@@ -130,9 +132,9 @@ def _companions(results: Results, rungs: Rungs) -> list[Block]:
     rows = [[*map(rungs.short, keys), *(number(value) for value in row)]
             for keys, row in zip(means.mean().index, means.mean().to_numpy(), strict=True)]
     caption = ("Share of pairs where student and teacher agree: overall, where the teacher is "
-               "right, where it is wrong; and the share of the student's errors that are its "
-               "teacher's too. A student that only imitates agrees as often where its teacher is "
-               "wrong. Means over seeds.")
+               "right, where it is wrong; and the share of the student's errors that its teacher "
+               "makes too. A student that only imitates agrees with its teacher as often where "
+               "the teacher is wrong as where it is right. Means over seeds.")
     return [Heading("Students against their teachers"),
             Table(caption, ["teacher", "student", "method", "agreement", "teacher right",
                             "teacher wrong", "errors inherited"], rows, words=3)]

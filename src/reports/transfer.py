@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from src.common.console import table_lines
 from src.measures.transfer import ScoredSet
 from src.reports.document import Block, Bullets, Heading, Picture, Table, Text
 from src.reports.figures.style import Drawn
@@ -74,13 +75,12 @@ def _gains(pgr: pd.DataFrame) -> list[Block]:
 def console(sets: Sequence[ScoredSet], accuracy: pd.DataFrame, pgr: pd.DataFrame) -> list[str]:
     """The matrix, what was dropped, and PGR over all cells of each method and set."""
     names = [scored.pairs.data for scored in sets]
-    lines = [["model", *names]]
+    lines = []
     for key, rows in accuracy.groupby(["role", "model", "teacher", "method"], sort=False):
         by_data = {row.data: f"{number(row.accuracy)} {interval(row.low, row.high)}".strip()
                    for row in rows.itertuples()}
         lines.append([f"{key[0]} {model_name(*key)}", *(by_data[name] for name in names)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    matrix = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    matrix = table_lines(["model", *names], lines, numbers_left=True)
     shares = [f"PGR {method}, {row.data}: {pgr_text(row)} (gain "
               f"{estimate(row, 'gain', signed=True)}, gap {estimate(row, 'gap', signed=True)})"
               for method, rows in _shown(pgr).items() for row in rows.itertuples()]

@@ -25,8 +25,7 @@ from src.reports.figures.parts import groups_figure, length_figure
 from src.reports.figures.rewards import Subject, rewards_figure
 from src.reports.figures.style import STYLE
 from src.reports.reward_tables import tables
-from src.reports.rewards import blocks, headline
-from src.reports.wrong_pairs import TEXT_HEAD, TEXT_TAIL, WrongPair, shorten
+from src.reports.rewards import TEXT_HEAD, TEXT_TAIL, WrongPair, blocks, headline, shorten
 from tests.figure_texts import check_texts
 from tests.tiny_data import write_jsonl
 from tests.tiny_experiment import in_process, preference_rows

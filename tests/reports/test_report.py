@@ -159,25 +159,28 @@ def pgr_rows(*rows: tuple[str, str, float | None]) -> pd.DataFrame:
 
 
 def test_the_answer_is_the_aggregate_with_its_undefined_cells():
-    text = answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", None), ("all", "all", 0.25)), "demo")
-    assert text == ("Weakly supervised demo students recovered, of the gap between teacher and "
-                    "ceiling, 0.25 [0.15, 0.35] with soft (gain +0.020 [0.010, 0.030], gap "
-                    "+0.080 [0.060, 0.100]; undefined for 1 of 2 cells).")
+    text = answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", None), ("all", "all", 0.25)))
+    assert text == ("Students recovered 25% [15, 35] of the gap with soft. "
+                    "PGR is undefined in 1 of 2 cells.")
+    both = pd.concat([pgr_rows(("L2", "L4", 0.3)), pgr_rows(("L2", "L4", 0.5)).assign(
+        method="confidence")])
+    assert answer(both) == ("Students recovered 30% [20, 40] of the gap with soft and 50% [40, 60] "
+                            "with confidence. PGR is undefined in 0 of 1 cells with each method.")
 
 
 def test_the_answer_of_one_cell_is_that_cell():
-    assert "0.30 [0.20, 0.40] with soft" in answer(pgr_rows(("L2", "L4", 0.3)), "demo")
+    assert "30% [20, 40] of the gap with soft" in answer(pgr_rows(("L2", "L4", 0.3)))
 
 
 def test_the_answer_says_undefined_and_never_zero():
-    text = answer(pgr_rows(("L2", "L4", None), ("L2", "L2", None), ("all", "all", None)), "demo")
-    assert "an undefined share with soft (gap +0.080 [0.060, 0.100]; " in text
-    assert "undefined for 2 of 2 cells" in text and "0.00 " not in text
+    text = answer(pgr_rows(("L2", "L4", None), ("L2", "L2", None), ("all", "all", None)))
+    assert text == ("With soft, the gap is too small to say what share was recovered: "
+                    "+8.0 [6.0, 10.0] points. PGR is undefined in 2 of 2 cells.")
 
 
 def test_the_answer_without_a_common_seed_or_a_student_says_so():
-    assert "share no seed" in answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", 0.3)), "demo")
-    assert "there is no PGR yet" in answer(pgr_rows(("all", "all", 0.3)), "demo")
+    assert "no seed has all cells" in answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", 0.3)))
+    assert "there is no PGR yet" in answer(pgr_rows(("all", "all", 0.3)))
 
 
 def changed(folder: Path, **meta: object) -> Results:
