@@ -61,7 +61,7 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
         pairs, answers = experiment.eval_pairs(plan, args.split)
         scored = experiment.score_runs(found, plan, args.split, args.runs_dir)
         scored += experiment.baselines(plan, pairs, answers)
-        experiment.write_results(folder, scored, pairs, plan, missing, inputs)
+        experiment.write_experiment(folder, scored, pairs, plan, missing, inputs)
     results = read_results(folder)
     experiment.write_cards(found, results)
     print(console_table(results.pgr, results.accuracy))

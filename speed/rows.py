@@ -12,7 +12,7 @@ import torch
 from speed.measure import Measured, ratios
 from speed.mixes import Row as Pair
 from speed.shapes import Shape
-from speed.table import Row, render, write_rows
+from speed.table import TableRow, render, write_rows
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12,
               "A10": 125e12, "V100": 125e12, "T4": 65e12}
@@ -20,7 +20,7 @@ PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L
 
 
 def table_rows(measured: list[Measured], shape: Shape, mix: str, pairs: list[Pair], passes: int,
-               facts: dict[str, object]) -> list[Row]:
+               facts: dict[str, object]) -> list[TableRow]:
     """A row for each system; the first one is the baseline of the ratios.
 
     Args:
@@ -30,7 +30,7 @@ def table_rows(measured: list[Measured], shape: Shape, mix: str, pairs: list[Pai
     useful, rows = useful_tokens(pairs), []
     for own in measured:
         ratio = ratios(own, measured[0])
-        rows.append(Row(
+        rows.append(TableRow(
             mix, own.system.name, len(pairs) / own.total_seconds, own.tokens, useful, own.peak_mib,
             ratio.median, ratio.low, ratio.high, cpu_ratio(own, measured[0]),
             mfu(shape, useful, own.total_seconds, passes), facts))
@@ -45,9 +45,9 @@ def cpu_ratio(own: Measured, baseline: Measured) -> float | None:
     return baseline.total_cpu_seconds / own.total_cpu_seconds
 
 
-def show(tables: Iterable[list[Row]], json: Path | None) -> None:
+def show(tables: Iterable[list[TableRow]], json: Path | None) -> None:
     """Print each table as soon as it is there, and write the rows of all so far."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for table in tables:
         print(render([row.as_dict() for row in table]), flush=True)
         rows += table

@@ -21,7 +21,7 @@ from speed.ours import ALL, steps_of_tricks, training_systems
 from speed.peers import Task
 from speed.rows import cpu_ratio, show, useful_tokens
 from speed.shapes import Shape, write_model
-from speed.table import Row
+from speed.table import TableRow
 from src.common.errors import UserError, run_command
 
 FACTORS = (1, 2, 4, 8)
@@ -84,7 +84,7 @@ def system(point: Point, args: argparse.Namespace, folder: Path) -> tuple[System
     return training_systems(task, {point.name: runtime}, folder)[0], useful_tokens(rows)
 
 
-def measure(args: argparse.Namespace, axis: str) -> list[Row]:
+def measure(args: argparse.Namespace, axis: str) -> list[TableRow]:
     """The rows of one axis."""
     points = points_of(args, axis)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,15 +100,15 @@ def measure(args: argparse.Namespace, axis: str) -> list[Row]:
 
 
 def _row(point: Point, own: Measured, first: Point, start: Measured, useful: int, rounds: int,
-         facts: dict[str, object]) -> Row:
+         facts: dict[str, object]) -> TableRow:
     more = point.pairs / first.pairs
     ratio = spread([mine / base / more for mine, base in zip(own.seconds, start.seconds,
                                                              strict=True)])
     processor = cpu_ratio(own, start)
-    return Row(point.mix.name, point.name, point.pairs * rounds / own.total_seconds, own.tokens,
-               useful, own.peak_mib, ratio.median, ratio.low, ratio.high,
-               None if processor is None else 1 / processor / more, None,
-               facts)
+    return TableRow(
+        point.mix.name, point.name, point.pairs * rounds / own.total_seconds, own.tokens, useful,
+        own.peak_mib, ratio.median, ratio.low, ratio.high,
+        None if processor is None else 1 / processor / more, None, facts)
 
 
 def main() -> None:

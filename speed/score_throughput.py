@@ -24,7 +24,7 @@ from speed.ours import ALL, padded_rewards, reward_difference, steps_of_tricks
 from speed.peers import sides_of
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, load_classifier, write_model
-from speed.table import Row
+from speed.table import TableRow
 from src.common.distributed import device
 from src.common.errors import run_command
 from src.scoring.pairs import score
@@ -78,7 +78,7 @@ def timed(work: Callable[[], object], sizes: list[int]) -> Round:
     return clock.read(sum(sizes))
 
 
-def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[Row]:
+def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[TableRow]:
     """The rows of one mix and one depth."""
     configs = steps_of_tricks(score_batch_tokens=args.score_batch_tokens, attention=args.attention)
     with tempfile.TemporaryDirectory() as name:

@@ -27,7 +27,7 @@ from speed import (
 from speed.measure import Clock, Measured, Round, System, alternate, ratios
 from speed.ours import PLAIN
 from speed.rows import cpu_ratio, show
-from speed.table import Row
+from speed.table import TableRow
 from src.batches.trees import trees_of
 from src.common.errors import UserError, run_command
 from src.runs.plan import Plan
@@ -75,7 +75,7 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def demo(args: argparse.Namespace, folder: Path) -> list[Row]:
+def demo(args: argparse.Namespace, folder: Path) -> list[TableRow]:
     """The demo's grid with less and more of its work shared."""
     def sweep(runtime: RuntimeConfig) -> Plan:
         return Plan(grids.demo_experiment(folder, args.demo_pairs, runtime), folder / "processed")
@@ -96,7 +96,7 @@ def demo(args: argparse.Namespace, folder: Path) -> list[Row]:
                  layers=whole.base("demo").layers, pairs=args.demo_pairs)
 
 
-def deep(args: argparse.Namespace, folder: Path) -> list[Row]:
+def deep(args: argparse.Namespace, folder: Path) -> list[TableRow]:
     """Deep-only students without the trunk cache, with their own, and with the ceilings'."""
     shape = dataclasses.replace(options.shapes_of(args)[0], vocab=grids.vocabulary())
     if shape.layers < TRAINABLE + TEACHERS - 1:
@@ -134,7 +134,7 @@ def _tokens(split: TokenisedSplit) -> int:
 
 
 def _rows(mix: str, measured: list[Measured], sweep: Plan, stages: tuple[str, ...],
-          labelled: int, args: argparse.Namespace, **facts) -> list[Row]:
+          labelled: int, args: argparse.Namespace, **facts) -> list[TableRow]:
     """A row for each system. Useful tokens: those of every step's trees, and `labelled`."""
     runs = [run for stage in stages for run in sweep.stage(stage)]
     useful = sum(dry_run.work(run, sweep)[0] for run in runs) + labelled
@@ -144,9 +144,10 @@ def _rows(mix: str, measured: list[Measured], sweep: Plan, stages: tuple[str, ..
     rows = []
     for own in measured:
         ratio = ratios(own, measured[0])
-        rows.append(Row(mix, own.system.name, pairs * args.rounds / own.total_seconds, own.tokens,
-                        useful * args.rounds, own.peak_mib, ratio.median, ratio.low, ratio.high,
-                        cpu_ratio(own, measured[0]), None, facts))
+        rows.append(TableRow(
+            mix, own.system.name, pairs * args.rounds / own.total_seconds, own.tokens,
+            useful * args.rounds, own.peak_mib, ratio.median, ratio.low, ratio.high,
+            cpu_ratio(own, measured[0]), None, facts))
     return rows
 
 

@@ -14,7 +14,7 @@ from src.common.errors import UserError, run_command
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a table; None where there is no such figure."""
 
     mix: str
@@ -58,7 +58,7 @@ HEADING = ("benchmark", "mix", "layers")
 
 def render(rows: list[dict[str, object]]) -> str:
     """Markdown: a table for each stretch of rows that have all facts in common, with the facts."""
-    shown = {*Row.__dataclass_fields__, "facts"}
+    shown = {*TableRow.__dataclass_fields__, "facts"}
     facts = [{key: value for key, value in row.items() if key not in shown or key == "mix"}
              for row in rows]
     parts = []
@@ -97,7 +97,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def write_rows(rows: list[Row], path: Path) -> None:
+def write_rows(rows: list[TableRow], path: Path) -> None:
     """The rows as a JSON list, whole or not at all."""
     from src.common.files import atomic_path
 
@@ -113,7 +113,7 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not readable as a benchmark's rows ({error}); give a file that "
                         "a benchmark wrote with --json") from error
-    needed = {name for name in Row.__dataclass_fields__ if name != "facts"} | set(HEADING)
+    needed = {name for name in TableRow.__dataclass_fields__ if name != "facts"} | set(HEADING)
     if not (isinstance(rows, list) and all(isinstance(row, dict) and needed <= set(row)
                                            for row in rows)):
         raise UserError(f"{path}: expected a list of rows with {', '.join(sorted(needed))}; give a "

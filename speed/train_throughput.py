@@ -20,7 +20,7 @@ from speed.ours import ALL, reward_difference, steps_of_tricks, training_systems
 from speed.peers import Task, require_trl, trainer_systems, trl_systems
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, write_model
-from speed.table import Row
+from speed.table import TableRow
 from src.common.errors import run_command
 
 FORWARD_AND_BACKWARD = 3
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[Row]:
+def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[TableRow]:
     """The rows of one mix and one depth."""
     configs = steps_of_tricks(micro_batch_tokens=args.micro_batch_tokens, attention=args.attention)
     with tempfile.TemporaryDirectory() as folder:

@@ -93,7 +93,7 @@ def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,
     if expected not in (None, found):
         notes.append(f"expected {expected:,} rows (published), found {found:,}")
     report = read_report(config, scored.table, scored.name, notes, scored.why_missing)
-    lines = write_results(scored.output, report, {**scored.inputs, "rows": found})
+    lines = write_benchmark(scored.output, report, {**scored.inputs, "rows": found})
     if against is None:
         return lines
     other = score_rows(against, config, rows, results_dir, None)
@@ -140,7 +140,7 @@ def evaluate_scores(path: Path, data: str | None, name: str, results_dir: Path,
     other = against and dataclasses.replace(scored, name=against.stem, table=_read_scores(against))
     report = read_report(config, scored.table, name, [], scored.why_missing)
     claim(scored.output, KIND, "--output_dir", holds_meta("benchmark"))
-    lines = write_results(scored.output, report, scored.inputs)
+    lines = write_benchmark(scored.output, report, scored.inputs)
     return lines + (write_differences(scored.output, config, scored, other) if other else "")
 
 
@@ -184,7 +184,7 @@ def reward_table(scorer: TextScorer, rows: Rows, title: str) -> pd.DataFrame:
     return rows.table(rewards)
 
 
-def write_results(output: Path, report: Report, facts: dict[str, object]) -> str:
+def write_benchmark(output: Path, report: Report, facts: dict[str, object]) -> str:
     """Tables and figures into `output`; the lines to print."""
     with lock(output):
         clear_partials(output)

@@ -23,7 +23,7 @@ from src.common.join import in_order
 from src.common.lock import clear_partials, name_under_lock
 from src.common.owned import claim, clear
 from src.measures import tables
-from src.measures.baselines import LENGTH_ONLY, TFIDF, Answers, length_margins, tfidf_margins
+from src.measures.baselines import LENGTH_ONLY, TFIDF, AnswerTexts, length_margins, tfidf_margins
 from src.measures.run_scores import EvalPairs, RunScores
 from src.methods.label_treatments import TREATMENTS, log_odds, sigmoid
 from src.reports.experiment import write_report
@@ -61,7 +61,7 @@ def finished_runs(plan: Plan, runs_dir: Path) -> tuple[list[tuple[RunConfig, Pat
     return found, missing
 
 
-def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, Answers]:
+def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, AnswerTexts]:
     """The pairs of `split` as every tokenizer of the experiment has them, and their answers."""
     tokenised = plan.split(plan.runs[0], split)
     table = read_pairs(plan.prepared.folder, split, ["pair_id", "chosen", "rejected"]).to_pandas()
@@ -71,7 +71,7 @@ def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, Answers]:
         pair_ids=tokenised.pair_ids, prompt_ids=tokenised.prompt_ids,
         length_chosen=table.chosen.str.len().to_numpy(),
         length_rejected=table.rejected.str.len().to_numpy())
-    return pairs, Answers(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
+    return pairs, AnswerTexts(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
 
 
 def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
@@ -121,7 +121,7 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
         curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
 
 
-def baselines(plan: Plan, pairs: EvalPairs, answers: Answers) -> list[RunScores]:
+def baselines(plan: Plan, pairs: EvalPairs, answers: AnswerTexts) -> list[RunScores]:
     """What needs no model: the shorter answer wins, and a regression on words, from train_1."""
     _, train = eval_pairs(plan, "train_1")
     margins = {LENGTH_ONLY: length_margins(pairs.length_chosen, pairs.length_rejected),
@@ -153,7 +153,7 @@ def claim_results(folder: Path) -> None:
           or all(name_under_lock(item) in SUB_FOLDERS for item in place.iterdir()))
 
 
-def write_results(folder: Path, scored: list[RunScores], pairs: EvalPairs, plan: Plan,
+def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, plan: Plan,
                   missing: list[str], inputs: str) -> Path:
     """Tables, figures and report into `folder`; returns the path of report.html."""
     config = plan.experiment.eval

@@ -18,7 +18,7 @@ TFIDF = "tfidf"
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerTexts:
     """The answers of n pairs, in the order of ground truth."""
 
     pair_ids: Sequence[str]
@@ -41,7 +41,7 @@ def length_margins(length_chosen: np.ndarray, length_rejected: np.ndarray) -> np
     return np.asarray(length_rejected, dtype=np.float64) - np.asarray(length_chosen)
 
 
-def tfidf_margins(train: Answers, evaluated: Answers, cap: int = 50_000) -> np.ndarray:
+def tfidf_margins(train: AnswerTexts, evaluated: AnswerTexts, cap: int = 50_000) -> np.ndarray:
     """Margins (n,) on `evaluated` of a logistic regression on the difference of TF-IDF vectors.
 
     Bradley-Terry with a reward that is linear in the words: no intercept, so that swapping the

@@ -87,7 +87,7 @@ class CalibrationBin:
     accuracy: float
 
 
-def calibration(margins: np.ndarray, bins: int = 10) -> list[CalibrationBin]:
+def calibration_bins(margins: np.ndarray, bins: int = 10) -> list[CalibrationBin]:
     """Confidence against accuracy in `bins` equal slices of [0.5, 1]; empty slices are left out."""
     right, confidence = correctness(margins), expit(np.abs(margins))
     edges = np.linspace(0.5, 1, bins + 1)

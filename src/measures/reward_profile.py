@@ -119,7 +119,7 @@ def reward_profile(scored: ScoredPairs, config: EvalConfig) -> RewardProfile:
     """Measure everything."""
     margins, options = scored.margins, {"level": config.level, "samples": config.bootstrap_samples}
     left = np.array([left_is_chosen(pair_id) for pair_id in scored.pair_ids])
-    bins = metrics.calibration(margins)
+    bins = metrics.calibration_bins(margins)
     whole = scored.whole
     bias = length_bias(margins[whole], scored.lengths[whole, 1], scored.lengths[whole, 2],
                        scored.prompt_ids[whole], left[whole], **options) if whole.any() else None

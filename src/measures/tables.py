@@ -126,7 +126,7 @@ def calibration_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFra
             pooled[run.role, run.name, run.teacher, run.method].append(margin)
     rows = []
     for (role, name, teacher, method), margin in pooled.items():
-        for part in metrics.calibration(np.concatenate(margin)):
+        for part in metrics.calibration_bins(np.concatenate(margin)):
             rows.append({"experiment": pairs.experiment, "role": role, "name": name,
                          "teacher": teacher, "method": method, "split": pairs.split,
                          "bin_low": part.low, "bin_high": part.high, "n": part.n,

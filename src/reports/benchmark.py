@@ -13,7 +13,7 @@ from src.measures.benchmarks.parts import LEVEL, Score
 from src.measures.benchmarks.rm_bench import STYLES, style_matrix
 from src.measures.benchmarks.rows import read_subsets
 from src.measures.benchmarks.scores import absent, benchmark_scores
-from src.reports.format import count, interval, number
+from src.reports.format import count, interval_text, number
 
 BASELINES = {"longer": 1, "shorter": -1}
 """The longer or the shorter response wins, in characters, on the rows that the model scores."""
@@ -91,7 +91,7 @@ def difference_lines(found: list[Difference], name: str, other: str) -> list[str
     """One model against another, for the console."""
     head = ["", "n", name, other, "difference", "95% interval", "p", "p (Holm)"]
     rows = [[each.subset, count(each.n), number(each.score), number(each.other),
-             number(each.difference), interval(each.low, each.high), number(each.p),
+             number(each.difference), interval_text(each.low, each.high), number(each.p),
              number(each.p_holm)] for each in found]
     apart = sum(each.p_holm < 1 - LEVEL for each in found)
     return [f"{name} against {other}: {apart} of {len(found)} subsets differ (McNemar's exact "
@@ -102,7 +102,7 @@ def _columns(scores: list[Score], baselines: dict[str, dict[str, float]]) -> lis
     """The parts as aligned text."""
     head = ["", "score", "95% interval", "accuracy", "n", "ties", "missing", *baselines]
     rows = [[("  " if score.kind == "subset" else "") + score.name, number(score.score),
-             interval(score.low, score.high), number(score.accuracy), count(score.n),
+             interval_text(score.low, score.high), number(score.accuracy), count(score.n),
              count(score.ties), count(score.missing),
              *(number(found.get(score.name, np.nan)) for found in baselines.values())]
             for score in scores]

@@ -65,15 +65,15 @@ class Example:
     parts: Sequence[tuple[str, str]]
 
 
-Block = Heading | Text | Bullets | Table | Picture | Example
+Element = Heading | Text | Bullets | Table | Picture | Example
 
 
-def to_markdown(title: str, blocks: Sequence[Block]) -> str:
+def to_markdown(title: str, blocks: Sequence[Element]) -> str:
     """GitHub-flavoured Markdown; figures are linked in the folder `figures`."""
     return "\n\n".join([f"# {_md(title)}", *(_block_md(block) for block in blocks)]) + "\n"
 
 
-def _block_md(block: Block) -> str:
+def _block_md(block: Element) -> str:
     match block:
         case Heading(text):
             return f"## {_md(text)}"
@@ -106,7 +106,7 @@ def _md(text: str) -> str:
     return re.sub(r"([|<*`])", r"\\\1", text)
 
 
-def to_html(title: str, blocks: Sequence[Block]) -> str:
+def to_html(title: str, blocks: Sequence[Element]) -> str:
     """One page that needs no network and no script, by templates/page.html.jinja."""
     page = _ENVIRONMENT.get_template("page.html.jinja")
     return page.render(title=title, blocks=[(type(block).__name__, block) for block in blocks],

@@ -15,9 +15,9 @@ from src.reports.document import to_html, to_markdown
 from src.reports.figures.ladder import accuracy_by_depth
 from src.reports.figures.pgr import pgr_heatmap
 from src.reports.figures.style import STYLE, Drawn, save
-from src.reports.figures.training import calibration, learning_curves
+from src.reports.figures.training import calibration_figure, learning_curves
 from src.reports.findings import answer, baseline_notes, points
-from src.reports.format import BASELINE_NAMES, count, interval, number, pgr_text
+from src.reports.format import BASELINE_NAMES, count, interval_text, number, pgr_text
 from src.reports.results import (
     ALL,
     Results,
@@ -83,7 +83,7 @@ def _model_rows(models: pd.DataFrame, pgr: pd.DataFrame) -> list[list[str]]:
         name = BASELINE_NAMES.get(row.model, row.model)
         taught = f" by {row.teacher}, {row.method}" if row.teacher else ""
         rows.append([row.role, name + taught, number(row.accuracy) + ("!" if row.note else " "),
-                     interval(row.low, row.high)])
+                     interval_text(row.low, row.high)])
     return rows
 
 
@@ -110,7 +110,7 @@ def draw_figures(results: Results) -> dict[str, Drawn]:
     wanted = {"accuracy_by_depth": (accuracy_by_depth, models),
               "pgr_heatmap": (pgr_heatmap, results.cells),
               "learning_curves": (learning_curves, results.curves),
-              "calibration": (calibration, results.calibration.query("role != 'baseline'"))}
+              "calibration": (calibration_figure, results.calibration.query("role != 'baseline'"))}
     drawn = {}
     with matplotlib.rc_context(STYLE):
         for name, (draw, rows) in wanted.items():

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from src.reports.format import count, interval, number
+from src.reports.format import count, interval_text, number
 from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
 
 BEYOND = {"length_only": "length", "tfidf": "words"}
@@ -40,7 +40,7 @@ def answer(pgr: pd.DataFrame) -> str:
 def _percent(row: object) -> str:
     """`39% [22, 48]`."""
     share, low, high = (100 * getattr(row, name) for name in ("pgr", "pgr_low", "pgr_high"))
-    return f"{number(share, 0)}% {interval(low, high, 0)}".strip()
+    return f"{number(share, 0)}% {interval_text(low, high, 0)}".strip()
 
 
 def _listed(parts: list[str]) -> str:
@@ -60,7 +60,7 @@ def _undefined(cells: dict[str, str]) -> str:
 def points(row: object, name: str) -> str:
     """A gain or gap in points of accuracy, signed, with its interval."""
     value, low, high = (100 * getattr(row, name + end) for end in ("", "_low", "_high"))
-    return f"{number(value, 1, signed=True)} {interval(low, high, 1)}".strip()
+    return f"{number(value, 1, signed=True)} {interval_text(low, high, 1)}".strip()
 
 
 def baseline_notes(models: pd.DataFrame) -> pd.Series:

@@ -23,7 +23,7 @@ def count(value: float) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
-def interval(low: float, high: float, digits: int = 3) -> str:
+def interval_text(low: float, high: float, digits: int = 3) -> str:
     """`[0.801, 0.845]`, or empty where it is missing."""
     if math.isnan(low) or math.isnan(high):
         return ""
@@ -33,7 +33,7 @@ def interval(low: float, high: float, digits: int = 3) -> str:
 def estimate(row: object, name: str, digits: int = 3, signed: bool = False) -> str:
     """`0.823 [0.801, 0.845]` from the fields `name`, `name_low` and `name_high` of a row."""
     value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-    return f"{number(value, digits, signed)} {interval(low, high, digits)}".strip()
+    return f"{number(value, digits, signed)} {interval_text(low, high, digits)}".strip()
 
 
 def pgr_text(row: object) -> str:

@@ -84,10 +84,11 @@ def read_results(folder: Path) -> Results:
             raise ValueError("no experiment or split in it")
     if not (folder / "accuracy.csv").is_file():
         raise UserError(f"{folder / 'accuracy.csv'}: no such file: {remedy}")
-    return Results(folder, meta, **{name: read_table(folder / f"{name}.csv") for name in COLUMNS})
+    tables = {name: read_csv_table(folder / f"{name}.csv") for name in COLUMNS}
+    return Results(folder, meta, **tables)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_csv_table(path: Path) -> pd.DataFrame:
     """One CSV with the columns its name calls for; no rows where the file does not exist."""
     columns = COLUMNS[path.stem]
     if not path.is_file():
@@ -104,7 +105,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """A table made in memory as `read_table` would give it back: missing text is empty."""
+    """A table made in memory as `read_csv_table` would give it back: missing text is empty."""
     kinds = {column: _kind(column) for column in table}
     texts = [column for column, kind in kinds.items() if kind is str]
     return table.fillna(dict.fromkeys(texts, "")).astype(kinds)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from src.measures.bootstrap import Interval
 from src.measures.length_bias import Correlation, LengthBias
 from src.measures.reward_profile import RewardProfile
-from src.reports.document import Block, Bullets, Example, Heading, Picture, Table, Text
+from src.reports.document import Bullets, Element, Example, Heading, Picture, Table, Text
 from src.reports.figures.parts import KINDS
 from src.reports.figures.rewards import Subject
 from src.reports.figures.style import Drawn
-from src.reports.format import MISSING, count, interval, number
+from src.reports.format import MISSING, count, interval_text, number
 
 FILES = {
     "summary.csv": "accuracy and the figures of the rewards",
@@ -41,8 +41,26 @@ READING_LENGTH = (
 )
 
 
+TEXT_HEAD, TEXT_TAIL = 500, 250
+"""Characters of a long text that are shown, from its beginning and its end."""
+
+
+@dataclass(frozen=True)
+class WrongPair:
+    """A pair that the model ranks wrongly, with its texts."""
+
+    pair_id: str
+    source: str
+    reward_chosen: float
+    reward_rejected: float
+    prompt: str
+    chosen: str
+    """Empty where the record has no such side."""
+    rejected: str
+
+
 def blocks(view: RewardProfile, subject: Subject, figures: Mapping[str, Drawn],
-           wrong: Sequence[WrongPair], facts: Mapping[str, str]) -> list[Block]:
+           wrong: Sequence[WrongPair], facts: Mapping[str, str]) -> list[Element]:
     """The whole report below its title, in reading order."""
     mark = [Text(subject.mark, "warning")] if subject.mark else []
     return [
@@ -78,7 +96,7 @@ def headline(view: RewardProfile) -> str:
 
 def _span(span: Interval, digits: int = 3, signed: bool = False) -> str:
     return (f"{number(span.estimate, digits, signed)} "
-            f"{interval(span.low, span.high, digits)}").strip()
+            f"{interval_text(span.low, span.high, digits)}").strip()
 
 
 def summary_table(view: RewardProfile) -> Table:
@@ -106,7 +124,7 @@ def summary_table(view: RewardProfile) -> Table:
                  [[name, meaning, value] for name, value, meaning in rows], words=2)
 
 
-def _pointwise_note(view: RewardProfile) -> list[Block]:
+def _pointwise_note(view: RewardProfile) -> list[Element]:
     if not view.pointwise:
         return []
     return [Text(f"{count(view.pointwise)} of {count(view.n)} are pointwise records: one text, "
@@ -114,10 +132,10 @@ def _pointwise_note(view: RewardProfile) -> list[Block]:
                  "and counts, but no mean of rewards and no comparison of lengths.")]
 
 
-def _parts(view: RewardProfile, figures: Mapping[str, Drawn]) -> list[Block]:
+def _parts(view: RewardProfile, figures: Mapping[str, Drawn]) -> list[Element]:
     if not view.groups:
         return [Text("The pairs name no subset and no difficulty, and are all equally long.")]
-    parts: list[Block] = []
+    parts: list[Element] = []
     for kind, groups in view.groups.items():
         rows = [[group.name, _span(group.accuracy), count(group.n)] for group in groups]
         parts += [Picture(figures[f"by_{kind}"]),
@@ -125,7 +143,7 @@ def _parts(view: RewardProfile, figures: Mapping[str, Drawn]) -> list[Block]:
     return parts
 
 
-def _length(view: RewardProfile, figures: Mapping[str, Drawn]) -> list[Block]:
+def _length(view: RewardProfile, figures: Mapping[str, Drawn]) -> list[Element]:
     if view.bias is None:
         return [Text("No pair has two sides, so there are no lengths to compare.")]
     bias = view.bias
@@ -164,25 +182,7 @@ def _length_accuracies(bias: LengthBias) -> Table:
                  ["measure", "value", "n"], rows)
 
 
-TEXT_HEAD, TEXT_TAIL = 500, 250
-"""Characters of a long text that are shown, from its beginning and its end."""
-
-
-@dataclass(frozen=True)
-class WrongPair:
-    """A pair that the model ranks wrongly, with its texts."""
-
-    pair_id: str
-    source: str
-    reward_chosen: float
-    reward_rejected: float
-    prompt: str
-    chosen: str
-    """Empty where the record has no such side."""
-    rejected: str
-
-
-def wrong_pairs(wrong: Sequence[WrongPair]) -> list[Block]:
+def wrong_pairs(wrong: Sequence[WrongPair]) -> list[Element]:
     """The pairs with their texts, as blocks of a document."""
     if not wrong:
         return [Text("No pair is ranked wrongly.")]

@@ -2,10 +2,18 @@
 
 import pandas as pd
 
-from src.reports.document import Block, Bullets, Heading, Picture, Table, Text
+from src.reports.document import Bullets, Element, Heading, Picture, Table, Text
 from src.reports.figures.style import Drawn
 from src.reports.findings import answer, baseline_notes, limitations
-from src.reports.format import BASELINE_NAMES, MISSING, count, estimate, interval, number, pgr_text
+from src.reports.format import (
+    BASELINE_NAMES,
+    MISSING,
+    count,
+    estimate,
+    interval_text,
+    number,
+    pgr_text,
+)
 from src.reports.results import Results, Rungs, mean_over_seeds
 
 FILES = {
@@ -31,7 +39,7 @@ READING = (
 )
 
 
-def sections(results: Results, figures: dict[str, Drawn]) -> list[Block]:
+def sections(results: Results, figures: dict[str, Drawn]) -> list[Element]:
     """The whole report below its title, in reading order."""
     notes = _noted(results)
     rungs = Rungs.of(results.accuracy)
@@ -58,7 +66,7 @@ def _noted(results: Results) -> pd.DataFrame:
     return models.assign(note=baseline_notes(models))
 
 
-def _baseline_warning(models: pd.DataFrame) -> list[Block]:
+def _baseline_warning(models: pd.DataFrame) -> list[Element]:
     trained = models[models.role != "baseline"]
     below = (trained.note != "").sum()
     if not below:
@@ -67,15 +75,15 @@ def _baseline_warning(models: pd.DataFrame) -> list[Block]:
                  "the tables, and a PGR of theirs means little.", "warning")]
 
 
-def _picture(figures: dict[str, Drawn], name: str) -> list[Block]:
+def _picture(figures: dict[str, Drawn], name: str) -> list[Element]:
     return [Picture(figures[name])] if name in figures else []
 
 
-def _titled(figures: dict[str, Drawn], name: str, heading: str) -> list[Block]:
+def _titled(figures: dict[str, Drawn], name: str, heading: str) -> list[Element]:
     return [Heading(heading), Picture(figures[name])] if name in figures else []
 
 
-def _pgr_tables(results: Results, models: pd.DataFrame, rungs: Rungs) -> list[Block]:
+def _pgr_tables(results: Results, models: pd.DataFrame, rungs: Rungs) -> list[Element]:
     cells = results.cells
     if not len(cells):
         return [Text("There is no row of teacher, student and ceiling.")]
@@ -100,13 +108,13 @@ def _pgr_row(row: object, note: str | None, rungs: Rungs) -> list[str]:
             number(row.ceiling), count(row.n), row.seeds or MISSING]
 
 
-def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Block:
+def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Element:
     rows = []
     for row in models.rename(columns={"name": "model"}).itertuples():
         name = BASELINE_NAMES.get(row.model, rungs.short(row.model))
         against = MISSING if row.role == "baseline" else f"! {row.note}" if row.note else "above"
         rows.append([row.role, name, rungs.short(row.teacher) or MISSING, row.method or MISSING,
-                     against, f"{number(row.accuracy)} {interval(row.low, row.high)}".strip(),
+                     against, f"{number(row.accuracy)} {interval_text(row.low, row.high)}".strip(),
                      number(row.auroc), number(row.log_loss), number(row.brier), count(row.ties),
                      number(row.layers, 0), count(row.n), row.seeds or MISSING])
     caption = ("Means over seeds; in brackets the widest of the seeds' own intervals over prompts. "
@@ -123,7 +131,7 @@ def _named(rungs: Rungs) -> str:
         rungs.base) else ""
 
 
-def _companions(results: Results, rungs: Rungs) -> list[Block]:
+def _companions(results: Results, rungs: Rungs) -> list[Element]:
     if not len(results.companions):
         return []
     measures = ["agreement", "agreement_teacher_right", "agreement_teacher_wrong",
@@ -140,7 +148,7 @@ def _companions(results: Results, rungs: Rungs) -> list[Block]:
                             "teacher wrong", "errors inherited"], rows, words=3)]
 
 
-def _facts(results: Results) -> Block:
+def _facts(results: Results) -> Element:
     meta = results.meta
     versions = ", ".join(f"{name} {version}" for name, version in
                          meta.get("versions", {}).items())

@@ -6,10 +6,10 @@ import pandas as pd
 
 from src.common.console import table_lines
 from src.measures.transfer import ScoredSet
-from src.reports.document import Block, Bullets, Heading, Picture, Table, Text
+from src.reports.document import Bullets, Element, Heading, Picture, Table, Text
 from src.reports.figures.style import Drawn
 from src.reports.figures.transfer import model_name
-from src.reports.format import MISSING, count, estimate, interval, number, pgr_text
+from src.reports.format import MISSING, count, estimate, interval_text, number, pgr_text
 from src.reports.results import ALL
 
 FILES = [("transfer.csv", "one row per model and evaluation set: accuracy and interval"),
@@ -17,7 +17,7 @@ FILES = [("transfer.csv", "one row per model and evaluation set: accuracy and in
 
 
 def blocks(sets: Sequence[ScoredSet], accuracy: pd.DataFrame, pgr: pd.DataFrame, drawn: Drawn,
-           note: str, facts: Mapping[str, str]) -> list[Block]:
+           note: str, facts: Mapping[str, str]) -> list[Element]:
     """The whole page below its title."""
     own, *others = [scored.pairs.data for scored in sets]
     return [
@@ -49,7 +49,7 @@ def _cells(pgr: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     return dict(sorted(groups.items(), key=lambda item: item[0][0] != ALL))
 
 
-def _pgr(sets: Sequence[ScoredSet], pgr: pd.DataFrame, note: str) -> list[Block]:
+def _pgr(sets: Sequence[ScoredSet], pgr: pd.DataFrame, note: str) -> list[Element]:
     if not len(pgr):
         return [Text("There is no row of teacher, student and ceiling.")]
     names = [scored.pairs.data for scored in sets]
@@ -62,7 +62,7 @@ def _pgr(sets: Sequence[ScoredSet], pgr: pd.DataFrame, note: str) -> list[Block]
                   "ratios of sums.", ["teacher", "student", "method", *names], rows, words=3)]
 
 
-def _gains(pgr: pd.DataFrame) -> list[Block]:
+def _gains(pgr: pd.DataFrame) -> list[Element]:
     rows = [[*key, row.data, estimate(row, "gain", signed=True), estimate(row, "gap", signed=True),
              number(row.weak), number(row.student_accuracy), number(row.ceiling), count(row.n),
              row.seeds or MISSING]
@@ -77,7 +77,7 @@ def console(sets: Sequence[ScoredSet], accuracy: pd.DataFrame, pgr: pd.DataFrame
     names = [scored.pairs.data for scored in sets]
     lines = []
     for key, rows in accuracy.groupby(["role", "model", "teacher", "method"], sort=False):
-        by_data = {row.data: f"{number(row.accuracy)} {interval(row.low, row.high)}".strip()
+        by_data = {row.data: f"{number(row.accuracy)} {interval_text(row.low, row.high)}".strip()
                    for row in rows.itertuples()}
         lines.append([f"{key[0]} {model_name(*key)}", *(by_data[name] for name in names)])
     matrix = table_lines(["model", *names], lines, numbers_left=True)

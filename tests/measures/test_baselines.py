@@ -4,7 +4,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from src.common.errors import UserError
-from src.measures.baselines import Answers, length_margins, tfidf_margins
+from src.measures.baselines import AnswerTexts, length_margins, tfidf_margins
 from src.measures.metrics import correctness
 
 WORDS = np.array([f"word{i}" for i in range(30)])
@@ -17,13 +17,13 @@ def make_answers(n, seed, signal=1.0):
     reward = signal * picks.sum(axis=2) + rng.normal(size=(n, 2))
     better = reward.argmax(axis=1)
     text = [[" ".join(WORDS[row]) for row in pair] for pair in picks]
-    return Answers([f"{seed}-{i}" for i in range(n)],
+    return AnswerTexts([f"{seed}-{i}" for i in range(n)],
                    [pair[side] for pair, side in zip(text, better, strict=True)],
                    [pair[1 - side] for pair, side in zip(text, better, strict=True)])
 
 
 def swapped(answers):
-    return Answers(answers.pair_ids, answers.rejected, answers.chosen)
+    return AnswerTexts(answers.pair_ids, answers.rejected, answers.chosen)
 
 
 def test_the_shorter_answer_wins_and_equal_lengths_tie():
@@ -67,18 +67,18 @@ def test_swapping_the_training_sides_negates_the_margins():
 
 def test_the_cap_takes_the_same_pairs_in_any_order():
     train, evaluated = make_answers(100, 0), make_answers(50, 1)
-    turned = Answers(train.pair_ids[::-1], train.chosen[::-1], train.rejected[::-1])
+    turned = AnswerTexts(train.pair_ids[::-1], train.chosen[::-1], train.rejected[::-1])
     capped = tfidf_margins(train, evaluated, cap=40)
     np.testing.assert_allclose(capped, tfidf_margins(turned, evaluated, cap=40), atol=1e-6)
     assert not np.allclose(capped, tfidf_margins(train, evaluated))
 
 
 def test_answers_of_one_sign_are_words_and_unknown_words_tie():
-    train = Answers(["a", "b"], ["!", "4"], ["?", "5"])
-    margins = tfidf_margins(train, Answers(["c", "d"], ["!", "new"], ["?", "other"]))
+    train = AnswerTexts(["a", "b"], ["!", "4"], ["?", "5"])
+    margins = tfidf_margins(train, AnswerTexts(["c", "d"], ["!", "new"], ["?", "other"]))
     assert margins[0] > 0 and margins[1] == 0
 
 
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(UserError, match="as many of each"):
-        Answers(["a"], ["x", "y"], ["z"])
+        AnswerTexts(["a"], ["x", "y"], ["z"])

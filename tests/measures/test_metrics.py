@@ -101,7 +101,7 @@ def test_log_loss_stays_finite_at_large_margins():
 
 def test_calibration_bins_hold_every_pair_once_and_leave_out_empty_bins():
     margins = np.array([0.0, 0.1, -0.1, 50.0, -50.0, 50.0, 50.0])
-    first, last = metrics.calibration(margins)
+    first, last = metrics.calibration_bins(margins)
     assert (first.low, first.high, first.n) == (0.5, 0.55, 3)
     assert first.confidence == pytest.approx((0.5 + 2 * logistic(0.1)) / 3)
     assert first.accuracy == pytest.approx(0.5)
@@ -111,7 +111,7 @@ def test_calibration_bins_hold_every_pair_once_and_leave_out_empty_bins():
 def test_calibrated_margins_lie_on_the_diagonal(rng):
     size = rng.exponential(1.5, size=100_000)
     margins = np.where(rng.random(100_000) < logistic(size), size, -size)
-    for found in metrics.calibration(margins):
+    for found in metrics.calibration_bins(margins):
         assert found.accuracy == pytest.approx(found.confidence, abs=4 * 0.5 / np.sqrt(found.n))
 
 

@@ -18,13 +18,13 @@ from src.reports.experiment import draw_figures
 from src.reports.figures.ladder import accuracy_by_depth
 from src.reports.figures.pgr import pgr_heatmap
 from src.reports.figures.style import STYLE, save, spread
-from src.reports.figures.training import calibration, learning_curves
+from src.reports.figures.training import calibration_figure, learning_curves
 from src.reports.results import Results, Rungs, mean_over_seeds, read_results
 from tests.figure_texts import check_texts
 from tests.result_tables import write_results
 
 FIGURES = {"accuracy_by_depth": accuracy_by_depth, "pgr_heatmap": pgr_heatmap,
-           "learning_curves": learning_curves, "calibration": calibration}
+           "learning_curves": learning_curves, "calibration": calibration_figure}
 SHAPES = {
     "one_cell": {"names": ["demo-L2", "demo-L8"], "layers": [2, 8], "teachers": 1,
                  "methods": ["soft"], "seeds": [0], "steps": 8},
@@ -215,5 +215,5 @@ def test_a_folder_without_accuracy_is_a_user_error(tmp_path: Path):
 def test_calibration_is_drawn_where_bins_have_too_few_pairs(results: Results, bins: int | None):
     table = results.calibration.copy()
     table.loc[table.bin_low.isin(sorted(table.bin_low.unique())[:bins]), "n"] = 1
-    figure, _, _ = calibration(dataclasses.replace(results, calibration=table))
+    figure, _, _ = calibration_figure(dataclasses.replace(results, calibration=table))
     assert figure.axes

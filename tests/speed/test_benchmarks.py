@@ -154,7 +154,7 @@ def test_a_command_writes_rows_with_the_promised_keys(command, tmp_path, capsys)
 
 
 def test_a_table_is_rendered_without_the_libraries_of_training(tmp_path):
-    row = table.Row("m", "s", 12.345, 200, 100, None, 2.0, 1.5, 2.5, facts={
+    row = table.TableRow("m", "s", 12.345, 200, 100, None, 2.0, 1.5, 2.5, facts={
         "benchmark": "b", "layers": 4, "commit": "abc", "rounds": 5})
     table.write_rows([row, row], tmp_path / "rows.json")
     code = ("import sys, speed.table as t; sys.argv[1:] = [sys.argv[1]]; t.main(); "

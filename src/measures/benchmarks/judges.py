@@ -9,7 +9,7 @@ import numpy as np
 
 from src.common.errors import UserError
 from src.measures.benchmarks.parts import SAMPLES, Part, mean_of_parts, mean_of_rows, part_of
-from src.measures.benchmarks.rows import Row, Subset
+from src.measures.benchmarks.rows import ScoredRow, Subset
 from src.measures.bootstrap import resampled_means
 from src.measures.metrics import correctness
 
@@ -91,7 +91,7 @@ def _pooled(name: str, kind: str, subsets: Sequence[Subset], section: str, seed:
                         sum(subset.missing for subset in subsets), section, seed, kind)
 
 
-def only_margin(row: Row) -> float:
+def only_margin(row: ScoredRow) -> float:
     """Better minus worse reward of a row of two responses; UserError for any other row."""
     if len(row.rewards) != 2:
         raise UserError(f"row {row.id or '?'}: {len(row.rewards)} responses: expected one chosen "
@@ -99,7 +99,7 @@ def only_margin(row: Row) -> float:
     return float(row.margins[0])
 
 
-def _class_of(values: np.ndarray, row: Row) -> int:
+def _class_of(values: np.ndarray, row: ScoredRow) -> int:
     """0 where two values are equal, else the place of the higher one, from 1."""
     if len(values) != 2:
         raise UserError(f"row {row.id or '?'}: {len(values)} responses: expected two")

@@ -10,7 +10,7 @@ import numpy as np
 from src.common.errors import UserError
 from src.measures.benchmarks.judges import only_margin
 from src.measures.benchmarks.parts import SAMPLES, Part, mean_of_parts, mean_of_rows, part_of
-from src.measures.benchmarks.rows import Row, Subset
+from src.measures.benchmarks.rows import ScoredRow, Subset
 from src.measures.bootstrap import resampled_means
 
 SECTIONS = {
@@ -74,13 +74,13 @@ def reward_bench_2(subsets: Sequence[Subset]) -> list[Part]:
     return [*parts, mean_of_parts("overall", "overall", parts)]
 
 
-def best_of_credit(row: Row) -> float:
+def best_of_credit(row: ScoredRow) -> float:
     """1 where the first right response has the highest reward, 1/k where k share it, else 0."""
     best = row.rewards == row.rewards.max()
     return float((row.right[0] == row.rewards.max()) / best.sum())
 
 
-def ties_score(rows: Sequence[Row], seed: int = 0) -> tuple[float, np.ndarray] | None:
+def ties_score(rows: Sequence[ScoredRow], seed: int = 0) -> tuple[float, np.ndarray] | None:
     """The score of the subset Ties, and (SAMPLES,) bootstrap replicates of it.
 
     Rows come in twos: `tied:n` has several right responses, `ref:n` is like it with one. With
@@ -112,7 +112,7 @@ def ties_score(rows: Sequence[Row], seed: int = 0) -> tuple[float, np.ndarray] |
     return float(score), shares @ weights
 
 
-def _gaps(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _gaps(rows: Sequence[ScoredRow]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By number, (n,) each, NaN where there is no such row: gap of ref, gap of tied, spread."""
     found: dict[str, dict[str, float]] = {"ref": {}, "tied": {}, "spread": {}}
     for row in rows:

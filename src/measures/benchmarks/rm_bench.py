@@ -12,7 +12,7 @@ import numpy as np
 
 from src.common.errors import UserError
 from src.measures.benchmarks.parts import Part, mean_of_parts, mean_of_rows
-from src.measures.benchmarks.rows import Row, Subset
+from src.measures.benchmarks.rows import ScoredRow, Subset
 
 STYLES = ("concise", "detailed", "Markdown")
 DOMAINS = ("chat", "math", "code", "safety")
@@ -61,7 +61,7 @@ def domains_of(subsets: Sequence[Subset]) -> list[Subset]:
     return found
 
 
-def _gaps(row: Row) -> np.ndarray:
+def _gaps(row: ScoredRow) -> np.ndarray:
     """(3, 3) right minus wrong reward."""
     if len(row.right) != 3 or len(row.wrong) != 3:
         raise UserError(f"row {row.id or '?'}: {len(row.right)} right and {len(row.wrong)} wrong "

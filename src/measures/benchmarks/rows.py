@@ -18,7 +18,7 @@ COLUMNS = ("row", "id", "subset", "response", "value", "reward")
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredRow:
     """One prompt of a benchmark with the rewards of its responses, none of them missing."""
 
     id: str
@@ -47,10 +47,10 @@ class Subset:
     """The rows of one subset."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[ScoredRow, ...]
     missing: int
     """Rows of which a response has no reward: they are in no score, and counted."""
-    tied: tuple[Row, ...] = ()
+    tied: tuple[ScoredRow, ...] = ()
     """Rows without a better response. Only PandaLM scores them: a tie is one of its classes."""
     missing_tied: int = 0
 
@@ -77,7 +77,7 @@ def read_subsets(table: pd.DataFrame) -> list[Subset]:
     if np.isinf(table.reward.to_numpy(float)).any():
         raise UserError("infinite rewards: leave the cell empty where there is no reward")
     table = table.sort_values(["row", "response"], kind="stable")
-    found: dict[str, list[tuple[bool, Row | None]]] = {}
+    found: dict[str, list[tuple[bool, ScoredRow | None]]] = {}
     for number, own in table.groupby("row", sort=True):
         if own.response.tolist() != list(range(len(own))) or own.subset.nunique() != 1:
             raise UserError(f"row {number}: responses {own.response.tolist()} of subset "
@@ -85,13 +85,14 @@ def read_subsets(table: pd.DataFrame) -> list[Subset]:
                             "0, 1, ... once each, and one subset")
         values, rewards = own["value"].to_numpy(float), own["reward"].to_numpy(float)
         prompt = own["prompt_id"].iloc[0] if "prompt_id" in own else number
-        row = Row(str(own["id"].iloc[0]), str(prompt), values, rewards)
+        row = ScoredRow(str(own["id"].iloc[0]), str(prompt), values, rewards)
         found.setdefault(str(own["subset"].iloc[0]), []).append(
             (values.max() == values.min(), None if np.isnan(rewards).any() else row))
     return [Subset(name, *_known(rows, False), *_known(rows, True)) for name, rows in found.items()]
 
 
-def _known(rows: list[tuple[bool, Row | None]], tied: bool) -> tuple[tuple[Row, ...], int]:
+def _known(rows: list[tuple[bool, ScoredRow | None]],
+           tied: bool) -> tuple[tuple[ScoredRow, ...], int]:
     """The rows that are, or are not, tied and have all rewards; how many of these lack one."""
     own = [row for is_tied, row in rows if is_tied == tied]
     return tuple(row for row in own if row is not None), own.count(None)

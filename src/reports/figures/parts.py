@@ -12,7 +12,7 @@ from src.measures.groups import GroupAccuracy, quantile_bins
 from src.measures.reward_profile import RewardProfile, ScoredPairs
 from src.reports.figures.rewards import RIGHT, Subject, dots
 from src.reports.figures.style import INK, METHODS, QUIET, Margins, page, panel_title
-from src.reports.format import count, interval, number
+from src.reports.format import count, interval_text, number
 
 MOST_ROWS = 40
 """Groups in one figure; its table has all."""
@@ -106,4 +106,4 @@ def _rows(axes: Axes, groups: Sequence[GroupAccuracy], colours: Sequence[str]) -
 
 
 def _span_text(span: Interval) -> str:
-    return f"{number(span.estimate)} {interval(span.low, span.high)}".strip()
+    return f"{number(span.estimate)} {interval_text(span.low, span.high)}".strip()

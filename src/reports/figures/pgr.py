@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from src.reports.figures.style import INK, QUIET, Margins, panel_grid, panel_title
-from src.reports.format import MISSING, UNDEFINED, interval, number, pgr_text
+from src.reports.format import MISSING, UNDEFINED, interval_text, number, pgr_text
 from src.reports.results import Results, Rungs
 
 CELL = (0.98, 0.56)
@@ -91,7 +91,7 @@ def _cell(axes: Axes, x: int, y: int, row: object, colours: Colormap) -> None:
     mark = "▲ " if row.pgr > SCALE.vmax else "▼ " if row.pgr < SCALE.vmin else ""
     axes.text(x, y - 0.15, mark + number(row.pgr, 2), ha="center", va="center", fontsize=9.5,
               fontweight="bold", color=ink)
-    axes.text(x, y + 0.2, interval(row.pgr_low, row.pgr_high, 2), ha="center", va="center",
+    axes.text(x, y + 0.2, interval_text(row.pgr_low, row.pgr_high, 2), ha="center", va="center",
               fontsize=7, color=ink)
 
 

@@ -100,7 +100,7 @@ def _rung_legend(figure: Figure, first: Axes, colours: dict[str, tuple[float, ..
                   bbox_to_anchor=(box.x0, box.y1 + above / figure.get_figheight()))
 
 
-def calibration(results: Results) -> tuple[Figure, str, str]:
+def calibration_figure(results: Results) -> tuple[Figure, str, str]:
     """Accuracy against confidence, a panel per role and method, with the pairs in each bin."""
     table, rungs = results.calibration, Rungs.of(results.accuracy)
     table = table[table.role != "baseline"]

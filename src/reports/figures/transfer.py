@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from src.reports.figures.style import INK, QUIET, Margins, page
-from src.reports.format import BASELINE_NAMES, count, interval, number
+from src.reports.format import BASELINE_NAMES, count, interval_text, number
 
 ROW, COLUMN = 0.36, 1.2
 """Inches of a cell; a column is wider where its name is."""
@@ -105,7 +105,7 @@ def _cell(axes: Axes, x: float, y: float, row: object, norm: Normalize) -> None:
     axes.add_patch(Rectangle((x - 0.49, y - 0.46), 0.98, 0.92, linewidth=0, facecolor=colour))
     axes.text(x, y - 0.15, number(row.accuracy), ha="center", va="center", fontsize=8.5,
               fontweight="bold", color=ink)
-    axes.text(x, y + 0.24, interval(row.low, row.high), ha="center", va="center", fontsize=6.6,
+    axes.text(x, y + 0.24, interval_text(row.low, row.high), ha="center", va="center", fontsize=6.6,
               color=ink)
 
 
