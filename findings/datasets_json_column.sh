@@ -15,8 +15,8 @@
 #   csv by to_csv          chosen 299 of 300 in quotes, rejected 0
 #   texts 42 and a         [42, 'a', 7]      given as the texts 42 and "a" (with its quotes), and the number 7
 #
-# Nothing of this repository runs here; it reads such columns as what they hold (data/raw_arrow.py), and
-# counts answers that are JSON texts in files that lost the type (data/row_notes.py).
+# Nothing of this repository runs here; it reads such columns as what they hold (data/files/raw_arrow.py), and
+# counts answers that are JSON texts in files that lost the type (data/read/row_notes.py).
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "${folder}"' EXIT

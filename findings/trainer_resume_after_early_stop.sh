@@ -14,7 +14,7 @@
 # With restore_callback_states_from_checkpoint the callback's count comes back, so the next evaluation
 # ends the run at once; but the flag that says "stop" is cleared when training begins. A job that is
 # resubmitted after it was done therefore gives other weights. Nothing of this repository runs here; its
-# own resume takes no step there (src/resumable.py).
+# own resume takes no step there (src/training/resumable.py).
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "${folder}"' EXIT

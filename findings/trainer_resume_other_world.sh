@@ -12,7 +12,7 @@
 #
 # Steps of an epoch are counted anew for the number of processes, and the checkpoint's step is compared
 # with that: half an epoch of one process is all the steps that two have. Nothing of this repository
-# runs here; it compares the launch with the checkpoint's before it resumes (src/train_run.py).
+# runs here; it compares the launch with the checkpoint's before it resumes (src/training/train_run.py).
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "${folder}"' EXIT

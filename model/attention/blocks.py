@@ -65,7 +65,7 @@ def _together(segments: list[Segment]) -> Group:
 def _cut(tree: list[Segment], size: int) -> Iterator[Block]:
     """The blocks of one long tree, whose prompt, where it has one, comes first."""
     start = tree[0].start
-    shared = start, start
+    shared = start, start  # without a prompt in this row, nothing is
     if tree[0].branch == PROMPT:
         yield from _branch_blocks(shared, tree[0], size)
         shared = start, tree[0].end

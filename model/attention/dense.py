@@ -28,10 +28,10 @@ def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: fl
         return _masked(query, key, value, mask, scaling, softcap)
     plan = _groups(layout)
     masks = (_read_masks if last_only else _masks)(layout, window, query.dtype)
-    counts = [[len(mask) for mask in group] for group in masks]
-    sizes = [group.end - group.start for group in plan]
+    counts = [[len(mask) for mask in group] for group in masks]  # queries of each block
+    sizes = [group.end - group.start for group in plan]  # keys of each group
     # split, not slices: a slice's gradient would fill the whole row with zeros, once a group
-    queries = query.split([sum(count) for count in counts], dim=2)
+    queries = query.split([sum(count) for count in counts], dim=2)  # (1, H, Q of a group, D) each
     out = []
     for group, q, k, v, group_masks, count in zip(
             plan, queries, key.split(sizes, dim=2), value.split(sizes, dim=2), masks, counts,
@@ -39,6 +39,7 @@ def dense(query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: fl
         for block, part, mask in zip(group.blocks, q.split(count, dim=2), group_masks,
                                      strict=True):
             if len(mask):
+                # the prompt, and what of the branch lies before: apart where branches lie between
                 seen = [(start - group.start, end - group.start) for start, end in block.keys]
                 out.append(_masked(part, _stretches(k, seen), _stretches(v, seen), mask, scaling,
                                    softcap))
@@ -61,7 +62,7 @@ def _masks(layout: Layout, window: int | None, dtype: torch.dtype) -> list[list[
     if name not in layout.made:
         plan = _groups(layout)
         before = max(block.before for group in plan for block in group.blocks)
-        longest = 1 << before.bit_length()  # few different ones
+        longest = 1 << before.bit_length()  # a power of two: few bands are made, and kept
         band = _band(_block_tokens(layout), longest, window, dtype, layout.tree.device)
         index = torch.arange(layout.tree.shape[1], device=layout.tree.device)
         facts = [index, layout.tree[0], layout.branch[0], layout.position_ids[0]]
@@ -109,8 +110,8 @@ def _branches_mask(block: Block, band: Tensor, longest: int) -> Tensor:
     mask = band.new_full((queries, before + queries), -math.inf)
     for start, end in block.branches:
         first, last, size = start - block.start, end - block.start, end - start
-        mask[first:last, :before] = band[:size, longest - before:longest]
-        mask[first:last, before + first:before + last] = band[:size, longest:longest + size]
+        mask[first:last, :before] = band[:size, longest - before:longest]  # the shared prompt
+        mask[first:last, before + first:before + last] = band[:size, longest:longest + size]  # own
     return mask
 
 
@@ -152,6 +153,7 @@ def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: fl
     if softcap is None:
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling,
                                             enable_gqa=shared > 1)
+    # No kernel caps its scores: they are written out, (B, H, Q, S).
     key, value = (tensor.repeat_interleave(shared, dim=1) for tensor in (key, value))
     scores = softcap * torch.tanh(query @ key.transpose(-1, -2) * scaling / softcap) + mask
     return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ value

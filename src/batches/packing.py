@@ -57,6 +57,7 @@ def micro_batches(trees: Trees, pairs: np.ndarray, budget: Budget, rank: int,
     ranks = _deal(budget.cost(sizes)[order], world)
     shares = [order[ranks == each] for each in range(world)]
     numbers = [pack(sizes, share, budget) for share in shares]
+    # Only this rank's units get the number of a micro batch; the others are somebody else's.
     number_of = np.full(len(order), -1)
     number_of[shares[rank]] = numbers[rank]
     places = [np.flatnonzero(number_of[unit] == number)
@@ -75,7 +76,7 @@ def scoring_batches(trees: Trees, budget: Budget) -> list[tuple[np.ndarray, np.n
     sizes = trees.sizes(responses, unit)
     order = _longest_first(sizes, budget)
     place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
+    place[order] = np.arange(len(order))  # (U,): the inverse of the order
     responses = responses[np.argsort(place[unit], kind="stable")]
     unit = np.sort(place[unit])
     cuts = np.flatnonzero(np.diff(pack(sizes, order, budget)[unit])) + 1
@@ -113,9 +114,10 @@ def _by_prompt(trees: Trees, pairs: np.ndarray,
     prompt = trees.prompt_of[trees.chosen[pairs]]
     order = np.argsort(prompt, kind="stable")
     pairs, prompt = pairs[order], prompt[order]
-    new = starts(prompt)
+    new = starts(prompt)  # (P,) bool: a unit begins here
     unit = np.cumsum(new) - 1
     sizes = _sizes(trees, pairs, unit)
+    # A prompt whose pairs do not fit is cut where the next pair would be too much.
     too_big = np.flatnonzero(budget.cost(sizes) > budget.tokens)
     for big in too_big:
         first, end = np.searchsorted(unit, [big, big + 1])

@@ -46,7 +46,7 @@ def resampled_means(values: np.ndarray, prompt_ids: np.ndarray, *, samples: int,
         return np.full((samples, len(values)), np.nan)
     columns = np.column_stack([sums.T, sizes])  # (prompts, k + 1)
     totals = [counts @ columns for counts in _drawn_counts(count, samples, seed)]
-    total = np.concatenate(totals)
+    total = np.concatenate(totals)  # (samples, k + 1): sums, and how many pairs they are of
     return total[:, :-1] / total[:, -1:]
 
 
@@ -71,7 +71,7 @@ def _drawn_counts(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]
     for start in range(0, samples, chunk):
         rows = min(chunk, samples - start)
         drawn = rng.integers(0, prompts, size=(rows, prompts))
-        drawn += np.arange(rows)[:, None] * prompts
+        drawn += np.arange(rows)[:, None] * prompts  # each row counts in bins of its own
         counts = np.bincount(drawn.ravel(), minlength=rows * prompts)
         yield counts.reshape(rows, prompts).astype(np.float64)
 
@@ -139,7 +139,7 @@ def nested_replicates(values: np.ndarray, over_prompts: np.ndarray, prompt_ids: 
     rng = np.random.default_rng([seed, 1])  # apart from the stream that drew the prompts
     if seeds < 2 or np.isnan(over_prompts).any():
         return NestedReplicates(over_prompts, np.zeros((k, k)), np.zeros(len(over_prompts)))
-    between = np.cov(values.mean(axis=2), rowvar=False).reshape(k, k)
+    between = np.cov(values.mean(axis=2), rowvar=False).reshape(k, k)  # B, S - 1 degrees of freedom
     excess = (between - seeds / (seeds + 2) * _interaction(values, prompt_ids)) / seeds
     return NestedReplicates(over_prompts, excess, rng.standard_t(seeds - 1, len(over_prompts)))
 
@@ -151,10 +151,10 @@ def _interaction(values: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
         values: (S, k, n)
     """
     seeds, k, n = values.shape
-    deviations = values - values.mean(axis=2, keepdims=True)
-    deviations -= deviations.mean(axis=0)
+    deviations = values - values.mean(axis=2, keepdims=True)  # without what a seed does to all
+    deviations -= deviations.mean(axis=0)  # nor what a prompt does under every seed: e_sj is left
     sums, sizes = _prompt_sums(deviations.reshape(seeds * k, n), prompt_ids)
-    sums = sums.reshape(seeds, k, -1) / n
+    sums = sums.reshape(seeds, k, -1) / n  # (S, k, prompts): each prompt's part in a seed's mean
     prompts = len(sizes)
     return np.einsum("skp,slp->kl", sums, sums) / (seeds - 1) * prompts / (prompts - 1)
 
