@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from model.base.weights import whole_weights
 from src.common.errors import UserError, reading
 
 LAYER_LISTS = {
@@ -182,8 +183,9 @@ def count_parameters(config: PreTrainedConfig, kept: tuple[int, ...]) -> tuple[i
     token."""
     short = truncate_config(config, kept)
     short.num_labels = 1
-    with reading(f"{config.name_or_path}/config.json", "no model can be made of it: fetch or train "
-                 "it again"), torch.device("meta"):
+    with whole_weights(), torch.device("meta"), reading(  # ZeRO-3 would share out what is not there
+            f"{config.name_or_path}/config.json", "no model can be made of it: fetch or train it "
+            "again"):
         model = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(short)](short)
     total = sum(parameter.numel() for parameter in model.parameters())
     tables = sum(module.weight.numel() for module in model.modules()

@@ -46,7 +46,7 @@ def stand_in(experiment, model):
     config = shape(*SHAPES[model])
     loaded = load_config(ExperimentConfig, experiment)
     sweep = types.SimpleNamespace(experiment=loaded, data=load_config(DataConfig, loaded.data),
-                                  base=lambda key: types.SimpleNamespace(hf_config=config))
+                                  bases={model: types.SimpleNamespace(hf_config=config)})
     run = types.SimpleNamespace(model=model, kept=tuple(range(config.num_hidden_layers)),
                                 train=loaded.train, display_name=model)
     return sweep, [run]

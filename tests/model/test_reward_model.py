@@ -363,6 +363,17 @@ def test_under_zero_3_only_the_first_rank_reads_what_is_trained(base, monkeypatc
         f"new.{name}": tensor.shape for name, tensor in stored.items()}
 
 
+def test_parameters_are_counted_under_zero_3_as_without_it(base):
+    """A run's work is counted when it has been trained, and ZeRO-3 makes no model without data."""
+    expected = count_parameters(tiny_config("llama"), KEPT)
+    config = ZeroConfig(False)
+    set_hf_deepspeed_config(config)
+    try:
+        assert count_parameters(tiny_config("llama"), KEPT) == expected
+    finally:
+        unset_hf_deepspeed_config()
+
+
 def test_a_saved_model_is_loaded_whole_even_under_zero_3(saved):
     config = ZeroConfig(False)
     set_hf_deepspeed_config(config)
