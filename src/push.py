@@ -42,7 +42,7 @@ def check(folder: Path, repo: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    from src.evaluation.one_model import read_run
+    from src.runs.folders import read_run
 
     if not folder.is_dir() or read_run(folder) is None:
         raise UserError(f"{folder}: not the folder of a run: expected one like "

@@ -154,10 +154,18 @@ def test_the_lowest_ground_needs_the_standard_library_alone(module):
         *sys.stdlib_module_names, "src"}
 
 
+@pytest.mark.parametrize("module", [name for name in FILES if name.startswith("configs.")])
+def test_configs_are_read_before_anything_that_takes_seconds_is_loaded(module):
+    assert {name.split(".")[0] for name in imported(SOURCES[module])} <= {
+        *sys.stdlib_module_names, "yaml", "pydantic", "pydantic_core", "configs", "src"}
+    assert {name for name in EDGES[module] if name.startswith("src.")} <= {
+        "src.common.errors", "src.common.files", "src.common.hashing"}
+
+
 def test_the_trainer_does_not_know_of_teachers_or_students():
     names = {node.attr for node in ast.walk(SOURCES["src.training.trainer"])
              if isinstance(node, ast.Attribute)}
-    assert not names & {"role", "teacher", "labels_of", "weak_label"}
+    assert not names & {"kind", "role", "teacher", "labels_of", "weak_label"}
 
 
 def test_only_eval_reads_the_test_split():

@@ -32,12 +32,14 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text; the text itself as the only one where it has nothing but punctuation."""
+    """What white space parts, in lower case and without punctuation; the text itself as the only
+    word where it has nothing else."""
     return _PUNCTUATION.sub("", text.lower()).split() or [text.strip()]
 
 
 def run_hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of several texts.
+    """The runs of several texts: `n` words one after the other. A text of fewer words is one run as
+    a whole, found only where the whole of another text says the same.
 
     Returns:
         (m,) uint64 hashes, and (m,) the positions of the texts that they are in.

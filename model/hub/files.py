@@ -84,6 +84,7 @@ def fetch_files(model: ModelConfig, listing: Listing, folder: Path) -> None:
         source = {"checkpoint": model.checkpoint, "revision": model.revision,
                   "commit": listing.commit}
         (folder / SOURCE).write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
+    clear(folder, [f"{name}.part" for name in WANTED])  # as unfinished files were once called
     with hub_errors(model.checkpoint, model.revision):
         for file in listing.files:
             _fetch(hf_hub_url(model.checkpoint, file.name, revision=listing.commit), file,

@@ -23,12 +23,21 @@ def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]], words: int
     while sum(longest) + 2 * (len(longest) - 1) > width and max(longest[:words]) > 4:
         widest = max(range(words), key=lambda column: longest[column])
         longest[widest] -= 1
+    rows = [[_cut(cell, size) for cell, size in zip(row, longest, strict=True)] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), collapse_padding=True)
     for column, (name, size) in enumerate(zip(header, longest, strict=True)):
         justify = "left" if column < words or numbers_left else "right"
-        table.add_column(Text(name), justify=justify, width=size, no_wrap=True, overflow="ellipsis")
+        table.add_column(Text(name), justify=justify, width=size, no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # as text: rich reads [0.1, 0.2] as a style
     console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
     console.print(table)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def _cut(text: str, width: int) -> str:
+    """A text without its middle: rungs of one model differ at the end."""
+    if len(text) <= width:
+        return text
+    head = (width - 2) // 2
+    return f"{text[:head]}..{text[len(text) - (width - 2 - head):]}"

@@ -16,8 +16,8 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 PARTIAL = re.compile(r"\.\d+(-[0-9a-f]{8})?\.partial$")
-"""How the names of data.manifest.atomic_path end, and ended before two machines could share a disk.
-"""
+"""How the names of src.common.files.atomic_path end, and ended before two machines could share a
+disk."""
 SUFFIXES = (".lock", ".softlock")
 """Of the kernel's lock, and of the file that stands for one."""
 POLL_SECONDS = 0.5

@@ -34,11 +34,12 @@ from src.common.lock import clear_partials, lock
 from src.common.owned import claim
 from src.common.table_files import read_table, write_table
 from src.evaluation.benchmark_source import ALL_ROWS, Rows, read_rows
-from src.evaluation.one_model import read_run, training_prompts_mark
+from src.evaluation.one_model import training_prompts_mark
 from src.measures.benchmarks.against import differences
 from src.measures.benchmarks.scores import check_scorer
 from src.reports.benchmark import Report, difference_lines, read_report
 from src.reports.figures.benchmark import draw_benchmark, draw_differences
+from src.runs.folders import read_run
 from src.scoring.texts import NO_REWARD, TextScorer
 
 CHUNK_ROWS = 500

@@ -21,7 +21,7 @@ from src.common.files import holds_meta, write_json, write_text
 from src.common.hashing import commit
 from src.common.lock import clear_partials, lock
 from src.common.owned import claim, require_ours
-from src.evaluation.one_model import eval_config_of, own_pairs, read_run, training_prompts_mark
+from src.evaluation.one_model import eval_config_of, own_pairs, training_prompts_mark
 from src.evaluation.sets import SPLIT, eval_set_of, scores_name
 from src.measures.reward_profile import RewardProfile, ScoredPairs, most_wrong, reward_profile
 from src.reports.document import to_html, to_markdown
@@ -32,6 +32,7 @@ from src.reports.format import count
 from src.reports.results import contamination_mark
 from src.reports.reward_tables import console_lines, write_tables
 from src.reports.rewards import WrongPair, blocks
+from src.runs.folders import read_run
 from src.scoring.pairs import load_scorer, score, scores_of
 
 KIND = "a look at a reward model"

@@ -29,7 +29,7 @@ from src.evaluation.sets import eval_set_of, trained_prompts
 from src.measures import metrics
 from src.measures.pgr import Cell, gaps_recovered
 from src.reports.results import contamination_mark
-from src.runs.folders import DONE, find_finished, is_done, read_run_config
+from src.runs.folders import find_finished, read_run
 from src.runs.plan import without_stopping
 from src.scoring.pairs import load_scorer, score
 
@@ -65,7 +65,9 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
         lines += _pgr_lines(margins, splits, config)
     elif run is not None and run.kind == "student":
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
-                     f"{runs_dir}")
+                     f"{runs_dir}" if len(run.needs) == 1 else
+                     f"PGR of a student of {len(run.needs)} teachers is in its experiment's table: "
+                     f"python eval.py --model {run.experiment}")
     return "\n".join([*lines, *filter(None, [said])])
 
 
@@ -87,17 +89,6 @@ def training_prompts_mark(run: RunConfig, prompt_ids: np.ndarray, data_dir: Path
     return (f"{int(np.isin(prompts, trained).sum()):,} of {len(prompts):,} prompts "
             f"({int(known.sum()):,} of {len(known):,} pairs) are training prompts of {run.data}, "
             "this run's data: the accuracy on them is no test")
-
-
-def read_run(folder: Path) -> RunConfig | None:
-    """The run that made `folder`; None for a checkpoint from elsewhere."""
-    if not (folder / "config.yaml").is_file():
-        return None
-    run = read_run_config(folder)
-    if not is_done(folder, run.identity):
-        raise UserError(f"{folder}: the run is not finished, or its files are not those that "
-                        f"{DONE} names: run its script again")
-    return run
 
 
 def eval_config_of(run: RunConfig | None) -> tuple[EvalConfig, str]:
@@ -161,7 +152,7 @@ def own_pairs(folder: Path, run: RunConfig | None, split: str, data_dir: Path) -
 def margins_of(folder: Path, pairs: TokenisedSplit) -> np.ndarray:
     """(n,) reward_chosen - reward_rejected."""
     rewards = score(load_scorer(folder, RuntimeConfig()), pairs, RuntimeConfig(), folder.name)
-    return (rewards[:, 0] - rewards[:, 1]).astype(np.float64)
+    return metrics.margins_of(rewards)
 
 
 def _accuracy_lines(margins: np.ndarray, pairs: TokenisedSplit, config: EvalConfig) -> list[str]:

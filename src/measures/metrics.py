@@ -15,6 +15,11 @@ from src.common.errors import UserError
 from src.measures.bootstrap import Interval, interval, resampled_means
 
 
+def margins_of(rewards: np.ndarray) -> np.ndarray:
+    """(n,) float64: chosen - rejected, of rewards (n, 2), in the precision that they have."""
+    return (rewards[:, 0] - rewards[:, 1]).astype(np.float64)
+
+
 def correctness(margins: np.ndarray) -> np.ndarray:
     """1 where the margin is above 0, 0 below, 0.5 at a tie; any shape in, the same out.
 

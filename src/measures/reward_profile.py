@@ -45,7 +45,7 @@ def reward_figures(rewards: np.ndarray, present: np.ndarray) -> RewardFigures:
         rewards: (n, 2) chosen, rejected.
         present: (n, 2) bool, False where a pointwise record has no such side.
     """
-    margins = rewards[:, 0] - rewards[:, 1]
+    margins = metrics.margins_of(rewards)
     chosen, rejected = (rewards[present[:, side], side] for side in (0, 1))
     everything = np.concatenate([chosen, rejected])
     return RewardFigures(
@@ -78,7 +78,7 @@ class ScoredPairs:
 
     @property
     def margins(self) -> np.ndarray:
-        return self.rewards[:, 0] - self.rewards[:, 1]
+        return metrics.margins_of(self.rewards)
 
     @property
     def present(self) -> np.ndarray:

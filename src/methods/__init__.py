@@ -1,1 +1,1 @@
-"""What a paper changes, as pure functions: losses."""
+"""What a paper changes, as pure functions: losses and label treatments."""

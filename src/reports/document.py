@@ -1,6 +1,6 @@
-"""A report as a list of blocks, and the two ways to write it: Markdown and one HTML page.
+"""A report as a list of elements, and the two ways to write it: Markdown and one HTML page.
 
-Both say the same: a block is plain text and numbers, and neither writer adds or drops any.
+Both say the same: an element is plain text and numbers, and neither writer adds or drops any.
 """
 
 import base64

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from configs.schema import ModelConfig, load_config
 from data.tokens.formatting import load_tokenizer, tokenizer_key
-from model.base.truncate import check_family
+from model.base.truncate import check_family, count_parameters
 from model.base.weights import base_fingerprint, read_config
 from src.common.errors import UserError
 
@@ -24,10 +24,17 @@ class BaseModel:
         self.hf_config = read_config(self.path)
         check_family(self.hf_config, str(self.path), self.config.family)
         self.layers = self.hf_config.num_hidden_layers
+        self._parameters: dict[tuple[int, ...], int] = {}
 
     @property
     def path(self) -> Path:
         return self.config.path
+
+    def parameters(self, kept: tuple[int, ...]) -> int:
+        """Of a reward model on the `kept` layers, without embeddings: what a forward costs."""
+        if kept not in self._parameters:
+            self._parameters[kept] = count_parameters(self.hf_config, kept)[1]
+        return self._parameters[kept]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -75,6 +75,21 @@ def read_run_config(folder: Path) -> RunConfig:
     return from_dict(RunConfig, values, str(path))
 
 
+def read_run(folder: Path) -> RunConfig | None:
+    """The finished run that made `folder`; None for a checkpoint from elsewhere.
+
+    Raises:
+        UserError: it is not finished, or its files are others than it wrote.
+    """
+    if not (folder / "config.yaml").is_file():
+        return None
+    run = read_run_config(folder)
+    if not is_done(folder, run.identity):
+        raise UserError(f"{folder}: the run is not finished, or its files are not those that "
+                        f"{DONE} names: run its script again")
+    return run
+
+
 def require_finished(runs_dir: Path, stage: str, identity: str, name: str, remedy: str) -> Path:
     """The folder of a run that must be done by now; UserError naming it and `remedy` otherwise."""
     folder = find_finished(runs_dir, stage, identity)

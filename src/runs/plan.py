@@ -25,7 +25,7 @@ from configs.schema import (
 )
 from data.manifest import read_manifest
 from data.tokens.tokenised import PreparedData, TokenisedSplit
-from model.base.truncate import check_length, count_parameters, kept_layers
+from model.base.truncate import check_length, kept_layers
 from src.common.errors import UserError
 from src.methods.label_treatments import TREATMENTS, check_treatments
 from src.methods.losses import check_losses
@@ -92,7 +92,7 @@ class Plan:
             for count in ladder.layers or (None,):
                 kept = kept_layers(base.layers, count, ladder.keep)
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
-                                  count_parameters(base.hf_config, kept)[1]))
+                                  base.parameters(kept)))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"{where}: rungs {', '.join(names)} repeat")

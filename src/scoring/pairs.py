@@ -27,12 +27,13 @@ from src.common import distributed
 from src.common.errors import UserError
 from src.common.lock import lock, quiet
 from src.common.table_files import read_table, write_table
+from src.measures.metrics import margins_of
 from src.scoring.trunk_cache import TrunkCache
 
 
 def margins(scores: pd.DataFrame) -> np.ndarray:
     """(n,) float64: reward_chosen - reward_rejected of a table of scores."""
-    return (scores.reward_chosen - scores.reward_rejected).to_numpy(np.float64)
+    return margins_of(scores[["reward_chosen", "reward_rejected"]].to_numpy())
 
 
 def load_scorer(folder: Path, runtime: RuntimeConfig) -> PreTrainedModel:

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from configs.schema import RunConfig
-from model.base.truncate import count_parameters
 from src.batches.steps import optimiser_steps, tokens_trained
 from src.batches.trees import trees_of
 from src.common.files import read_json
@@ -47,7 +46,7 @@ def work(run: RunConfig, plan: Plan) -> tuple[int, float]:
     tokens = tokens_trained(trees, train.batch_pairs, train.epochs, run.seed,
                             train.shuffle == "prompts")
     top = run.kept[-(train.trainable_layers or len(run.kept)):]
-    return tokens, 6.0 * tokens * count_parameters(plan.bases[run.model].hf_config, top)[1]
+    return tokens, 6.0 * tokens * plan.bases[run.model].parameters(top)
 
 
 def _flops_per_second(folders: list[Path]) -> tuple[float, str]:

@@ -13,7 +13,8 @@ from data.tokens.formatting import encode_pair, load_tokenizer
 from model.reload_check import plain_rewards
 from src.common.errors import UserError
 from src.evaluation.inspect import inspect_model
-from src.evaluation.one_model import evaluate_one, find_peers, read_run
+from src.evaluation.one_model import evaluate_one, find_peers
+from src.runs.folders import read_run
 from tests.tiny_data import write_jsonl
 from tests.tiny_experiment import in_process, preference_rows
 

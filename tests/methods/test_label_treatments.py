@@ -9,6 +9,7 @@ from scipy.special import expit, logit
 
 from configs.schema import MethodConfig
 from src.common.errors import UserError
+from src.evaluation.one_model import evaluate_one
 from src.methods.label_treatments import TREATMENTS, check_treatments, log_odds, mean_margin
 from src.train import labels_for
 from tests.tiny_experiment import in_process, make_experiment
@@ -76,3 +77,10 @@ def test_pgr_of_a_student_of_all_teachers_starts_at_what_they_know_together(trai
     assert row.weak == pytest.approx(((mean > 0) + 0.5 * (mean == 0)).mean())
     report = (trained.results / "report.md").read_text()
     assert "mean_margin" in report
+
+
+def test_one_student_of_all_teachers_is_told_where_its_pgr_stands(trained):
+    folder = next(path for path in trained.finished("students") if "-both-" in path.name)
+    text = evaluate_one(folder, None, "test", trained.runs_dir, trained.processed.parent)
+    assert "PGR of a student of 2 teachers is in its experiment's table" in text
+    assert "not both are finished" not in text

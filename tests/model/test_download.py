@@ -89,6 +89,17 @@ def test_a_fetch_that_is_cut_short_leaves_no_model_and_asks_later_only_for_the_r
     assert (TINY.path / WEIGHTS).read_bytes() == (hub.folder / WEIGHTS).read_bytes()
 
 
+def test_what_an_unfinished_download_was_once_called_is_not_left_beside_the_model(hub):
+    hub.cut[WEIGHTS] = 20 * CHUNK
+    with pytest.raises(UserError):
+        fetch()
+    (partial() / WEIGHTS).rename(partial() / f"{WEIGHTS}.part")
+    hub.cut.clear()
+    assert "fetched" in fetch()
+    assert {file.name for file in TINY.path.iterdir()} == {
+        *(file.name for file in hub.folder.iterdir()), "source.json"}
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, "config.json"])  # checked by sha256, by git's id
 def test_a_file_with_another_checksum_is_deleted_and_named_and_fetched_again(hub, name):
     hub.wrong.add(name)

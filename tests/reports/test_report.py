@@ -219,6 +219,17 @@ def test_console_table_fits_and_shows_every_cell(tmp_path: Path, base: str):
     assert lines[-1].endswith(".") and not re.search(r"nan|None", "\n".join(lines))
 
 
+def test_names_that_are_cut_to_fit_still_tell_rungs_of_one_model_apart(tmp_path: Path):
+    long, other = "a_model_with_quite_a_long_name_7b_instruct", "another_long_name_of_a_model_8b"
+    folder = write_results(tmp_path / "demo", **{**SMALL, "names": [
+        f"{long}-L2", f"{long}-L4", f"{other}-L8"]})
+    results = read_results(folder)
+    lines = console_table(results.pgr, results.accuracy).splitlines()
+    rows = [re.split(r"  +", line)[:2] for line in lines if re.search(r"  soft  ", line)]
+    named = {name[-3:] for row in rows for name in row} - {"all"}
+    assert named == {"-L2", "-L4", "-L8"} and max(map(len, lines)) <= 100
+
+
 def test_console_table_takes_tables_made_in_memory(folder: Path):
     results = read_results(folder)
     accuracy = results.accuracy.replace("", None).astype({"seed": "Int64", "layers": "Int64"})

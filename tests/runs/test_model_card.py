@@ -14,10 +14,9 @@ from src import push
 from src.common.errors import UserError
 from src.common.files import read_json, write_json
 from src.evaluation.experiment import write_cards
-from src.evaluation.one_model import read_run
 from src.reports.results import read_results
 from src.runs.cards import Accuracy, model_card, write_model_card
-from src.runs.folders import is_done
+from src.runs.folders import is_done, read_run
 from tests.hub_stand_in import StandInHub, client_of
 from tests.tiny_experiment import in_process
 

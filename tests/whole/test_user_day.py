@@ -161,7 +161,9 @@ def test_every_link_of_a_page_leads_somewhere():
 
 def documented_commands() -> list[list[str]]:
     """Words of every command in the pages' bash blocks."""
-    lines = "\n".join(bash_blocks()).replace("\\\n", " ").splitlines()
+    blocks = bash_blocks()
+    assert len(blocks) >= 5
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines]
     return [words for words in found if words]
 
