@@ -15,12 +15,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from configs.run import STAGES, RunConfig
 from configs.schema import (
-    STAGES,
     DataConfig,
     ExperimentConfig,
     LadderConfig,
-    RunConfig,
     RuntimeConfig,
     TrainConfig,
     load_config,

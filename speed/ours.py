@@ -9,13 +9,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.trainer_utils import SaveStrategy
 
-from configs.schema import (
-    GROUND_TRUTH,
-    GROUND_TRUTH_METHOD,
-    RunConfig,
-    RuntimeConfig,
-    TrainConfig,
-)
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
+from configs.schema import RuntimeConfig, TrainConfig
 from data.tokens.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from speed.measure import Round, System

@@ -22,7 +22,8 @@ import numpy as np
 import transformers
 from accelerate.utils.memory import clear_device_cache
 
-from configs.schema import ExperimentConfig, RunConfig, load_config
+from configs.run import RunConfig
+from configs.schema import ExperimentConfig, load_config
 from model.reload_check import ReloadError
 from src.common import distributed
 from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command

@@ -1,6 +1,7 @@
 """The stages of a tiny experiment, each in this process, for tests of what lies between them."""
 
-from configs.schema import STAGES, DataConfig, ExperimentConfig, load_config
+from configs.run import STAGES
+from configs.schema import DataConfig, ExperimentConfig, load_config
 from data.prepare import TokenizerSpec, prepare
 from src.runs.plan import Plan
 from src.train import train_stage

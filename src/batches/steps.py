@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from configs.schema import RunConfig
+from configs.run import RunConfig
 from src.batches.packing import Budget, MicroBatch, micro_batches
 from src.batches.trees import Trees
 

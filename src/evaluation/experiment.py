@@ -12,7 +12,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from configs.identity import facts
-from configs.schema import STAGES, RunConfig
+from configs.run import STAGES, RunConfig
 from data.pairs.pair_files import read_pairs
 from data.records import SPLITS
 from model.base.weights import weights_fingerprint

@@ -13,7 +13,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from configs.schema import RunConfig, RuntimeConfig
+from configs.run import RunConfig
+from configs.schema import RuntimeConfig
 from data.pairs.pair_files import read_pairs
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.tokenised import TokenisedSplit

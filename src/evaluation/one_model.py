@@ -10,16 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.schema import (
-    CONFIG_ROOT,
-    GROUND_TRUTH,
-    GROUND_TRUTH_METHOD,
-    EvalConfig,
-    ExperimentConfig,
-    RunConfig,
-    RuntimeConfig,
-    load_config,
-)
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
+from configs.schema import CONFIG_ROOT, EvalConfig, ExperimentConfig, RuntimeConfig, load_config
 from data.records import left_is_chosen
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.tokenised import TokenisedSplit, open_split

@@ -17,7 +17,7 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from configs.schema import RunConfig
+from configs.run import RunConfig
 from data.pairs.pair_files import read_pairs
 from data.prepare import TokenizerSpec
 from data.tokens.tokenised import TokenisedSplit

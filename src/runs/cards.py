@@ -12,7 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from configs.schema import RunConfig
+from configs.run import RunConfig
 from src.common.files import read_json, write_text
 from src.common.lock import lock, quiet
 from src.runs.folders import CARD, read_run_config

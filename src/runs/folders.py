@@ -8,7 +8,8 @@ is never trusted for anything else.
 
 from pathlib import Path
 
-from configs.schema import RunConfig, from_dict, read_yaml
+from configs.run import RunConfig
+from configs.strict_yaml import from_dict, read_yaml
 from src.common.checkpoints import newest_whole
 from src.common.errors import UserError
 from src.common.files import read_json, write_json

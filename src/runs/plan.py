@@ -12,14 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import (
-    GROUND_TRUTH,
-    GROUND_TRUTH_METHOD,
     DataConfig,
     ExperimentConfig,
     LadderConfig,
     MethodConfig,
-    RunConfig,
     TrainConfig,
     load_config,
 )

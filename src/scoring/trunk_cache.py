@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from configs.schema import RunConfig, RuntimeConfig
+from configs.run import RunConfig
+from configs.schema import RuntimeConfig
 from model.base.trunk import begin_above, frozen_layers, hidden_states
 from model.base.weights import whole_weights
 from model.reward_model import build_reward_model

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
-from configs.schema import RunConfig, RuntimeConfig
+from configs.run import RunConfig
+from configs.schema import RuntimeConfig
 from src.batches.steps import optimiser_steps
 from src.common import distributed
 from src.common.errors import UserError

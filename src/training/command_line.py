@@ -9,7 +9,8 @@ import argparse
 import re
 from pathlib import Path
 
-from configs.schema import STAGES, ExperimentConfig, load_config
+from configs.run import STAGES
+from configs.schema import ExperimentConfig, load_config
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from configs.schema import RunConfig
+from configs.run import RunConfig
 from src.batches.steps import optimiser_steps, tokens_trained
 from src.batches.trees import trees_of
 from src.common.files import read_json

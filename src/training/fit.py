@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from configs.schema import RunConfig
+from configs.run import RunConfig
 from model.base.memory import Size, scoring_gb, size_of, state_gb, training_gb
 from src.batches.packing import scoring_budget
 from src.common import distributed

@@ -16,7 +16,7 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from configs.schema import RunConfig
+from configs.run import RunConfig
 from model.attention.attend import compile_ahead
 from model.base.trunk import freeze_below, frozen_layers
 from model.reload_check import Probe, check_reload

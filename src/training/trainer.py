@@ -18,7 +18,8 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
-from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
+from configs.run import RunConfig
+from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
 from src.batches.collate import PairDataset, TreeCollator
 from src.batches.packing import Budget, scoring_budget
 from src.batches.steps import SinglePass, StepSampler

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from configs.run import RunConfig
 from configs.schema import (
     DataConfig,
     EvalConfig,
@@ -16,7 +17,6 @@ from configs.schema import (
     MethodConfig,
     ModelConfig,
     PretrainConfig,
-    RunConfig,
     RuntimeConfig,
     TrainConfig,
     from_dict,

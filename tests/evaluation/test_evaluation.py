@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.schema import STAGES, RunConfig, from_dict, read_yaml
+from configs.run import STAGES, RunConfig
+from configs.schema import from_dict, read_yaml
 from src.common.errors import UserError
 from src.common.files import read_json
 from src.common.owned import MARK

@@ -17,9 +17,9 @@ import pytest
 
 from configs.data_schema import CompareConfig
 from configs.identity import facts, written
+from configs.run import STAGES
 from configs.schema import (
     CONFIG_ROOT,
-    STAGES,
     DataConfig,
     EvalConfig,
     ExperimentConfig,

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, constants
 
-from configs.schema import RunConfig, from_dict, read_yaml
+from configs.run import RunConfig
+from configs.schema import from_dict, read_yaml
 from src import push
 from src.common.errors import UserError
 from src.common.files import read_json, write_json

@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from configs.schema import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig, TrainConfig
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
+from configs.schema import TrainConfig
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT, read_json, write_json, write_text
 from src.common.hashing import commit

@@ -6,7 +6,8 @@ import dataclasses
 import pytest
 import yaml
 
-from configs.schema import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES, ExperimentConfig, load_config
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES
+from configs.schema import ExperimentConfig, load_config
 from model.base.truncate import count_parameters
 from src.batches.steps import optimiser_steps
 from src.batches.trees import trees_of

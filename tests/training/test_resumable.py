@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
+from configs.run import RunConfig
+from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
 from src.runs.folders import newest_checkpoint

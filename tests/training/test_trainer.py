@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import MethodConfig, RunConfig, RuntimeConfig, TrainConfig
+from configs.run import RunConfig
+from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
 from model.reload_check import check_reload, plain_rewards
 from model.reward_model import build_reward_model
 from src.batches.collate import FILLER, MODEL_INPUTS, PairDataset

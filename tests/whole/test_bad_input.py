@@ -14,10 +14,11 @@ import pytest
 import torch
 import yaml
 
-import configs.schema
+import configs.run
 import eval as evaluation
 import src.train
 import src.training.trainer
+from configs.schema import ExperimentConfig, load_config
 from data import preprocess
 from src.common import files
 from src.common.errors import run_command
@@ -194,7 +195,7 @@ def test_a_damaged_run_is_trained_again_to_the_same_weights(case, tiny, call):
 
 def test_runs_of_other_code_are_left_alone_and_made_anew(tiny, call, monkeypatch):
     before = files_in(tiny)
-    monkeypatch.setattr(configs.schema, "RUN_FORMAT", configs.schema.RUN_FORMAT + 1)
+    monkeypatch.setattr(configs.run, "RUN_FORMAT", configs.run.RUN_FORMAT + 1)
     code, out, _ = call("train", *tiny.train("teachers"))
     assert code == 0 and "2 trained, 0 done before" in out
     assert len(tiny.finished("teachers")) == 4
@@ -273,7 +274,7 @@ def test_of_two_launches_on_one_folder_the_second_waits(tiny):
 
 def run_folders(tiny: TinyExperiment) -> list[str]:
     """Names of the folders of the experiment's teachers."""
-    experiment = configs.schema.load_config(configs.schema.ExperimentConfig, str(tiny.config))
+    experiment = load_config(ExperimentConfig, str(tiny.config))
     sweep = src.train.Plan(experiment, tiny.processed.parent)
     return [run.folder_name for run in sweep.stage("teachers")]
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from configs.run import GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import (
-    GROUND_TRUTH_METHOD,
     DataConfig,
     ExperimentConfig,
     MethodConfig,
     ModelConfig,
     PretrainConfig,
-    RunConfig,
     TrainConfig,
 )
 from data import preprocess

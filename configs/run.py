@@ -1,0 +1,86 @@
+"""A run as a node of an experiment's graph: what can change its result, and what it needs.
+
+    <run folder>/config.yaml -> RunConfig
+"""
+
+import functools
+from typing import Literal
+
+from configs.field_types import Name, Several, Whole
+from configs.identity import facts
+from configs.schema import MethodConfig, TrainConfig
+from configs.strict_yaml import config, require
+from src.common.hashing import content_hash
+
+RUN_FORMAT = 1
+"""Raise it when code changes what a run's folder holds or means: older ones are then not reused."""
+GROUND_TRUTH = "ground_truth"
+"""The labels of teachers and ceilings, and what their method is called: none was chosen."""
+GROUND_TRUTH_METHOD = MethodConfig(GROUND_TRUTH, loss="hard_bt")
+GROUND_TRUTH_FACTS = {"loss": "hard_bt", "aux_coef": 0.0, "warmup_frac": 0.2}
+"""What stands for the method in the identity of a run on ground truth. It always stood there, so it
+stays, whatever keys and defaults methods come to have."""
+STAGES = ("teachers", "ceilings", "students")
+"""What is trained, in this order; a run's folder lies under its stage."""
+
+
+@config
+class RunConfig:
+    """One training run, with everything that can change its result: a run folder's config.yaml."""
+
+    experiment: Name
+    kind: Literal["teacher", "ceiling", "student"]
+    name: Name
+    """The rung: base model and layers, for example `demo-L4`."""
+    model: str
+    base: str
+    """Fingerprint of the base checkpoint."""
+    kept: Several[Whole]
+    data: Name
+    data_hash: str
+    tokenizer: str
+    """Key of the tokenizer."""
+    split: Literal["train_1", "train_2"]
+    labels: str
+    """`ground_truth`, or the identity of the teacher whose weak labels these are; of several
+    teachers, their identities with a + between them."""
+    teacher: str
+    """The teacher's rung, or `treatment-of-rung+rung`; empty for ground truth."""
+    method: MethodConfig
+    train: TrainConfig
+    seed: Whole
+
+    def __post_init__(self):
+        loss = GROUND_TRUTH_FACTS["loss"]
+        require(self.labels != GROUND_TRUTH or self.method.loss == loss,
+                f"run {self.name}: loss {self.method.loss} is for weak labels: expected {loss} on "
+                f"labels {GROUND_TRUTH}")
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Hash of what can change the result. Names and paths do not enter: two experiments that
+        need the same ceiling share it."""
+        entering = facts(self)
+        entering["role"] = entering.pop("kind")  # as it was called when the first runs were made
+        if self.labels == GROUND_TRUTH:
+            entering["method"] = GROUND_TRUTH_FACTS
+        return content_hash([RUN_FORMAT, entering])
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Identities of the runs that have to be finished first."""
+        return () if self.labels == GROUND_TRUTH else tuple(self.labels.split("+"))
+
+    @property
+    def stage(self) -> str:
+        return f"{self.kind}s"
+
+    @property
+    def display_name(self) -> str:
+        """`demo-L4-s0`, or `demo-L8-from-demo-L4-soft-s0` for a student."""
+        taught = f"-from-{self.teacher}-{self.method.name}" if self.teacher else ""
+        return f"{self.name}{taught}-s{self.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.display_name}-{self.identity[:8]}"
