@@ -147,6 +147,24 @@ class MethodConfig:
 
 
 @config
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021): a linear layer's weight W stays as it is, and of
+    W + alpha / rank * B A only B and A train, and the head in full. A finished run holds the sum.
+    """
+
+    rank: Size = 16
+    """Rows of A and columns of B."""
+    alpha: Positive = 32.0
+    targets: Literal["all_linear"] | Several[str] = "all_linear"
+    """Which linear layers of each decoder layer get adapters: all of them, or those of these names,
+    such as [q_proj, v_proj]. With trainable_layers, of the layers that it names alone."""
+
+    def __post_init__(self):
+        require(bool(self.targets), "targets []: expected all_linear or names of linear layers, "
+                "such as [q_proj, v_proj]")
+
+
+@config
 class TrainConfig:
     """Budget and optimisation, the same for teachers, ceilings and students."""
 
@@ -178,6 +196,10 @@ class TrainConfig:
     trunk_cache_dtype: Literal["fp32", "bf16"] = "fp32"
     """How hidden states under layers that do not train are kept. bf16 takes half the disk, and
     rounds them."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of the layers; null for the layers themselves. Adapters
+    usually want about 10 times the learning rate of full tuning: set `learning_rate`, for that of
+    the base model's config is for full tuning."""
 
 
 @config

@@ -177,16 +177,21 @@ def truncated_names(names: list[str], config: PreTrainedConfig,
     return stays
 
 
-def count_parameters(config: PreTrainedConfig, kept: tuple[int, ...]) -> tuple[int, int]:
-    """Parameters of the reward model on the `kept` layers of a base model: (all, all that are in no
-    embedding table). The second times 6 is about the floating-point operations of training on one
-    token."""
+def without_weights(config: PreTrainedConfig, kept: tuple[int, ...]) -> PreTrainedModel:
+    """The reward model on the `kept` layers of a base model, on the device `meta`: shapes alone."""
     short = truncate_config(config, kept)
     short.num_labels = 1
     with whole_weights(), torch.device("meta"), reading(  # ZeRO-3 would share out what is not there
             f"{config.name_or_path}/config.json", "no model can be made of it: fetch or train it "
             "again"):
-        model = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(short)](short)
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(short)](short)
+
+
+def count_parameters(config: PreTrainedConfig, kept: tuple[int, ...]) -> tuple[int, int]:
+    """Parameters of the reward model on the `kept` layers of a base model: (all, all that are in no
+    embedding table). The second times 6 is about the floating-point operations of training on one
+    token."""
+    model = without_weights(config, kept)
     total = sum(parameter.numel() for parameter in model.parameters())
     tables = sum(module.weight.numel() for module in model.modules()
                  if isinstance(module, torch.nn.Embedding))

@@ -123,11 +123,23 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "data hash": run.data_hash,
         "labels": f"weak labels of {run.teacher}" if run.teacher else "human",
         "method": run.method.name,
+        **_adapters(run),
         "seed": run.seed,
         "experiment": run.experiment,
         "identity": run.identity,
         "commit": manifest.get("commit", "unknown"),
     }
+
+
+def _adapters(run: RunConfig) -> dict[str, str]:
+    lora = run.train.lora
+    if lora is None:
+        return {}
+    top = run.train.trainable_layers
+    where = f"the top {top} layers" if top else "every layer"
+    targets = "all linear layers" if isinstance(lora.targets, str) else ", ".join(lora.targets)
+    return {"adapters": f"LoRA of rank {lora.rank}, alpha {lora.alpha:g}, on {targets} of {where}; "
+            "merged into these weights"}
 
 
 def _header(run: RunConfig, base: dict[str, Any], source: str, own: list[Accuracy]) -> str:

@@ -20,9 +20,12 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 """The model card: written again when the run has been scored, so DONE does not hold its size."""
 WRITTEN = (*CHECKPOINT, DONE, "config.yaml", "manifest.json", "log.jsonl", "training_args.bin",
-           "scores/*.parquet", "weak_labels/*.parquet", ".*.partial", "scores/.*.partial",
-           "weak_labels/.*.partial")
-"""What a run's folder holds, beside our mark and the two folders below."""
+           "adapter/*", "scores/*.parquet", "weak_labels/*.parquet", ".*.partial",
+           "adapter/.*.partial", "scores/.*.partial", "weak_labels/.*.partial")
+"""What a run's folder holds, beside our mark and the folders RESUME and CURVES."""
+ADAPTER = "adapter"
+"""Folder of the adapters that are merged into the weights of a run with `train.lora`, in peft's
+form."""
 RESUME = "resume"
 """Folder of the trainer's own checkpoints, removed when the run is done."""
 CURVES = "tensorboard"

@@ -23,7 +23,9 @@ from configs.schema import (
 )
 from data.manifest import read_manifest
 from data.tokens.tokenised import PreparedData, TokenisedSplit
+from model.base.adapters import adapter_parameters
 from model.base.truncate import check_length, kept_layers
+from model.base.trunk import frozen_layers
 from src.common.errors import UserError
 from src.methods.label_treatments import TREATMENTS, check_treatments
 from src.methods.losses import check_losses
@@ -48,7 +50,7 @@ class Plan:
 
     Raises:
         UserError: a method names a loss that there is not; a base model or the prepared data is
-            missing, or they do not fit each other.
+            missing, or they do not fit each other; adapters are for layers that a model has not.
     """
 
     def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = ()):
@@ -89,12 +91,19 @@ class Plan:
             check_length(base.hf_config, self.data.max_length, where)
             for count in ladder.layers or (None,):
                 kept = kept_layers(base.layers, count, ladder.keep)
+                self._check_adapters(base, kept, where)
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
                                   base.parameters(kept)))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"{where}: rungs {', '.join(names)} repeat")
         return rungs
+
+    def _check_adapters(self, base: BaseModel, kept: tuple[int, ...], where: str) -> None:
+        train, place = self.experiment.train, f"{where}, {base.config.name}"
+        if train.lora is not None:
+            frozen_layers(len(kept), train.trainable_layers, place)
+            adapter_parameters(base.hf_config, kept[-1:], train.lora, place)
 
     def _refuse_equal_names(self) -> None:
         for teacher, student in itertools.product(self.teachers, self.students):

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from configs.run import RunConfig
+from model.base.adapters import adapter_parameters
 from src.batches.steps import optimiser_steps, tokens_trained
 from src.batches.trees import trees_of
 from src.common.files import read_json
@@ -38,15 +39,19 @@ def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
 
 
 def work(run: RunConfig, plan: Plan) -> tuple[int, float]:
-    """(tokens, floating-point operations) of training `run`: 6 per parameter and token. Of prompts
-    that several pairs of a step share, each is counted once; of layers that do not train, nothing:
-    they run once for all runs."""
+    """(tokens, floating-point operations) of training `run`: 6 per parameter and token, or 4 where
+    only its adapter has a gradient. Of prompts that several pairs of a step share, each is counted
+    once; of layers below those that train, nothing: they run once for all runs."""
     split, train = plan.split(run, run.split), run.train
     trees = trees_of(split, plan.experiment.runtime.share_prompt)
     tokens = tokens_trained(trees, train.batch_pairs, train.epochs, run.seed,
                             train.shuffle == "prompts")
     top = run.kept[-(train.trainable_layers or len(run.kept)):]
-    return tokens, 6.0 * tokens * plan.bases[run.model].parameters(top)
+    base = plan.bases[run.model]
+    if train.lora is None:
+        return tokens, 6.0 * tokens * base.parameters(top)
+    adapters = adapter_parameters(base.hf_config, top, train.lora)
+    return tokens, tokens * (4.0 * base.parameters(top) + 6.0 * adapters)
 
 
 def _flops_per_second(folders: list[Path]) -> tuple[float, str]:

@@ -122,7 +122,8 @@ def _kinds(processes: int) -> tuple[str, ...]:
 
 
 def _size(plan: Plan, run: RunConfig) -> Size:
-    return size_of(plan.bases[run.model].hf_config, run.kept, run.train.trainable_layers)
+    return size_of(plan.bases[run.model].hf_config, run.kept, run.train.trainable_layers,
+                   run.train.lora)
 
 
 def _refusal(plan: Plan, runs: list[RunConfig], hardware: str, processes: int,
@@ -143,4 +144,4 @@ def _remedy(plan: Plan, runs: list[RunConfig], memory_gb: float, processes: int 
                 return (f"HARDWARE={hardware} on {count} GPU(s) of {memory_gb:.0f} GB would do "
                         f"(about {needed:.0f} GB each)")
     return ("set runtime.gradient_checkpointing or lower runtime.micro_batch_tokens in the "
-            "experiment, or leave the biggest rungs out")
+            "experiment, train adapters (train.lora), or leave the biggest rungs out")

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.trainer_utils import unwrap_peft_model
 
 from model.reload_check import Probe
 from src.training.trainer import PairTrainer
@@ -36,6 +37,6 @@ def probe_of(trainer: PairTrainer) -> Probe:
     model = trainer.model_wrapped  # an engine, whose weights may lie on other ranks
     if not trainer.is_deepspeed_enabled:
         model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    trainer.model.attention = "dense"
+    unwrap_peft_model(trainer.model).attention = "dense"
     dtype = next(trainer.model.parameters()).dtype
     return Probe(sequences, batch, place, trained, rewards(model), dtype)

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from model.attention.attend import compile_ahead
-from model.base.trunk import freeze_below, frozen_layers
+from model.base.adapters import add_adapters
+from model.base.trunk import begin_above, freeze_below, frozen_layers
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
@@ -27,11 +27,12 @@ from src.common.files import read_json, write_json, write_text
 from src.common.hashing import commit
 from src.common.owned import claim
 from src.runs.cards import write_model_card
-from src.runs.folders import CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
+from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
 from src.runs.plan import Plan
 from src.scoring.trunk_cache import trunk_of
 from src.training.arguments import training_arguments, weights_type
 from src.training.dry_run import work
+from src.training.merge import save_merged
 from src.training.peak_memory import peak_memory_mib, reset_peak
 from src.training.probe import probe_of
 from src.training.trainer import PairTrainer, build_trainer
@@ -69,9 +70,11 @@ def train_run(run: RunConfig, plan: Plan, labels: np.ndarray, val_labels: np.nda
         trainer.release()
 
     def prove_and_mark() -> None:
+        proof = save_merged(run, base, folder, probe) if run.train.lora else probe
         base.tokenizer.save_pretrained(folder)
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this disk's paths
-        check_reload(folder, probe, distributed.device())
+        for place in (folder, folder / ADAPTER):  # a pickle, with this disk's paths
+            (place / "training_args.bin").unlink(missing_ok=True)
+        check_reload(folder, proof, distributed.device())
         _write_facts(folder, log, facts)
         mark_done(folder, run.identity)
         shutil.rmtree(folder / RESUME, ignore_errors=True)
@@ -88,13 +91,17 @@ def _dataset(run: RunConfig, plan: Plan, split: str, labels: np.ndarray,
                        cache.read if cache else None)
 
 
-def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model that the run trains, on the CPU, frozen as far as it does not."""
+def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """The model that the run trains, on the CPU, frozen as far as it does not; with adapters it is
+    in peft's wrapper."""
     runtime, base = plan.experiment.runtime, plan.bases[run.model]
     model = build_reward_model(
         base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id, dtype=dtype,
         attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut)
     below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    if run.train.lora is not None:
+        begin_above(model, below)
+        return add_adapters(model, run.train.lora, below, run.seed)
     if below:
         freeze_below(model, below)
     return model
@@ -120,7 +127,8 @@ def _train_and_save(trainer: PairTrainer, run: RunConfig, plan: Plan,
     log = log_lines(trainer)
     facts = _facts(run, plan, trainer, seconds)
     probe = probe_of(trainer)
-    trainer.save_model(str(folder))  # on every rank: under ZeRO-3 it gathers
+    trained = folder / ADAPTER if run.train.lora else folder
+    trainer.save_model(str(trained))  # on every rank: under ZeRO-3 it gathers
     return probe, log, facts
 
 

@@ -1,5 +1,6 @@
 """Memory by formula: that of the tensors that torch holds; a stage that cannot fit is refused."""
 
+import dataclasses
 import os
 import types
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from configs.schema import DataConfig, ExperimentConfig, load_config
+from configs.schema import DataConfig, ExperimentConfig, LoraConfig, load_config
+from model.base.adapters import add_adapters
 from model.base.memory import size_of, state_gb, training_gb
 from model.reward_model import build_reward_model
 from src.common.errors import UserError
@@ -64,6 +66,28 @@ def test_what_one_process_holds_is_what_torch_holds_after_a_step(base):
     found = sum(tensor.numel() * tensor.element_size() for tensor in held)
     size = size_of(tiny_config("llama"), tuple(range(LAYERS)), None)
     assert state_gb(size, "cpu", 1) * 1e9 == found
+
+
+def test_of_adapters_alone_there_are_gradients_and_an_optimiser(base):
+    kept, lora = (0, 2, 5), LoraConfig(rank=4)
+    model = add_adapters(build_reward_model(base("llama"), kept, 0, pad_token_id=PAD), lora, 1, 0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    for parameter in trained:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    held = [*model.parameters(), *(parameter.grad for parameter in trained),
+            *(value for state in optimizer.state.values() for name, value in state.items()
+              if name != "step")]
+    found = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    assert state_gb(size_of(tiny_config("llama"), kept, 2, lora), "cpu", 1) * 1e9 == found
+
+
+@pytest.mark.parametrize("model", ["llama_3_1_8b", "gemma_2_9b"])
+def test_adapters_of_the_biggest_models_train_on_one_gpu(model):
+    sweep, runs = stand_in(model, model)
+    runs[0].train = dataclasses.replace(runs[0].train, lora=LoraConfig())
+    assert fit.choose(sweep, runs, 1, GPU_GB) == "gpu"
 
 
 @pytest.mark.parametrize(("model", "hardware", "processes", "tokens", "gb"), [

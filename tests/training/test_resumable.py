@@ -9,7 +9,8 @@ import torch
 from transformers import TrainerCallback
 
 from configs.run import RunConfig
-from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
+from configs.schema import LoraConfig, MethodConfig, RuntimeConfig, TrainConfig
+from model.base.adapters import add_adapters
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
 from src.runs.folders import newest_checkpoint
@@ -30,6 +31,9 @@ PLAIN = RunConfig(
 STOPPING = dataclasses.replace(PLAIN, train=dataclasses.replace(
     PLAIN.train, epochs=12, learning_rate=4e-3, early_stopping_evals=3, eval_frac=0.06))
 """Up to 36 steps, evaluated after every second."""
+ADAPTERS = dataclasses.replace(STOPPING, train=dataclasses.replace(
+    STOPPING.train, learning_rate=4e-2, lora=LoraConfig(rank=2)))
+
 
 class Killed(BaseException):
     """Raised where a signal would have ended the process."""
@@ -70,12 +74,15 @@ def train(base):
     labels = np.random.default_rng(5).random(PAIRS)
     _set_libraries_aside()
 
+    def build(run):
+        model = build_reward_model(base("llama"), run.kept, run.seed, pad_token_id=PAD)
+        return add_adapters(model, run.train.lora, 0, run.seed) if run.train.lora else model
+
     def one(run, folder, kill=None, **runtime):
         runtime = dataclasses.replace(RuntimeConfig(
             micro_batch_tokens=4096, logging_steps=3, save_steps=2, report_to="none"), **runtime)
         trainer = build_trainer(
-            run, runtime, lambda: build_reward_model(base("llama"), run.kept, run.seed,
-                                                     pad_token_id=PAD),
+            run, runtime, lambda: build(run),
             training_arguments(run, runtime, folder, PAIRS), PairDataset(split, labels, True),
             val if run.train.early_stopping_evals else None, PAD)
         if kill:
@@ -101,7 +108,7 @@ def same(found, expected):
             and all(torch.equal(weights[name], wanted) for name, wanted in wanted_weights.items()))
 
 
-@pytest.mark.parametrize("run", [PLAIN, STOPPING], ids=["plain", "stopping"])
+@pytest.mark.parametrize("run", [PLAIN, STOPPING, ADAPTERS], ids=["plain", "stopping", "adapters"])
 def test_kills_at_every_moment_one_after_another_change_neither_weights_nor_log(train, tmp_path,
                                                                                 run):
     expected = train(run, tmp_path / "whole", moments := Kill())
