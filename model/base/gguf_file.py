@@ -36,6 +36,8 @@ SETTINGS = ("context_length embedding_length block_count feed_forward_length att
 GEMMA_3_PERIOD = 6
 """The sixth, twelfth ... layer of a Gemma 3 sees everything, the others a window. No file says so,
 and llama.cpp and transformers both take it for granted."""
+BLOCK_VALUES = 1 << 24
+"""Of a tensor that are in memory at a time: 64 MiB."""
 REMEDY = "name the hub's checkpoint, or another GGUF file"
 
 
@@ -54,10 +56,12 @@ class GgufFile:
             return default if field is None else field.contents()
 
     def setting(self, name: str, default: Any = None) -> Any:
-        """The architecture's setting; UserError where it is missing and has no default."""
+        """The architecture's setting, a number above 0; UserError where it is something else, or
+        missing without a default."""
         found = self.get(f"{self.architecture}.{name}", default)
-        if found is None:
-            raise UserError(f"{self.path}: says nothing of {self.architecture}.{name}; {REMEDY}")
+        if isinstance(found, bool) or not isinstance(found, int | float) or not found > 0:
+            raise UserError(f"{self.path}: {self.architecture}.{name} is {found}, where a number "
+                            f"above 0 was expected; {REMEDY}")
         # the shortest decimal of a float32: 1e-06, not 9.999999974752427e-07
         return float(str(np.float32(found))) if isinstance(found, float) else found
 
@@ -82,7 +86,8 @@ def open_gguf(path: Path) -> GgufFile:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; name a GGUF file")
-    with reading(path, "not a whole GGUF file: fetch it again"):
+    with reading(path, "no GGUF file, cut short, or of a kind that the package gguf does not know: "
+                 f"fetch it again, or {REMEDY}"):
         reader = gguf.GGUFReader(path)
         field = reader.get_field("general.architecture")
         architecture = str(field.contents()) if field is not None else "nothing"
@@ -105,8 +110,7 @@ def model_config(file: GgufFile) -> dict[str, Any]:
         UserError: a setting is missing.
     """
     heads, hidden = file.setting("attention.head_count"), file.setting("embedding_length")
-    head_dim = file.setting("attention.key_length",
-                            file.setting("rope.dimension_count", hidden // heads))
+    head_dim = _head_dim(file)
     theta = file.setting("rope.freq_base", 10000.0)
     common = {
         "attention_bias": False, "attention_dropout": 0.0,
@@ -123,6 +127,11 @@ def model_config(file: GgufFile) -> dict[str, Any]:
         "use_cache": True, "vocab_size": _vocabulary_size(file)}
     own = (_gemma_3 if file.architecture == "gemma3" else _llama)(file, head_dim, theta)
     return dict(sorted({**common, **own}.items()))
+
+
+def _head_dim(file: GgufFile) -> int:
+    width = file.setting("embedding_length") // file.setting("attention.head_count")
+    return file.setting("attention.key_length", file.setting("rope.dimension_count", width))
 
 
 def _llama(file: GgufFile, head_dim: int, theta: float) -> dict[str, Any]:
@@ -165,37 +174,43 @@ def tensor_shapes(file: GgufFile) -> dict[str, tuple[int, ...]]:
             for tensor in file.reader.tensors}
 
 
-def tensors(file: GgufFile) -> Iterator[tuple[str, np.ndarray]]:
-    """(name in the checkpoint, float32 values), one at a time, in the file's order.
+def tensor_blocks(file: GgufFile) -> Iterator[np.ndarray]:
+    """The float32 values of all tensors in the file's order; those of a large one in several
+    blocks of rows.
 
     Raises:
         UserError: a quantisation that the package gguf does not read; NaN or infinite numbers.
     """
+    head_dim = _head_dim(file)
     for tensor in file.reader.tensors:
-        name, kind = _name_of(file, tensor.name), tensor.tensor_type
-        try:
-            values = gguf.dequantize(tensor.data, kind).astype(np.float32, copy=False)
-        except NotImplementedError:
-            raise UserError(f"{file.path}: {tensor.name} is quantised as {kind.name}, which the "
-                            f"package gguf does not read; {REMEDY}") from None
-        if not np.isfinite(values).all():
-            raise UserError(f"{file.path}: {tensor.name} holds NaN or infinite numbers: the file "
-                            "is damaged; fetch it again")
-        yield name, _as_trained(file, name, values)
+        name = _name_of(file, tensor.name)
+        rows = max(1, BLOCK_VALUES // int(tensor.shape[0]) // head_dim) * head_dim
+        if tensor.data.ndim == 1:
+            rows = len(tensor.data)
+        for start in range(0, len(tensor.data), rows):
+            values = _dequantised(file, tensor, tensor.data[start:start + rows])
+            if not np.isfinite(values).all():
+                raise UserError(f"{file.path}: {tensor.name} holds NaN or infinite numbers: the "
+                                "file is damaged; fetch it again")
+            yield _as_trained(file, name, values, head_dim)
 
 
-def _as_trained(file: GgufFile, name: str, values: np.ndarray) -> np.ndarray:
+def _dequantised(file: GgufFile, tensor: gguf.ReaderTensor, block: np.ndarray) -> np.ndarray:
+    try:
+        return gguf.dequantize(block, tensor.tensor_type).astype(np.float32, copy=False)
+    except NotImplementedError:
+        raise UserError(f"{file.path}: {tensor.name} is stored as {tensor.tensor_type.name}, which "
+                        f"the package gguf does not dequantise; {REMEDY}") from None
+
+
+def _as_trained(file: GgufFile, name: str, values: np.ndarray, head_dim: int) -> np.ndarray:
     """The values that transformers' model computes with."""
     if file.architecture == "gemma3":
         return values - np.float32(1) if name.endswith("norm.weight") else values
-    which = re.search(r"self_attn\.([qk])_proj", name)
-    if which is None:
+    if not name.endswith(("q_proj.weight", "k_proj.weight")):
         return values
-    heads = file.setting("attention.head_count")
-    if which[1] == "k":
-        heads = file.setting("attention.head_count_kv", heads)
     # rows of a head: pairs that rotate together stand side by side there, half a head apart here
-    pairs = values.reshape(heads, -1, 2, values.shape[1])  # (heads, head_dim / 2, 2, d)
+    pairs = values.reshape(-1, head_dim // 2, 2, values.shape[1])  # (heads, pairs, 2, d)
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
 

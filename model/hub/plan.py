@@ -83,7 +83,8 @@ def silences(plans: list[Plan]) -> list[str]:
 
 def _row(plan: Plan) -> str:
     model, listing = plan.model, plan.listing
-    here = "yes" if plan.is_here else "made here" if model.is_local else "no"
+    here = ("yes" if plan.is_here else "to dequantise" if model.is_gguf
+            else "made here" if model.is_local else "no")
     size = f"~{model.download_gb:.2f}" if model.download_gb else "?"
     if listing is not None:
         size = f"{listing.size / 1e9:.2f}"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+from pathlib import Path
 
 from src.common.files import REPO_ROOT
 
@@ -11,6 +12,12 @@ def content_hash(value: object, digits: int = 16) -> str:
     """The first `digits` hex digits of the SHA-256 of a JSON-serialisable value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+def file_sha256(path: Path) -> str:
+    """64 hex digits of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def commit() -> str:
