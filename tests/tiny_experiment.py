@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import unittest.mock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -181,6 +182,23 @@ def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
     """Run one of the three scripts to its end."""
     return command(f"./{script}", str(tiny.config), *tiny.folders, *options,
                    **{"HARDWARE": hardware, "NPROC": "2", "WORKERS": "1", **env})
+
+
+SCRIPTS = {"teachers": "train_teacher_model.sh", "ceilings": "train_student_model.sh",
+           "students": "weak_to_strong.sh"}
+
+
+def kill_at_checkpoint(stage: str, tiny: TinyExperiment, hardware: str, step: int) -> None:
+    """Train a stage, and kill everything once there is a checkpoint of `step`."""
+    launcher = start(SCRIPTS[stage], tiny, hardware)
+    deadline = time.monotonic() + 200
+    while not list(tiny.runs_dir.glob(f"tiny/{stage}/*/resume/checkpoint-{step}")):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.01)
+    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+        process.kill()
+    launcher.wait()
+    assert tiny.finished(stage) == []
 
 
 def start(script: str, tiny: TinyExperiment, hardware: str, log: Path | None = None,

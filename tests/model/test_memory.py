@@ -6,9 +6,19 @@ import types
 
 import pytest
 import torch
+import yaml
 from transformers import AutoConfig
 
-from configs.schema import DataConfig, ExperimentConfig, LoraConfig, load_config
+from configs.schema import (
+    CONFIG_ROOT,
+    DataConfig,
+    ExperimentConfig,
+    LoraConfig,
+    ModelConfig,
+    TrainConfig,
+    load_config,
+)
+from configs.strict_yaml import from_dict
 from model.base.adapters import add_adapters
 from model.base.memory import size_of, state_gb, training_gb
 from model.reward_model import build_reward_model
@@ -83,11 +93,19 @@ def test_of_adapters_alone_there_are_gradients_and_an_optimiser(base):
     assert state_gb(size_of(tiny_config("llama"), kept, 2, lora), "cpu", 1) * 1e9 == found
 
 
-@pytest.mark.parametrize("model", ["llama_3_1_8b", "gemma_2_9b"])
-def test_adapters_of_the_biggest_models_train_on_one_gpu(model):
+@pytest.mark.parametrize(("model", "gb"), [("llama_3_1_8b", 50), ("gemma_2_9b", 60)])
+def test_adapters_of_the_biggest_models_train_on_one_gpu_as_their_files_say(model, gb):
     sweep, runs = stand_in(model, model)
-    runs[0].train = dataclasses.replace(runs[0].train, lora=LoraConfig())
-    assert fit.choose(sweep, runs, 1, GPU_GB) == "gpu"
+    text = (CONFIG_ROOT / "experiments" / f"{model}.yaml").read_text()
+    lines = text.split("`train` becomes\n")[1].split("\ndata:")[0].replace("#", " ")
+    adapters = from_dict(TrainConfig, yaml.safe_load(lines)["train"])
+    rate = 10 * load_config(ModelConfig, model).learning_rate
+    assert adapters.learning_rate == pytest.approx(rate)
+    assert adapters == dataclasses.replace(runs[0].train, lora=LoraConfig(),
+                                           learning_rate=adapters.learning_rate)
+    runs[0].train = adapters
+    assert fit.choose(sweep, runs, 1, GPU_GB) == "gpu" and f"about {gb} GB" in text
+    assert fit.run_gb(sweep, runs[0], "gpu", 1) == pytest.approx(gb, abs=1)
 
 
 @pytest.mark.parametrize(("model", "hardware", "processes", "tokens", "gb"), [

@@ -2,6 +2,7 @@
 finished run is a plain one. Resuming is test_resumable.py's, memory test_memory.py's."""
 
 import dataclasses
+import functools
 import types
 
 import numpy as np
@@ -29,7 +30,7 @@ from src.training.dry_run import work
 from src.training.merge import save_merged
 from src.training.trainer import build_trainer
 from tests.families import FAMILIES, PAD, packed_batch, random_tree, tiny_config
-from tests.tiny_experiment import TinyExperiment, launch, make_experiment
+from tests.tiny_experiment import TinyExperiment, kill_at_checkpoint, launch, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of, train_all
 from tests.tiny_pairs import random_pairs
 
@@ -224,7 +225,7 @@ def tiny(tmp_path_factory) -> TinyExperiment:
     and matrices that ZeRO-3 shares out."""
     made = make_experiment(
         tmp_path_factory.mktemp("lora"), rows=400, train_pairs=153, test_pairs=24,
-        layers=([1], [1, 4]), runtime={"micro_batch_tokens": 128},
+        layers=([1], [4]), runtime={"micro_batch_tokens": 128},
         train={"epochs": 2, "learning_rate": 1e-2, "lora": {"rank": 4, "alpha": 8}},
         model={"hidden_size": 128, "intermediate_size": 128, "head_dim": 32,
                "num_key_value_heads": 4, "noise": 0.05})
@@ -302,16 +303,45 @@ def test_adapters_over_a_cached_trunk_are_those_without_a_cache(tiny):
     assert "of the top 1 layers" in model_card(biggest(cached))
 
 
+@pytest.fixture(scope="module")
+def together(tiny):
+    """hardware -> the ceilings by two processes, in one launch."""
+    @functools.cache
+    def on(hardware: str) -> TinyExperiment:
+        return launched(tiny.copy(hardware), hardware)
+
+    return on
+
+
+def launched(tiny: TinyExperiment, hardware: str) -> TinyExperiment:
+    ended = launch("train_student_model.sh", tiny, hardware)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return tiny
+
+
 @pytest.mark.launch
 @pytest.mark.parametrize("hardware", ["multi_gpu", "zero2", "zero3"])
-def test_two_processes_train_the_weights_of_one(tiny, trained, hardware):
-    together = tiny.copy(hardware)
-    ended = launch("train_student_model.sh", together, hardware)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+def test_two_processes_train_the_weights_of_one(tiny, trained, together, hardware):
     split = open_split(tiny.processed, tokenizer_key(load_tokenizer(tiny.model)), "test")
     sequences = [row["prompt_ids"] + row["chosen_ids"] for row in split.rows(range(8))]
-    folders = biggest(together), biggest(trained)
+    folders = biggest(together(hardware)), biggest(trained)
     torch.testing.assert_close(*(load_file(folder / "model.safetensors") for folder in folders),
                                atol=1e-4, rtol=0)
     torch.testing.assert_close(*(plain_rewards(folder, sequences) for folder in folders),
                                atol=1e-3, rtol=0)
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("hardware", ["zero2", "zero3"])
+def test_a_killed_run_resumes_though_its_checkpoints_hold_the_adapters_alone(tiny, together,
+                                                                             hardware):
+    killed = tiny.copy(f"killed_{hardware}")
+    kill_at_checkpoint("ceilings", killed, hardware, 16)
+    found = list(killed.runs_dir.rglob("*model_states.pt"))
+    assert found and max(file.stat().st_size for file in found) < 0.5 * sum(
+        tensor.nbytes for tensor in load_file(tiny.model / "model.safetensors").values())
+    ended = launched(killed, hardware)
+    for folder, whole in zip(ended.finished("ceilings"), together(hardware).finished("ceilings"),
+                             strict=True):
+        torch.testing.assert_close(*(load_file(f / "model.safetensors") for f in (folder, whole)),
+                                   atol=1e-6, rtol=0)

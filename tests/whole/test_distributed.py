@@ -4,12 +4,10 @@ A launch can exit 0 without being distributed, so each one proves that it was.
 """
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,9 +20,9 @@ from tests.tiny_experiment import (
     TinyExperiment,
     command,
     in_process,
+    kill_at_checkpoint,
     launch,
     make_experiment,
-    start,
 )
 
 pytestmark = pytest.mark.launch
@@ -79,19 +77,6 @@ def matrices(folder: Path) -> int:
 def losses(folder: Path) -> list[float]:
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [entry["loss"] for entry in log if "loss" in entry]
-
-
-def stopped_at_checkpoint(tiny: TinyExperiment, hardware: str, step: int) -> None:
-    """Train the students and kill everything once there is a checkpoint of `step`."""
-    launcher = start("weak_to_strong.sh", tiny, hardware)
-    deadline = time.monotonic() + 200
-    while not list(tiny.runs_dir.glob(f"tiny/students/*/resume/checkpoint-{step}")):
-        assert time.monotonic() < deadline and launcher.poll() is None
-        time.sleep(0.01)
-    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
-        process.kill()
-    launcher.wait()
-    assert tiny.finished("students") == []
 
 
 def assert_same_runs(found: list[Path], expected: list[Path]) -> None:
@@ -161,7 +146,7 @@ def test_weak_labels_are_those_of_one_process(trained, hardware):
 
 def test_zero3_resumes_after_kill_9_in_its_second_epoch(prepared, trained):
     tiny = prepared.copy("killed")
-    stopped_at_checkpoint(tiny, "zero3", 16)
+    kill_at_checkpoint("students", tiny, "zero3", 16)
     ended = launch("weak_to_strong.sh", tiny, "zero3")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert SAID not in ended.stdout
@@ -190,7 +175,7 @@ def test_a_run_of_one_process_starts_anew_on_two_and_says_so(prepared, trained, 
 def test_a_run_of_two_processes_under_zero2_starts_anew_on_one_and_says_so(prepared, trained,
                                                                           capsys):
     tiny = prepared.copy("two_to_one")
-    stopped_at_checkpoint(tiny, "zero2", 4)
+    kill_at_checkpoint("students", tiny, "zero2", 4)
     assert in_process("src.train", *tiny.train("students")) == 0
     assert capsys.readouterr().out.count(SAID) == 1
     assert_same_runs(tiny.finished("students"), trained["cpu"])
