@@ -62,6 +62,8 @@ class RunConfig:
         need the same ceiling share it."""
         entering = facts(self)
         entering["role"] = entering.pop("kind")  # as it was called when the first runs were made
+        if entering["train"]["precision"] == "fp32":  # which `auto` was when they were
+            entering["train"]["precision"] = "auto"
         if self.labels == GROUND_TRUTH:
             entering["method"] = GROUND_TRUTH_FACTS
         return content_hash([RUN_FORMAT, entering])

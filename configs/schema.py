@@ -193,7 +193,8 @@ class TrainConfig:
     center_coef: NotNegative = 0.0
     """Weight of mean(reward^2), which keeps rewards near 0; TRL recommends 0.01."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 compute over fp32 master weights on CUDA, fp32 on CPU."""
+    """fp32, or bf16 matrix products over fp32 weights. auto: bf16 on CUDA and on CPUs that have
+    instructions for it, else fp32. A run's config and identity have what was used."""
     early_stopping_evals: Natural = 0
     """Students stop after this many evaluations without a lower loss on *weak* val labels, and keep
     the best of them; 0 for a fixed budget."""

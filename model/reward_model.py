@@ -48,6 +48,8 @@ class RewardForward:
         super().__init__(config)
         self.score = RewardHead(config.hidden_size, 1, bias=False)
         self.attention = "auto"
+        self.precision = "fp32"
+        """What whoever runs the forward lets it compute in; the forward itself does not ask."""
         self.given_hidden: Tensor | None = None  # of the forward that is going on, see trunk.py
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, tree: Tensor, branch: Tensor,

@@ -18,7 +18,8 @@ from speed.mixes import Row, rounds_of, write_split
 from speed.peers import LEARNING_RATE, Task, pad_pairs, sides_of, timed_training
 from speed.shapes import load_classifier
 from src.batches.collate import PairDataset
-from src.common.distributed import device, half_precision
+from src.common.distributed import device
+from src.common.precision import computing
 from src.scoring.pairs import score
 from src.training.arguments import training_arguments
 from src.training.trainer import build_trainer
@@ -34,6 +35,11 @@ TRICKS = {
 }
 """Name -> the keys of RuntimeConfig that it sets beside those of all before it."""
 ALL = list(TRICKS)[-1]
+
+
+def used_by_peers() -> str:
+    """The precision that every system is measured in: bf16 on CUDA, fp32 on CPUs."""
+    return "bf16" if device().type == "cuda" else "fp32"
 
 
 def steps_of_tricks(**changes) -> dict[str, RuntimeConfig]:
@@ -77,7 +83,8 @@ def run_config(task: Task) -> RunConfig:
         labels=GROUND_TRUTH, teacher="", method=GROUND_TRUTH_METHOD,
         seed=task.seed,
         train=TrainConfig(epochs=1, batch_pairs=task.batch_pairs, learning_rate=LEARNING_RATE,
-                          schedule="constant", lr_warmup_frac=0.0, weight_decay=0.0))
+                          schedule="constant", lr_warmup_frac=0.0, weight_decay=0.0,
+                          precision=used_by_peers()))
 
 
 TOLERANCE = {"cpu": 1e-5, "cuda": 0.1}
@@ -91,9 +98,10 @@ def reward_difference(model: Path, rows: list[Row], batch_pairs: int, runtime: R
     Raises:
         AssertionError: above the tolerance; nothing that was measured then means anything.
     """
-    ours = score(load_reward_model(model, attention=runtime.attention,
-                                   last_layer_shortcut=runtime.last_layer_shortcut),
-                 write_split(rows, folder / "equality.arrow"), runtime, "equality")
+    scorer = load_reward_model(model, attention=runtime.attention,
+                               last_layer_shortcut=runtime.last_layer_shortcut)
+    scorer.precision = used_by_peers()
+    ours = score(scorer, write_split(rows, folder / "equality.arrow"), runtime, "equality")
     classifier = load_classifier(model).to(device()).eval()
     difference = float(np.abs(ours - padded_rewards(classifier, sides_of(rows), batch_pairs)).max())
     limit = TOLERANCE[device().type]
@@ -105,7 +113,7 @@ def padded_rewards(classifier: PreTrainedModel, examples: list[dict[str, list[in
                    batch_pairs: int) -> np.ndarray:
     """(n, 2) float32: chosen, rejected, two rows a pair, padded to the longest of a batch."""
     found = [np.zeros((0, 2), np.float32)]
-    with torch.inference_mode(), half_precision():
+    with torch.inference_mode(), computing(used_by_peers()):
         for start in range(0, len(examples), batch_pairs):
             batch = pad_pairs(examples[start : start + batch_pairs],
                               pad=classifier.config.pad_token_id)

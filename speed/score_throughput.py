@@ -20,7 +20,7 @@ from speed import options  # noqa: I001 - first: it sets the environment
 from speed.measure import Clock, Round, System, alternate, counted
 from speed.mixes import Row as Pair
 from speed.mixes import grouped_rounds, rounds_of, write_split
-from speed.ours import ALL, padded_rewards, reward_difference, steps_of_tricks
+from speed.ours import ALL, padded_rewards, reward_difference, steps_of_tricks, used_by_peers
 from speed.peers import sides_of
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, load_classifier, write_model
@@ -65,6 +65,7 @@ def our_systems(model: Path, args: argparse.Namespace, pairs: list[Pair],
         split = TokenisedSplit([paths[number]])  # anew: what was found out about one is kept
         loaded = load_reward_model(model, attention=runtime.attention,
                                    last_layer_shortcut=runtime.last_layer_shortcut).to(device())
+        loaded.precision = used_by_peers()
         with counted(loaded) as sizes:
             return timed(lambda: score(loaded, split, runtime, "score"), sizes)
 

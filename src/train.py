@@ -29,6 +29,7 @@ from src.common import distributed
 from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
 from src.common.files import require_space
 from src.common.lock import lock
+from src.common.precision import notice, used
 from src.methods.label_treatments import TREATMENTS
 from src.runs import folders
 from src.runs.plan import Plan
@@ -66,7 +67,7 @@ def labels_for(run: RunConfig, plan: Plan,
                 for teacher in plan.needed(run)]
 
     def weak_labels(split: str) -> np.ndarray:
-        labels = [weak_labels_of(folder, teacher.identity, plan.split(teacher, split), split,
+        labels = [weak_labels_of(folder, teacher, plan.split(teacher, split), split,
                                  plan.experiment.runtime,
                                  lambda teacher=teacher: trunk_of(teacher, plan, split, runs_dir))
                   for teacher, folder in teachers]
@@ -147,6 +148,7 @@ def main() -> int:
                           tuple(args.seeds))
             for run in plan.stage(args.stage):
                 plan.split(run, run.split)  # prepared for this model, or say so now
+            say(notice(used(plan.experiment.train.precision)))
             if not args.dry_run:
                 distributed.on_main(lambda: require_fit(plan, unfinished(plan, args.stage,
                                                                           args.runs_dir)))

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Everything but the tests of GPUs is about CPUs, on a box with GPUs too."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_bf16():
+    """What `auto` takes on a CPU depends on the machine; a test's figures must not."""
+    with unittest.mock.patch("src.common.precision.cpu_has_bf16", lambda: False):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def make_experiment(root: Path, rows: int = 200, train_pairs: int | None = None,
         "teachers": [{"model": str(root / "llama.yaml"), "layers": layers[0]}],
         "students": [{"model": str(root / "llama.yaml"), "layers": layers[1]}],
         "methods": [{"name": "soft", "loss": "soft_bt"}],
-        "train": {"epochs": 1, "batch_pairs": 16, "learning_rate": 1e-3},
+        "train": {"epochs": 1, "batch_pairs": 16, "learning_rate": 1e-3, "precision": "fp32"},
         "runtime": {"micro_batch_tokens": 4096, "save_steps": 4, "logging_steps": 1,
                     "report_to": "none"},
         "eval": {"bootstrap_samples": 200}}, **changes)

@@ -88,6 +88,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scaling
     if window is not None and window >= layout.longest:
         window = None
     if query.dtype != value.dtype:  # under autocast, rotary positions bring fp32 back
+        if value.device.type == "cpu":  # whose kernel's backward takes twice as long in bf16
+            value = value.to(query.dtype)
         query, key = query.to(value.dtype), key.to(value.dtype)
     if last_only or layout.backend == "dense":
         out = dense(query, key, value, layout, scaling, window, softcap, last_only)

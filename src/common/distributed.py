@@ -27,16 +27,6 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def scoring_type() -> torch.dtype:
-    """What a model is read in where nothing is trained: bf16 on CUDA, fp32 on CPUs."""
-    return torch.bfloat16 if device().type == "cuda" else torch.float32
-
-
-def half_precision() -> torch.autocast:
-    """A context of bf16 compute on CUDA; fp32 on CPUs."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=device().type == "cuda")
-
-
 def world_size() -> int:
     """Processes in this launch: the group's, or what the launcher announced before there is one."""
     if dist.is_initialized():

@@ -104,10 +104,10 @@ def evaluate_benchmark(folder: Path, config: DataConfig, results_dir: Path,
 def score_rows(folder: Path, config: DataConfig, rows: Rows, results_dir: Path,
                output_dir: Path | None) -> Scored:
     """The rewards of the model in `folder`, made now or read."""
-    run, scorer = read_run(folder), TextScorer(folder)
+    scorer = TextScorer(folder)
     name = folder.resolve().name
-    output = output_dir or results_dir.joinpath(*([run.experiment] if run else []), "benchmarks",
-                                                name, config.name)
+    own = [scorer.run.experiment] if scorer.run else []
+    output = output_dir or results_dir.joinpath(*own, "benchmarks", name, config.name)
     claim(output, KIND, "--output_dir", holds_meta("benchmark"))
     inputs = {"data": rows.data_hash, **scorer.identity}
     path = output / "rewards.parquet"

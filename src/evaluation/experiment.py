@@ -79,7 +79,7 @@ def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
     """Margins of every finished run on `split`; runs that were scored before are only read."""
     scored = []
     for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
-        table = scores_of(folder, run.identity, plan.split(run, split), split,
+        table = scores_of(folder, run, plan.split(run, split), split,
                           plan.experiment.runtime,
                           lambda run=run: trunk_of(run, plan, split, runs_dir))
         scored.append(run_scores(run, folder, table))

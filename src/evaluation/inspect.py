@@ -122,10 +122,10 @@ def _texts(processed: Path, split: str, pairs: TokenisedSplit) -> pd.DataFrame:
 def _rewards(folder: Path, run: RunConfig | None, material: Material, own: bool) -> np.ndarray:
     """(n, 2) rewards of chosen and rejected."""
     if run is None:
-        model = load_scorer(folder, RuntimeConfig())
+        model = load_scorer(folder, RuntimeConfig(), None)
         return score(model, material.pairs, RuntimeConfig(), folder.name)
     name = material.split if own else scores_name(material.name, material.pairs)
-    table = scores_of(folder, run.identity, material.pairs, name, RuntimeConfig())
+    table = scores_of(folder, run, material.pairs, name, RuntimeConfig())
     return table[["reward_chosen", "reward_rejected"]].to_numpy()
 
 

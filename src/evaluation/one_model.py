@@ -143,7 +143,8 @@ def own_pairs(folder: Path, run: RunConfig | None, split: str, data_dir: Path) -
 
 def margins_of(folder: Path, pairs: TokenisedSplit) -> np.ndarray:
     """(n,) reward_chosen - reward_rejected."""
-    rewards = score(load_scorer(folder, RuntimeConfig()), pairs, RuntimeConfig(), folder.name)
+    model = load_scorer(folder, RuntimeConfig(), read_run(folder))
+    rewards = score(model, pairs, RuntimeConfig(), folder.name)
     return metrics.margins_of(rewards)
 
 

@@ -124,7 +124,7 @@ def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray) 
     runs = []
     for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run"):
         split = splits[run.model]
-        table = scores_of(folder, run.identity, split, scores_name(prepared.name, split),
+        table = scores_of(folder, run, split, scores_name(prepared.name, split),
                           plan.experiment.runtime)
         runs.append(_without(experiment.run_scores(run, folder, table), first.pair_ids[kept]))
     runs += experiment.combined_teachers([run for run, _ in found], runs)

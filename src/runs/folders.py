@@ -67,7 +67,8 @@ def newest_checkpoint(folder: Path, world_size: int) -> Path | None:
 
 
 def read_run_config(folder: Path) -> RunConfig:
-    """The config of the run that made `folder`, an old one's too: what is its kind was its role.
+    """The config of the run that made `folder`, an old one's too: what is its kind was its role,
+    and what is fp32 could be `auto`.
 
     Raises:
         UserError: the file cannot be read, or is no run's.
@@ -76,6 +77,8 @@ def read_run_config(folder: Path) -> RunConfig:
     values = read_yaml(path)
     if "role" in values:
         values["kind"] = values.pop("role")
+    if isinstance(values.get("train"), dict) and values["train"].get("precision") == "auto":
+        values["train"]["precision"] = "fp32"
     return from_dict(RunConfig, values, str(path))
 
 

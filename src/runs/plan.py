@@ -27,6 +27,7 @@ from model.base.adapters import adapter_parameters
 from model.base.truncate import check_length, kept_layers
 from model.base.trunk import frozen_layers
 from src.common.errors import UserError
+from src.common.precision import used
 from src.methods.label_treatments import TREATMENTS, check_treatments
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
@@ -113,7 +114,8 @@ class Plan:
                                 "table could tell apart: rename one of these files")
 
     def _run(self, rung: Rung, **facts) -> RunConfig:
-        train = self.experiment.train
+        train = dataclasses.replace(self.experiment.train,
+                                    precision=used(self.experiment.train.precision))
         if train.learning_rate is None:
             train = dataclasses.replace(train, learning_rate=rung.base.config.learning_rate)
         if facts["kind"] != "student":  # nothing weak to stop on

@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from model.base.trunk import begin_above
@@ -26,6 +27,7 @@ from src.batches.trees import Trees, trees_of
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.lock import lock, quiet
+from src.common.precision import computing, used, weights_to_score
 from src.common.table_files import read_table, write_table
 from src.measures.metrics import margins_of
 from src.scoring.trunk_cache import TrunkCache
@@ -36,19 +38,30 @@ def margins(scores: pd.DataFrame) -> np.ndarray:
     return margins_of(scores[["reward_chosen", "reward_rejected"]].to_numpy())
 
 
-def load_scorer(folder: Path, runtime: RuntimeConfig) -> PreTrainedModel:
-    """A saved reward model to score with, read in bf16 on CUDA, in fp32 on CPU: a model that trains
-    on several GPUs must still fit one, whole, to be scored."""
-    return load_reward_model(folder, dtype=distributed.scoring_type(), attention=runtime.attention,
-                             last_layer_shortcut=runtime.last_layer_shortcut)
+def load_scorer(folder: Path, runtime: RuntimeConfig, run: RunConfig | None) -> PreTrainedModel:
+    """A saved reward model to score with, in the precision that it was trained in.
+
+    Args:
+        run: that made it; None for a model from elsewhere, which computes as `auto` does.
+    """
+    precision = precision_of(run)
+    model = load_reward_model(folder, dtype=weights_to_score(precision),
+                              attention=runtime.attention,
+                              last_layer_shortcut=runtime.last_layer_shortcut)
+    model.precision = precision
+    return model
+
+
+def precision_of(run: RunConfig | None) -> str:
+    """What a run's model is scored in; without a run, a model from elsewhere."""
+    return used(run.train.precision if run else "auto")
 
 
 def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig, title: str,
           cache: TrunkCache | None = None) -> np.ndarray:
     """Rewards of every pair, (n, 2) float32: chosen, rejected. On every rank, shared between ranks.
 
-    Each distinct response to a prompt is scored once. bf16 compute on CUDA (the head stays fp32),
-    fp32 on CPU.
+    Each distinct response to a prompt is scored once, in the model's `precision`.
 
     Args:
         cache: what the model's frozen layers make of this split; they are not run then.
@@ -64,7 +77,7 @@ def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig,
     mine = batches[distributed.rank() :: distributed.world_size()]
     quiet = len(mine) < 200 or not distributed.is_main()
     rewards = [torch.zeros(0)]
-    with torch.inference_mode(), distributed.half_precision():
+    with torch.inference_mode(), computing(model.precision):
         for responses, unit in tqdm(mine, desc=title, unit="batch", disable=quiet):
             batch, place = collator.lay_out(trees.read(responses, unit), hidden_of)
             inputs = {name: value.to(device) for name, value in batch.items()}
@@ -88,7 +101,7 @@ def _merge(trees: Trees, numbers: np.ndarray, rewards: np.ndarray) -> np.ndarray
     return pairs
 
 
-def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
+def scores_of(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: str,
               runtime: RuntimeConfig,
               trunk: Callable[[], TrunkCache | None] = lambda: None) -> pd.DataFrame:
     """`pair_id, reward_chosen, reward_rejected` of a finished run, scored at most once.
@@ -97,7 +110,7 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
     So is one from before files held the weights' fingerprint: it may be of weights since replaced.
     """
     path = folder / "scores" / f"{split_name}.parquet"
-    inputs = {"run": identity, "data": split.data_hash, "split": split_name,
+    inputs = {"run": run.identity, "data": split.data_hash, "split": split_name,
               "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
     table = distributed.on_main(lambda: read_table(path, inputs))
     if table is not None:
@@ -105,7 +118,7 @@ def scores_of(folder: Path, identity: str, split: TokenisedSplit, split_name: st
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:  # nor has another launch made it in the meantime
-            model = load_scorer(folder, runtime)
+            model = load_scorer(folder, runtime, run)
             rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
             table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
                                   "reward_rejected": rewards[:, 1]})

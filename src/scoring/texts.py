@@ -21,7 +21,8 @@ from data.tokens.formatting import (
 from data.tokens.tokenised import IDS
 from model.base.truncate import positions
 from model.base.weights import read_config, weights_fingerprint
-from src.scoring.pairs import load_scorer, score
+from src.runs.folders import read_run
+from src.scoring.pairs import load_scorer, precision_of, score
 
 Question = tuple[Sequence[Message], Sequence[str]]
 """A prompt and the responses to it."""
@@ -62,11 +63,11 @@ class TextScorer:
         folder: a finished reward model, ours or anybody's with one label.
         chat_template: file in configs/templates that replaces the tokenizer's own, or "".
     Raises:
-        UserError: no tokenizer or chat template; not a reward model.
+        UserError: no tokenizer or chat template; not a reward model; an unfinished run.
     """
 
     def __init__(self, folder: Path, chat_template: str = ""):
-        self.folder, self.runtime = folder, RuntimeConfig()
+        self.folder, self.runtime, self.run = folder, RuntimeConfig(), read_run(folder)
         self.tokenizer = load_tokenizer(folder, chat_template)
         self.most_tokens = min(positions(read_config(folder), str(folder)),
                                self.tokenizer.model_max_length)
@@ -75,8 +76,9 @@ class TextScorer:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a reward depends on beside the texts: weights, vocabulary and chat template."""
-        return {"model": weights_fingerprint(self.folder),
+        """What a reward depends on beside the texts: weights, what they are computed in, vocabulary
+        and chat template."""
+        return {"model": weights_fingerprint(self.folder), "precision": precision_of(self.run),
                 "tokenizer": tokenizer_key(self.tokenizer)}
 
     def rewards(self, questions: Sequence[Question], title: str = "") -> list[np.ndarray]:
@@ -105,7 +107,7 @@ class TextScorer:
     def _loaded(self):
         """The model, read when there is something to score."""
         if self._model is None:
-            self._model = load_scorer(self.folder, self.runtime)
+            self._model = load_scorer(self.folder, self.runtime, self.run)
         return self._model
 
     def _encode(self, questions: Sequence[Question]

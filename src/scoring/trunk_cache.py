@@ -32,9 +32,10 @@ from src.common.files import read_json, write_json
 from src.common.hashing import content_hash
 from src.common.lock import lock, quiet
 from src.common.owned import clear
+from src.common.precision import computing, used
 from src.runs.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 HIDDEN = "hidden.bin"
 MANIFEST = "manifest.json"
 WRITTEN = (HIDDEN, MANIFEST, ".*.partial")
@@ -57,6 +58,7 @@ class Trunk:
     data_hash: str
     split: str
     dtype: str
+    precision: str
 
     def folder(self, trunks_dir: Path) -> Path:
         digest = content_hash([FORMAT, asdict(self)], 8)
@@ -103,7 +105,7 @@ def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCac
     if not below or not runtime.trunk_cache_gb:
         return None
     trunk = Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split,
-                  run.train.trunk_cache_dtype)
+                  run.train.trunk_cache_dtype, used(run.train.precision))
     folder, trees = trunk.folder(trunks_dir), trees_of(plan.split(run, split), share_prompt=True)
     with lock(folder, quiet) if distributed.is_main() else nullcontext():
         facts = distributed.on_main(lambda: _facts(folder))
@@ -117,6 +119,7 @@ def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCac
             if not distributed.on_main(lambda: _make_room(folder, facts, runtime)):
                 return None
             start = distributed.on_main(lambda: _deepest_found(trunk, trunks_dir))
+            model.precision = trunk.precision
             _fill(model, trees, folder, facts, runtime, start)
             distributed.on_main(lambda: write_json(folder / MANIFEST, facts))
         distributed.on_main(lambda: (folder / MANIFEST).touch())  # used now
@@ -198,7 +201,7 @@ def _fill(model: PreTrainedModel, trees: Trees, folder: Path, facts: dict, runti
         token = batch.pop("hidden")
         hidden = known.read(token).to(distributed.device()) if known else None
         inputs = {name: value.to(distributed.device()) for name, value in batch.items()}
-        with distributed.half_precision():
+        with computing(model.precision):
             out.write(token, hidden_states(model, facts["below"], inputs, hidden))
     out.rows.flush()
     distributed.barrier()

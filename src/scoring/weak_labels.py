@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from model.base.weights import weights_fingerprint
@@ -28,7 +29,7 @@ WEAK_SPLITS = ("train_2", "val")
 """What a teacher labels. It was trained on train_1, and test is for nobody's training."""
 
 
-def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_name: str,
+def weak_labels_of(folder: Path, teacher: RunConfig, split: TokenisedSplit, split_name: str,
                    runtime: RuntimeConfig,
                    trunk: Callable[[], TrunkCache | None] = lambda: None) -> np.ndarray:
     """The labels (n,) that the teacher in `folder` gives the pairs of `split`, in their order.
@@ -38,12 +39,12 @@ def weak_labels_of(folder: Path, identity: str, split: TokenisedSplit, split_nam
     if split_name not in WEAK_SPLITS:
         raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
     path = folder / "weak_labels" / f"{split_name}.parquet"
-    inputs = {"teacher": identity, "data": split.data_hash, "split": split_name,
+    inputs = {"teacher": teacher.identity, "data": split.data_hash, "split": split_name,
               "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         table = distributed.on_main(lambda: read_table(path, inputs))
         if table is None:
-            scores = scores_of(folder, identity, split, split_name, runtime, trunk)
+            scores = scores_of(folder, teacher, split, split_name, runtime, trunk)
             table = pd.DataFrame({"pair_id": scores.pair_id,
                                   "weak_label": sigmoid(margins(scores))})
             distributed.on_main(lambda: write_table(path, table, inputs))

@@ -301,7 +301,7 @@ def test_clearing_keeps_checkpoints_curves_and_what_is_not_ours(tmp_path):
 
 def test_a_run_that_was_made_when_its_kind_was_called_its_role_is_still_read(tmp_path):
     run = RunConfig("e", "ceiling", "m-L2", "m", "0", (0, 1), "d", "1", "t", "train_2",
-                    GROUND_TRUTH, "", GROUND_TRUTH_METHOD, TrainConfig(), 0)
+                    GROUND_TRUTH, "", GROUND_TRUTH_METHOD, TrainConfig(precision="fp32"), 0)
     values = json.loads(json.dumps(dataclasses.asdict(run)))
     values["role"] = values.pop("kind")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))

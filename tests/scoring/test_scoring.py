@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from configs.schema import RuntimeConfig
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
+from configs.schema import RuntimeConfig, TrainConfig
 from model.base.weights import base_fingerprint, weights_fingerprint
 from model.reward_model import build_reward_model
 from src.batches.trees import trees_of
@@ -21,6 +22,10 @@ from tests.families import PAD
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
 RUNTIME = RuntimeConfig(score_batch_tokens=40)
+RUN = RunConfig(
+    experiment="e", kind="ceiling", name="m-L2", model="m", base="", kept=(1, 4), data="d",
+    data_hash="", tokenizer="", split="train_2", labels=GROUND_TRUTH, teacher="",
+    method=GROUND_TRUTH_METHOD, train=TrainConfig(), seed=0)
 SPLIT = MemorySplit(random_pairs(5).rows(range(5)) + tree_pairs(1, 4).rows(range(6)))
 """Eleven pairs; six of them are among four responses to one prompt."""
 
@@ -45,8 +50,9 @@ def passes(monkeypatch):
     return titles
 
 
-def ask(folder, identity="run", split=SPLIT, name="test", runtime=RUNTIME):
-    return scores_of(folder, identity, split, name, runtime)
+def ask(folder, seed=0, split=SPLIT, name="test", runtime=RUNTIME, precision="fp32"):
+    run = dataclasses.replace(RUN, seed=seed, train=TrainConfig(precision=precision))
+    return scores_of(folder, run, split, name, runtime)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
@@ -117,7 +123,7 @@ def test_a_run_and_split_are_scored_once(run, passes):
 
 
 @pytest.mark.parametrize("changes", [
-    {"identity": "retrained"}, {"split": random_pairs(11, seed=1)}], ids=["run", "pairs"])
+    {"seed": 1}, {"split": random_pairs(11, seed=1)}], ids=["run", "pairs"])
 def test_scores_of_another_run_or_other_pairs_are_made_again(run, passes, changes):
     if "split" in changes:
         changes["split"].data_hash = "prepared anew"
@@ -202,9 +208,9 @@ def test_scoring_leaves_dropout_off_and_draws_nothing_random(run):
 def test_a_model_is_scored_in_the_type_it_was_read_in_where_that_is_half(run, monkeypatch):
     """As on CUDA: half the memory, and the rewards of fp32 but for bf16's rounding."""
     split = random_pairs(8)
-    whole = pairs.load_scorer(run, RUNTIME)
-    monkeypatch.setattr("src.common.distributed.scoring_type", lambda: torch.bfloat16)
-    half = pairs.load_scorer(run, RUNTIME)
+    whole = pairs.load_scorer(run, RUNTIME, None)
+    monkeypatch.setattr(pairs, "weights_to_score", lambda precision: torch.bfloat16)
+    half = pairs.load_scorer(run, RUNTIME, None)
     assert {tensor.dtype for tensor in whole.parameters()} == {torch.float32}
     assert {tensor.dtype for tensor in half.parameters()} == {torch.bfloat16}
     expected = pairs.score(whole, split, RUNTIME, "test")

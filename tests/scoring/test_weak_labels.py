@@ -1,6 +1,7 @@
 """Weak labels: a teacher's probabilities, written once, joined one-to-one or not at all."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def scored(monkeypatch):
     """Scores without a model; the list grows with every time that they are asked for."""
     asked = []
 
-    def scores_of(folder, identity, split, split_name, runtime, trunk):
+    def scores_of(folder, teacher, split, split_name, runtime, trunk):
         asked.append(split_name)
         return pd.DataFrame({"pair_id": IDS, "reward_chosen": np.arange(6, dtype=np.float32),
                              "reward_rejected": np.full(6, 2, np.float32)})
@@ -88,7 +89,8 @@ def scored(monkeypatch):
 
 
 def labels(folder, split="train_2", identity="teacher", data=Split):
-    return weak_labels_of(folder, identity, data(), split, RuntimeConfig())
+    teacher = SimpleNamespace(identity=identity)
+    return weak_labels_of(folder, teacher, data(), split, RuntimeConfig())
 
 
 def test_a_weak_label_is_the_sigmoid_of_the_teacher_s_margin(tmp_path, scored):

@@ -1,0 +1,60 @@
+"""What models compute in: fp32, or bf16 over fp32 weights where the device is faster at it.
+
+Weights, head, norms, rotary positions and loss are fp32 either way; bf16 are the matrix products.
+"""
+
+import time
+
+import torch
+
+from src.common import distributed
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def used(asked: str) -> str:
+    """`fp32` or `bf16`, for what a config asks: `auto` is bf16 on CUDA, and on CPUs that multiply
+    matrices in it; else fp32."""
+    if asked != "auto":
+        return asked
+    return "bf16" if distributed.device().type == "cuda" or cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has instructions for products of bf16 matrices: AVX512-BF16 or AMX."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+def computing(precision: str) -> torch.autocast:
+    """A context that computes in it, on this process's device."""
+    return torch.autocast(distributed.device().type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def weights_to_score(precision: str) -> torch.dtype:
+    """What a model is read in to be scored: bf16 on CUDA, where a model that trains on several GPUs
+    must fit one; on CPUs fp32, as it was trained."""
+    on_gpu = distributed.device().type == "cuda"
+    return torch.bfloat16 if precision == "bf16" and on_gpu else torch.float32
+
+
+def notice(precision: str) -> str:
+    """A line for the log: what is computed in, and why; a warning where that is slow."""
+    if precision == "fp32" or distributed.device().type == "cuda":
+        return f"computes in {precision}"
+    if cpu_has_bf16():
+        return "computes in bf16 over fp32 weights: this CPU multiplies matrices in it"
+    return (f"warning: computes in bf16, for which this CPU has no instructions: a matrix product "
+            f"takes {_slowdown():.1f} times as long as in fp32; `precision: fp32` is faster here")
+
+
+def _slowdown() -> float:
+    """How many times as long a product of bf16 matrices takes."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(512, 512, dtype=dtype)
+        matrix @ matrix  # the first one prepares
+        start = time.perf_counter()
+        matrix @ matrix
+        seconds[dtype] = time.perf_counter() - start
+    return seconds[torch.bfloat16] / seconds[torch.float32]
