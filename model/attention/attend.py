@@ -87,14 +87,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scaling
     """
     if window is not None and window >= layout.longest:
         window = None
-    if query.dtype != value.dtype:  # under autocast, rotary positions bring fp32 back
-        if value.device.type == "cpu":  # whose kernel's backward takes twice as long in bf16
-            value = value.to(query.dtype)
-        query, key = query.to(value.dtype), key.to(value.dtype)
-    if last_only or layout.backend == "dense":
-        out = dense(query, key, value, layout, scaling, window, softcap, last_only)
-    elif layout.backend == "flex":
-        out = flex(query, key, value, layout, scaling, window, softcap)
-    else:
-        out = varlen(query, key, value, layout, scaling, window)
-    return out.transpose(1, 2)
+    dtype = value.dtype  # under autocast, rotary positions bring fp32 back for query and key
+    # The CPU's kernel takes twice as long backward in bf16, which autocast would have it in.
+    computed = torch.float32 if value.device.type == "cpu" else dtype
+    query, key, value = (states.to(computed) for states in (query, key, value))
+    with torch.autocast("cpu", enabled=False):
+        if last_only or layout.backend == "dense":
+            out = dense(query, key, value, layout, scaling, window, softcap, last_only)
+        elif layout.backend == "flex":
+            out = flex(query, key, value, layout, scaling, window, softcap)
+        else:
+            out = varlen(query, key, value, layout, scaling, window)
+    return out.to(dtype).transpose(1, 2)
