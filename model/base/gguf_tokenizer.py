@@ -1,9 +1,9 @@
 """The tokenizer that a GGUF file describes, and whether it does what the file says.
 
 A GGUF file holds the vocabulary, and only names the way that text is split before anything is
-merged. transformers makes a tokenizer of it, but not always the model's own
-(findings/gguf_tokenizer.sh): a name that it does not know becomes GPT-2's way without a word, and
-Gemma's long runs of spaces are merged in another order. Both are put right here.
+merged. transformers makes a tokenizer of it, but not always the model's own: a name that it does
+not know becomes GPT-2's way without a word, and Gemma's long runs of spaces are merged in another
+order (findings/gguf_by_transformers.sh). Both are put right here.
 """
 
 import json
@@ -72,7 +72,7 @@ def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
 
 def _longest_runs_first(backend: Tokenizer) -> Tokenizer:
     """The tokenizer with its merges of white space as in Gemma's own: 40 spaces are 31 and 9, not
-    16, 16 and 8."""
+    16 and 24."""
     state = json.loads(backend.to_str())
     runs, others = [], []
     for left, right in state["model"]["merges"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.schema import ModelConfig
 from model.hub.files import SOURCE
 from src.common.errors import UserError, reading
+from src.common.files import read_json
 from src.common.hashing import file_sha256
 
 
@@ -46,6 +47,17 @@ def check_present(model: ModelConfig, wanted: str | None) -> None:
     if sha256 is not None and sha256 != _named_sha256(model, sha256):
         raise UserError(f"{model.path}: was made of a GGUF file with sha256 {sha256[:12]}, which "
                         f"is not the one that the config names now: {again}")
+
+
+def dequantised_from(model: ModelConfig) -> str:
+    """The GGUF file that the folder's weights are from; empty where they are from none."""
+    held = read_json(model.path / SOURCE) or {}
+    if "sha256" not in held:
+        return ""
+    if model.is_gguf:
+        return model.gguf.name
+    packages = ", ".join(map(str, held.get("packages", [])))
+    return f"{model.package.file if model.package else 'a GGUF file'} ({packages})"
 
 
 def _named_sha256(model: ModelConfig, default: str) -> str:

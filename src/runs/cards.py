@@ -118,6 +118,8 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "role": run.kind,
         "base model": f"{base['checkpoint']} at {base['revision']}" if base.get("checkpoint")
         else run.model.rsplit("/", 1)[-1].removesuffix(".yaml"),
+        **({"base weights": f"dequantised from {base['dequantised_from']}: rounded, not the "
+            "original ones"} if base.get("dequantised_from") else {}),
         "layers kept": f"{len(run.kept)}{total}: {', '.join(map(str, run.kept))}",
         "data": f"{run.data}, {run.split}{pairs}",
         "data hash": run.data_hash,

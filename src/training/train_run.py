@@ -19,6 +19,7 @@ from configs.run import RunConfig
 from model.attention.attend import compile_ahead
 from model.base.adapters import add_adapters
 from model.base.trunk import begin_above, freeze_below, frozen_layers
+from model.hub.present import dequantised_from
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
@@ -167,6 +168,7 @@ def _facts(run: RunConfig, plan: Plan, trainer: PairTrainer,
     """manifest.json; every rank calls it."""
     tokens, flops = work(run, plan)
     base = plan.bases[run.model].config
+    rounded = dequantised_from(base)
     return {
         "identity": run.identity,
         "name": run.display_name,
@@ -180,7 +182,8 @@ def _facts(run: RunConfig, plan: Plan, trainer: PairTrainer,
         "commit": commit(),
         "base": {"checkpoint": "" if base.is_local else base.checkpoint,
                  "revision": base.revision, "license": base.license,
-                 "layers": plan.bases[run.model].layers},
+                 "layers": plan.bases[run.model].layers,
+                 **({"dequantised_from": rounded} if rounded else {})},
         "data_source": plan.data.source,
     }
 

@@ -26,7 +26,8 @@ WEIGHTS = "model.safetensors"
 SERIES = {"gpt_neo_125m", "gpt_neo_1_3b", "gpt_neo_2_7b", "llama_3_2_1b", "llama_3_2_3b",
           "llama_3_1_8b", "ministral_3b", "ministral_4b", "mistral_7b", "gpt2", "gpt2_medium",
           "gpt2_large", "gpt2_xl", "gemma_2_2b", "gemma_2_9b", "qwen3_0_6b", "qwen3_1_7b",
-          "qwen3_4b", "qwen3_8b"}
+          "qwen3_4b", "qwen3_8b", "smollm2_135m", "smollm2_360m", "smollm2_1_7b", "gemma_3_270m",
+          "gemma_3_270m_it", "gemma_3_1b", "mistral_7b_v0_1"}
 
 
 @pytest.fixture

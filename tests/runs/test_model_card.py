@@ -53,6 +53,16 @@ def test_the_card_of_a_run_that_was_not_scored_has_no_number(finished):
         assert "32 pairs" in text and run_of(folder).data_hash in text
 
 
+def test_weights_that_were_rounded_are_called_so(ceiling):
+    assert "rounded" not in model_card(ceiling)
+    manifest = read_json(ceiling / "manifest.json")
+    base = {**manifest["base"], "dequantised_from": "m.Q4_1.gguf (a-package==1.0)"}
+    write_json(ceiling / "manifest.json", {**manifest, "base": base})
+    text = model_card(ceiling)
+    write_json(ceiling / "manifest.json", manifest)
+    assert "| base weights | dequantised from m.Q4_1.gguf (a-package==1.0): rounded, not" in text
+
+
 def test_the_header_is_what_the_hub_reads(ceiling):
     manifest = read_json(ceiling / "manifest.json")
     write_json(ceiling / "manifest.json", {
