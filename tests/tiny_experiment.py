@@ -184,12 +184,10 @@ def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
                    **{"HARDWARE": hardware, "NPROC": "2", "WORKERS": "1", **env})
 
 
-SCRIPTS = {"teachers": "train_teacher_model.sh", "ceilings": "train_student_model.sh",
-           "students": "weak_to_strong.sh"}
-
-
 def kill_at_checkpoint(stage: str, tiny: TinyExperiment, hardware: str, step: int) -> None:
     """Train a stage, and kill everything once there is a checkpoint of `step`."""
+    from src.train import SCRIPTS
+
     launcher = start(SCRIPTS[stage], tiny, hardware)
     deadline = time.monotonic() + 200
     while not list(tiny.runs_dir.glob(f"tiny/{stage}/*/resume/checkpoint-{step}")):

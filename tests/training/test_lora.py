@@ -22,6 +22,7 @@ from model.base.trunk import begin_above, hidden_states
 from model.reload_check import Probe, ReloadError, plain_rewards
 from model.reward_model import HEAD, build_reward_model, initial_head
 from src.batches.collate import PairDataset
+from src.common.files import read_json
 from src.runs.cards import model_card
 from src.runs.folders import ADAPTER
 from src.train import train_stage
@@ -275,6 +276,15 @@ def test_a_run_is_a_plain_one_to_all_that_comes_after(trained):
     assert str(trained.root) not in (folder / ADAPTER / "adapter_config.json").read_text()
     assert "LoRA of rank 4, alpha 8, on all linear layers of every layer" in model_card(folder)
     AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def test_a_run_that_computes_in_bf16_ends_with_fp32_weights(tiny):
+    half = tiny.copy("half", train={"precision": "bf16", "epochs": 1})
+    assert not train_stage(sweep_of(half), "teachers", half.runs_dir, 0, 1)  # it passed its gate
+    folder, = half.finished("teachers")
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {
+        torch.float32}
+    assert read_json(folder / "manifest.json")["hardware"]["precision"] == "bf16"
 
 
 def test_a_frozen_weight_costs_four_operations_a_token_and_an_adapter_six(trained):
