@@ -49,6 +49,8 @@ class RunConfig:
     method: MethodConfig
     train: TrainConfig
     seed: Whole
+    keep: str = ""
+    """The rule that chose the kept layers, for people; what enters the identity are the layers."""
 
     def __post_init__(self):
         loss = GROUND_TRUTH_FACTS["loss"]

@@ -32,6 +32,7 @@ from src.common.files import REPO_ROOT
 
 CONFIG_ROOT = Path(__file__).resolve().parent
 T = TypeVar("T")
+Keep = Literal["evenly_spaced", "first", "first_and_last", "block_influence"]
 
 
 @config
@@ -125,9 +126,10 @@ class LadderConfig:
     model: str
     layers: Several[Count] = ()
     """How many decoder layers each rung keeps; empty for the whole model as the only rung."""
-    keep: Literal["evenly_spaced", "first"] | Several[Whole] = "evenly_spaced"
-    """Which layers a rung keeps: 4 of 16 evenly spaced are 3, 7, 11, 15. Or their list, as the only
-    rung."""
+    keep: Keep | Several[Whole] = "evenly_spaced"
+    """Which layers a rung keeps. 4 of 16 evenly spaced are 3, 7, 11, 15; first 0, 1, 2, 3;
+    first_and_last 0, 1, 14, 15; block_influence those that change most of what passes through them
+    (model/base/influence.py). Or their list, as the only rung."""
 
     def __post_init__(self):
         if not isinstance(self.keep, str):

@@ -8,7 +8,7 @@ or attention masks.
 
 import copy
 import re
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -77,15 +77,18 @@ def _rope_types(config: PreTrainedConfig) -> set[str]:
     return {way["rope_type"] for way in ways if isinstance(way.get("rope_type"), str)}
 
 
-def kept_layers(total: int, count: int | None,
-                keep: Literal["evenly_spaced", "first"] | tuple[int, ...]) -> tuple[int, ...]:
+def kept_layers(total: int, count: int | None, keep: str | tuple[int, ...],
+                influence: Sequence[float] = ()) -> tuple[int, ...]:
     """Indices of the base model's layers that a rung keeps, ascending.
 
     Args:
         total: layers of the base model.
         count: layers to keep; None for all (or, with an explicit list, for its length).
         keep: evenly_spaced ends each of `count` equal stretches, so that the last layer is always
-            kept: 4 of 16 are 3, 7, 11, 15. first keeps 0 .. count - 1. Or the list itself.
+            kept: 4 of 16 are 3, 7, 11, 15. first keeps 0 .. count - 1. first_and_last keeps both
+            ends, of an odd count one more of the lower. block_influence keeps those with the most.
+            Or the list itself.
+        influence: of each layer, for block_influence; of equal ones the lower stays.
     Raises:
         UserError: more layers than there are, none, repeated, unsorted or out of range.
     """
@@ -99,7 +102,12 @@ def kept_layers(total: int, count: int | None,
         return tuple(range(count))
     if keep == "evenly_spaced":
         return tuple((i + 1) * total // count - 1 for i in range(count))
-    raise UserError(f"keep {keep!r}: expected evenly_spaced, first or a list of layers")
+    if keep == "first_and_last":
+        return (*range(count - count // 2), *range(total - count // 2, total))
+    if keep == "block_influence":
+        return tuple(sorted(sorted(range(total), key=lambda i: -influence[i])[:count]))
+    raise UserError(f"keep {keep!r}: expected evenly_spaced, first, first_and_last, "
+                    "block_influence or a list of layers")
 
 
 def _checked_list(total: int, count: int | None, keep: tuple[int, ...]) -> tuple[int, ...]:

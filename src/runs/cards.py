@@ -120,7 +120,7 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         else run.model.rsplit("/", 1)[-1].removesuffix(".yaml"),
         **({"base weights": f"dequantised from {base['dequantised_from']}: rounded, not the "
             "original ones"} if base.get("dequantised_from") else {}),
-        "layers kept": f"{len(run.kept)}{total}: {', '.join(map(str, run.kept))}",
+        "layers kept": f"{len(run.kept)}{total}: {', '.join(map(str, run.kept))}{_why(run)}",
         "data": f"{run.data}, {run.split}{pairs}",
         "data hash": run.data_hash,
         "labels": f"weak labels of {run.teacher}" if run.teacher else "human",
@@ -131,6 +131,14 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "identity": run.identity,
         "commit": manifest.get("commit", "unknown"),
     }
+
+
+def _why(run: RunConfig) -> str:
+    """By which rule the layers were chosen; runs of old do not say."""
+    reasons = {"first": "the first ones", "evenly_spaced": "evenly spaced",
+               "first_and_last": "both ends", "listed": "listed in the experiment",
+               "block_influence": "those that change most of what passes through them"}
+    return f" ({reasons[run.keep]})" if run.keep in reasons else ""
 
 
 def _adapters(run: RunConfig) -> dict[str, str]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import (
     DataConfig,
@@ -24,14 +26,20 @@ from configs.schema import (
 from data.manifest import read_manifest
 from data.tokens.tokenised import PreparedData, TokenisedSplit
 from model.base.adapters import adapter_parameters
+from model.base.influence import block_influence
 from model.base.truncate import check_length, kept_layers
 from model.base.trunk import frozen_layers
+from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
 from src.methods.label_treatments import TREATMENTS, check_treatments
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
 
+INFLUENCE_TEXTS = 256
+"""Of train_1, that layers are judged on: the means of their tokens hardly change with more."""
+LETTERS = {"evenly_spaced": "L", "first": "F", "first_and_last": "B", "block_influence": "I"}
+"""How a rung's name tells its rule."""
 SPLIT_OF_KIND = {"teacher": "train_1", "ceiling": "train_2", "student": "train_2"}
 
 
@@ -44,6 +52,8 @@ class Rung:
     kept: tuple[int, ...]
     parameters: int
     """Without embeddings: what a forward costs, and what makes a student bigger than a teacher."""
+    keep: str
+    """The rule that chose the layers."""
 
 
 class Plan:
@@ -91,14 +101,27 @@ class Plan:
             base = self.bases[ladder.model]
             check_length(base.hf_config, self.data.max_length, where)
             for count in ladder.layers or (None,):
-                kept = kept_layers(base.layers, count, ladder.keep)
+                kept = kept_layers(base.layers, count, ladder.keep, self._influence(ladder))
                 self._check_adapters(base, kept, where)
+                rule = ladder.keep if isinstance(ladder.keep, str) else "listed"
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
-                                  base.parameters(kept)))
+                                  base.parameters(kept),
+                                  "all" if len(kept) == base.layers else rule))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"{where}: rungs {', '.join(names)} repeat")
         return rungs
+
+    def _influence(self, ladder: LadderConfig) -> list[float]:
+        """Of each layer of the ladder's base model on texts of train_1, where its rule asks."""
+        if ladder.keep != "block_influence":
+            return []
+        base = self.bases[ladder.model]
+        split = self.prepared.split(base.tokenizer_key, "train_1")
+        rows = np.unique(np.linspace(0, len(split) - 1, INFLUENCE_TEXTS).astype(int)).tolist()
+        texts = [[*split[row]["prompt_ids"], *split[row]["chosen_ids"]] for row in rows]
+        facts = {"base": base.fingerprint, "data": self.data_hash, "texts": str(len(texts))}
+        return distributed.on_main(lambda: block_influence(base.path, facts, texts))
 
     def _check_adapters(self, base: BaseModel, kept: tuple[int, ...], where: str) -> None:
         train, place = self.experiment.train, f"{where}, {base.config.name}"
@@ -122,7 +145,7 @@ class Plan:
             train = without_stopping(train)
         return RunConfig(
             experiment=self.experiment.name, name=rung.name, model=rung.base.key,
-            base=rung.base.fingerprint, kept=rung.kept, data=self.data.name,
+            base=rung.base.fingerprint, kept=rung.kept, keep=rung.keep, data=self.data.name,
             data_hash=self.data_hash, tokenizer=rung.base.tokenizer_key, train=train,
             split=SPLIT_OF_KIND[facts["kind"]], **facts)
 
@@ -160,9 +183,10 @@ def without_stopping(train: TrainConfig) -> TrainConfig:
 
 
 def rung_name(base: BaseModel, ladder: LadderConfig, kept: tuple[int, ...]) -> str:
-    """`demo-L4` evenly spaced, `demo-F4` first, `demo-K1_5` listed; the whole model is L."""
-    if len(kept) == base.layers or ladder.keep == "evenly_spaced":
+    """`demo-L4` evenly spaced, `demo-F4` first, `demo-B4` both ends, `demo-I4` by influence,
+    `demo-K1_5` listed; the whole model is L."""
+    if len(kept) == base.layers:
         return f"{base.config.name}-L{len(kept)}"
-    if ladder.keep == "first":
-        return f"{base.config.name}-F{len(kept)}"
+    if isinstance(ladder.keep, str):
+        return f"{base.config.name}-{LETTERS[ladder.keep]}{len(kept)}"
     return f"{base.config.name}-K{'_'.join(map(str, kept))}"

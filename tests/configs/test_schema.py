@@ -227,7 +227,8 @@ MATTERS = {
 }
 """What can change a run's result, and another value of it."""
 NAMES = {"experiment": "other", "name": "other-L4", "model": "/elsewhere/m.yaml", "data": "other",
-         "teacher": "other-L2", "method": MethodConfig("renamed", "confidence", 0.5, 0.2)}
+         "teacher": "other-L2", "keep": "first",
+         "method": MethodConfig("renamed", "confidence", 0.5, 0.2)}
 """What is only called otherwise."""
 
 

@@ -60,6 +60,17 @@ def test_first_and_explicit_lists_and_none_keep_what_they_say():
     assert kept_layers(3, None, "evenly_spaced") == kept_layers(3, None, "first") == (0, 1, 2)
 
 
+def test_both_ends_and_the_most_influential_keep_what_they_say():
+    assert kept_layers(16, 4, "first_and_last") == (0, 1, 14, 15)
+    assert kept_layers(16, 5, "first_and_last") == (0, 1, 2, 14, 15)
+    assert kept_layers(16, 1, "first_and_last") == (0,)
+    influence = [0.9, 0.1, 0.5, 0.1, 0.8]
+    assert kept_layers(5, 3, "block_influence", influence) == (0, 2, 4)
+    assert kept_layers(5, 4, "block_influence", influence) == (0, 1, 2, 4)
+    for rule in ("first_and_last", "block_influence"):
+        assert kept_layers(5, None, rule, influence) == (0, 1, 2, 3, 4)
+
+
 @pytest.mark.parametrize(("count", "keep", "message"), [
     (17, "evenly_spaced", "17 layers to keep: the base model has 16"),
     (17, "first", "has 16"),
@@ -72,7 +83,7 @@ def test_first_and_explicit_lists_and_none_keep_what_they_say():
     (None, (), "expected 1 to 16"),
     (None, tuple(range(17)), "expected 1 to 16"),
     (3, (1, 2), "2 layers listed but 3"),
-    (3, "last", "evenly_spaced, first or a list"),
+    (3, "last", "block_influence or a list"),
 ])
 def test_impossible_layers_are_refused_with_what_was_expected(count, keep, message):
     with pytest.raises(UserError, match=message):
