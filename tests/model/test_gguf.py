@@ -10,9 +10,10 @@ from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from model.base import gguf_file
+from model.base import gguf_tensors
+from model.base.gguf_config import model_config
 from model.base.gguf_convert import convert
-from model.base.gguf_file import model_config, open_gguf
+from model.base.gguf_file import open_gguf
 from model.base.gguf_tokenizer import PROBES
 from model.base.weights import base_fingerprint, read_config
 from model.reward_model import build_reward_model
@@ -75,7 +76,7 @@ def test_every_tensor_is_what_the_library_reads(architecture, kind, tmp_path):
 @both
 def test_blocks_of_a_tensor_give_what_the_whole_gives(architecture, folders, monkeypatch, tmp_path):
     path, folder = folders(architecture)
-    monkeypatch.setattr(gguf_file, "BLOCK_VALUES", 1)
+    monkeypatch.setattr(gguf_tensors, "BLOCK_VALUES", 1)
     again = converted(path, tmp_path / "out")
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert base_fingerprint(again) == base_fingerprint(folder)
@@ -121,6 +122,18 @@ def test_gemma_s_layers_see_everything_each_sixth_time(folders):
     assert [i for i, kind in enumerate(config.layer_types) if kind == "full_attention"] == [5]
     assert config.rope_parameters["sliding_attention"]["rope_theta"] == 10000.0
     assert config.rope_parameters["full_attention"]["rope_theta"] == 1e6
+
+
+@both
+def test_what_a_file_says_less_of_is_filled_in_as_it_was_meant(architecture, tmp_path):
+    unsaid = {"rope.dimension_count": None, "vocab_size": None, "attention.value_length": None}
+    held = model_config(open_gguf(write_gguf(tmp_path / "a.gguf", architecture, settings=unsaid)))
+    whole = model_config(open_gguf(write_gguf(tmp_path / "b.gguf", architecture)))
+    assert held == whole and held["head_dim"] == 32
+    local = {"rope.freq_base_swa": 5e4} if architecture == "gemma3" else {}
+    path = write_gguf(tmp_path / "c.gguf", architecture, settings=local)
+    found = model_config(open_gguf(path))["rope_parameters"].get("sliding_attention")
+    assert (found or {}).get("rope_theta", 5e4) == 5e4
 
 
 @both
@@ -184,6 +197,16 @@ def test_a_file_cut_short_is_refused(share, folders, tmp_path):
     refused(path, tmp_path, "cut short.*fetch it again")
 
 
+def test_a_damaged_length_does_not_go_on_for_ever(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    data = path.read_bytes()
+    key = b"tokenizer.ggml.merges"
+    place = data.index(key) + len(key) + 4 + 4  # type of the field, type of the list's members
+    assert int.from_bytes(data[place:place + 8], "little") == 9
+    path.write_bytes(data[:place] + (1 << 40).to_bytes(8, "little") + data[place + 8:])
+    refused(path, tmp_path, "beyond the end of the file|not readable")
+
+
 def test_a_foreign_file_is_refused(tmp_path):
     path = tmp_path / "other.gguf"
     path.write_bytes(b"PK\x03\x04" + bytes(1000))
@@ -205,8 +228,13 @@ def test_another_family_is_refused_by_its_name(tmp_path):
 @pytest.mark.parametrize(("settings", "match"), [
     ({"rope.scaling.type": "linear"}, "setting llama.rope.scaling.type, which is not read"),
     ({"expert_count": 4}, "setting llama.expert_count"),
+    ({"attention.sliding_window": 4096}, "setting llama.attention.sliding_window"),
+    ({"rope.dimension_count": 16}, "positions turn 16 of a head's 32 numbers"),
     ({"block_count": 6}, r"model.layers.6.*but of the model that its settings describe None"),
     ({"block_count": 8}, r"shape of model.layers.7.*is None"),
+    ({"block_count": 2_000_000_000}, "2000000000 layers, but holds 65 tensors"),
+    ({"block_count": 7.0}, "block_count is 7.0, where a number"),
+    ({"attention.layer_norm_rms_epsilon": float("inf")}, "epsilon is inf"),
     ({"attention.head_count": 0}, "head_count is 0, where a number above 0"),
     ({"embedding_length": 128}, "shape of .* is"),
     ({"feed_forward_length": "many"}, "feed_forward_length is many")])
