@@ -1,1 +1,1 @@
-"""What a download needs beyond huggingface_hub."""
+"""What a download needs beyond huggingface_hub: errors, sizes, copies in pip packages."""

