@@ -260,6 +260,26 @@ def test_an_embedding_that_is_not_of_the_vocabulary_is_refused(tmp_path):
             "tokenizer has 268 tokens, but its embedding 300 rows")
 
 
+def with_tokens(monkeypatch, path, architecture, change):
+    """A file whose vocabulary `change` has made out of the usual (token, type) pairs."""
+    changed = change(list(zip(*tokens_of(architecture), strict=True)))
+    lists = [token for token, _ in changed], [kind for _, kind in changed]
+    monkeypatch.setattr("tests.tiny_gguf.tokens_of", lambda architecture: lists)
+    return write_gguf(path, architecture)
+
+
+def test_a_vocabulary_that_loses_text_is_refused(tmp_path, monkeypatch):
+    path = with_tokens(monkeypatch, tmp_path / "tiny.gguf", "gemma3", lambda pairs: [
+        (token, kind) for token, kind in pairs if kind != gguf.TokenType.BYTE])
+    refused(path, tmp_path, "tokenizer made of it turns 'The quick brown fox.' into '.*he quick")
+
+
+def test_two_tokens_of_one_spelling_are_refused(tmp_path, monkeypatch):
+    path = with_tokens(monkeypatch, tmp_path / "tiny.gguf", "llama",
+                       lambda pairs: [*pairs, pairs[100]])
+    refused(path, tmp_path, "269 tokens in the file, but 26[0-9] in the tokenizer")
+
+
 def test_special_ids_outside_the_vocabulary_are_refused(tmp_path):
     refused(write_gguf(tmp_path / "tiny.gguf", ids={"eos": 9999}), tmp_path,
             "eos_token has the id 9999, but there are 268 tokens")
