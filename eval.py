@@ -64,7 +64,7 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
         experiment.write_experiment(folder, scored, pairs, plan, missing, inputs)
     results = read_results(folder)
     experiment.write_cards(found, results)
-    print(console_table(results.pgr, results.accuracy))
+    print(console_table(results.pgr, results.accuracy, results.ceilings))
     if missing:
         print(f"\n{len(missing)} runs are not finished and in no table: {', '.join(missing)}")
     print("\nfigures: " + "\n         ".join(map(str, sorted((folder / "figures").glob("*.png")))))

@@ -13,16 +13,19 @@ def write_results(folder: Path, *, names: Sequence[str] = ("demo-L2", "demo-L3",
                   layers: Sequence[int] = (2, 3, 4, 6, 8), teachers: int = 2,
                   methods: Sequence[str] = ("soft", "confidence"), seeds: Sequence[int] = (0, 1, 2),
                   split: str = "test", n: int = 4096, rise: float = 0.32, missing: int = 0,
-                  tfidf: float = 0.61, steps: int = 60) -> Path:
+                  tfidf: float = 0.61, steps: int = 60, fall: float = 0.0) -> Path:
     """Write what eval.py would write; return `folder`.
 
     Args:
         teachers: the first so many rungs teach every rung that is not before them.
         rise: accuracy that depth adds; PGR is undefined in every cell where it adds none.
         missing: so many students of the last teacher were not run.
+        fall: accuracy that the deepest rung loses; more than noise gives a middle ceiling that is
+            better, and the columns and the file that go with it.
     """
     rng = np.random.default_rng(7)
     truth = 0.56 + rise * (1 - np.exp(-np.linspace(0, 2.6, len(names))))
+    truth[-1] -= fall
     shared = {"experiment": folder.name if split == "test" else folder.parent.name, "split": split}
     models = [("baseline", "length_only", None, "", "", None, 0.596),
               ("baseline", "tfidf", None, "", "", None, tfidf)]
@@ -49,6 +52,9 @@ def write_results(folder: Path, *, names: Sequence[str] = ("demo-L2", "demo-L3",
     tables = {"accuracy": accuracy, "pgr": pgr, "companions": _companions(accuracy, shared, n),
               "calibration": _calibration(accuracy, shared, n),
               "curves": _curves(accuracy, shared, steps)}
+    if fall:
+        tables |= {"pgr": _with_best(pgr, accuracy),
+                   "ceilings": _ceilings(accuracy, pgr.seeds[0], shared, n)}
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     (folder / "meta.json").write_text(json.dumps({
@@ -93,6 +99,29 @@ def _row(teacher: str, student: str, method: str, weak: float, strong: float,
             "pgr": ratio, "pgr_low": ratio - 0.02 / gap if valid else None,
             "pgr_high": ratio + 0.02 / gap if valid else None,
             "status": "ok" if valid else "undefined"}
+
+
+def _ceilings(accuracy: pd.DataFrame, seeds: str, shared: dict, n: int) -> pd.DataFrame:
+    """Of one base model, whose last rung is not the best."""
+    models = accuracy[accuracy.role == "ceiling"].groupby(["name", "layers"], sort=False)
+    table = models.agg({"accuracy": "mean", "low": "min", "high": "max"}).reset_index()
+    over = table.accuracy - table.accuracy.iloc[-1]
+    last = table.index == len(table) - 1
+    return table.assign(
+        **shared, data="demo", n=n, seeds=seeds, base=table.name.iloc[0].rsplit("-", 1)[0],
+        keep=np.where(last, "all", "evenly_spaced"),
+        place=np.where(last, "deepest", np.where(over == over.max(), "best", "")),
+        over_deepest=over.where(~last), over_deepest_low=(over - 0.02).where(~last),
+        over_deepest_high=(over + 0.02).where(~last))
+
+
+def _with_best(pgr: pd.DataFrame, accuracy: pd.DataFrame) -> pd.DataFrame:
+    means = accuracy[accuracy.role == "ceiling"].groupby("name").accuracy.mean()
+    against = pd.DataFrame([_row(row.teacher, row.student, row.method, row.weak,
+                                 row.student_accuracy, means.max()) for row in pgr.itertuples()])
+    names = ["ceiling", "gap", "gap_low", "gap_high", "pgr", "pgr_low", "pgr_high", "status"]
+    return pgr.assign(best_ceiling_name=means.idxmax(), best_seeds=pgr.seeds,
+                      **{f"best_{name}": against[name] for name in names})
 
 
 def _companions(accuracy: pd.DataFrame, shared: dict, n: int) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from src.common.lock import clear_partials, name_under_lock
 from src.common.owned import claim, clear
 from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, AnswerTexts, length_margins, tfidf_margins
+from src.measures.best_ceiling import ceilings_table, with_best_ceiling
 from src.measures.run_scores import EvalPairs, RunScores
 from src.methods.label_treatments import TREATMENTS, log_odds, sigmoid
 from src.reports.experiment import write_report
@@ -34,7 +35,7 @@ from src.runs.plan import Plan
 from src.scoring.pairs import margins, scores_of
 from src.scoring.trunk_cache import trunk_of
 
-RESULTS_FORMAT = 1
+RESULTS_FORMAT = 2
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
 SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
@@ -118,7 +119,7 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
         method=run.method.name if student else "", seed=run.seed,
         pair_ids=table.pair_id.to_numpy(str),
         margins=margins(table),
-        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry])
+        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry], keep=run.keep)
 
 
 def baselines(plan: Plan, pairs: EvalPairs, answers: AnswerTexts) -> list[RunScores]:
@@ -159,18 +160,22 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
     config = plan.experiment.eval
     claim_results(folder)
     clear_partials(folder)
-    clear(folder, ["report.html", "transfer*.*"], keep=SUB_FOLDERS)  # of an earlier evaluation
+    of_an_earlier_evaluation = ["report.html", "ceilings.csv", "transfer*.*"]
+    clear(folder, of_an_earlier_evaluation, keep=SUB_FOLDERS)
     clear(folder / "figures", ["*.png"])
     models = [run for run in scored if run.role != "baseline"]
     files = {
         "scores": tables.scores_table(scored, pairs),
         "accuracy": tables.accuracy_table(scored, pairs, config),
-        "pgr": tables.pgr_table(models, pairs, config),
+        "pgr": with_best_ceiling(tables.pgr_table(models, pairs, config), models, pairs, config),
+        "ceilings": ceilings_table(models, pairs, config),
         "companions": tables.companions_table(models, pairs),
         "calibration": tables.calibration_table(models, pairs),
         "curves": tables.curves_table(models, pairs),
     }
     for name, table in files.items():
+        if name == "ceilings" and not len(table):  # they all rise: there is nothing to say
+            continue
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
     write_json(folder / "meta.json", _meta(pairs, plan, missing, inputs))

@@ -1,5 +1,6 @@
 """What analysis is made from: the scored pairs, and each finished run's margins on them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,8 @@ class RunScores:
     """(n,) reward_chosen - reward_rejected, in the order of `pair_ids`."""
     curve: Sequence[tuple[int, float]] = ()
     """(step, training loss) as logged."""
+    keep: str = ""
+    """The rule that chose its layers; `all` for a whole model, empty for a baseline."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int | None]:
@@ -62,6 +65,11 @@ class RunScores:
     def column(self) -> str:
         """Its column in scores.csv, for example `student/demo-L6/demo-L2/soft/0`."""
         return "/".join(str(part) for part in self.key if part not in ("", None))
+
+
+def base_of(rung: str) -> str:
+    """The base model in a rung's name: `demo` of `demo-L4`, by any rule that keeps layers."""
+    return re.sub(r"-([BFIL]\d+|K\d+(_\d+)*)$", "", rung)
 
 
 def align(runs: Sequence[RunScores], pairs: EvalPairs) -> np.ndarray:

@@ -14,11 +14,9 @@ from configs.schema import EvalConfig
 from data.records import left_is_chosen
 from src.measures import metrics
 from src.measures.baselines import LENGTH_ONLY, length_margins
-from src.measures.pgr import Cell, GapRecovered, gaps_recovered
+from src.measures.best_ceiling import BEST_COLUMNS, CEILING_COLUMNS
+from src.measures.cells import Recovered, correctness, interval_fields, recovered
 from src.measures.run_scores import EvalPairs, RunScores, align
-
-ALL = "all"
-"""Teacher and student of an aggregate row."""
 
 COLUMNS = {name: columns.split() for name, columns in {
     "accuracy": "experiment role name layers teacher method seed data split n accuracy low high "
@@ -31,6 +29,9 @@ COLUMNS = {name: columns.split() for name, columns in {
                    "accuracy",
     "curves": "experiment role name teacher method seed step loss"}.items()}
 """File of `results/<experiment>/` -> its columns, in order."""
+COLUMNS["ceilings"] = CEILING_COLUMNS
+FURTHER_COLUMNS = {"pgr": BEST_COLUMNS}
+"""What may stand after them, all or none."""
 
 
 def accuracy_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -> pd.DataFrame:
@@ -56,51 +57,21 @@ def accuracy_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConf
 
 
 def pgr_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -> pd.DataFrame:
-    """pgr.csv: one row per teacher, student and method over the seeds that teacher, student and
-    ceiling all have, then one aggregate row per method with several of them.
-
-    An aggregate takes the seeds that all its cells have, so that a failed run unbalances nothing;
-    its accuracies, gain and gap are means over cells, its PGR the ratio of their sums.
-    """
-    right = dict(zip((run.key for run in runs), metrics.correctness(align(runs, pairs)),
-                     strict=True))
-    seeds = defaultdict(list)  # (teacher, student, method) -> seeds with all three runs
-    for run in runs:
-        peers = {("teacher", run.teacher, "", "", run.seed),
-                 ("ceiling", run.name, "", "", run.seed)}
-        if run.role == "student" and peers <= right.keys():
-            seeds[run.teacher, run.name, run.method].append(run.seed)
-
-    def cell(key: tuple[str, str, str], used: Sequence[int]) -> Cell:
-        teacher, student, method = key
-        return Cell(np.stack([right["teacher", teacher, "", "", seed] for seed in used]),
-                    np.stack([right["student", student, teacher, method, seed] for seed in used]),
-                    np.stack([right["ceiling", student, "", "", seed] for seed in used]))
-
-    named = [(key, sorted(used), [key]) for key, used in seeds.items()]
-    for method in dict.fromkeys(key[2] for key in seeds):
-        keys = [key for key in seeds if key[2] == method]
-        common = sorted(set.intersection(*(set(seeds[key]) for key in keys)))
-        if len(keys) > 1 and common:
-            named.append(((ALL, ALL, method), common, keys))
-    results = gaps_recovered([[cell(key, used) for key in keys] for _, used, keys in named],
-                             pairs.prompt_ids, floor=config.pgr_floor, level=config.level,
-                             samples=config.bootstrap_samples)
-    return _table([_pgr_row(pairs, key, used, result)
-                   for (key, used, _), result in zip(named, results, strict=True)], COLUMNS["pgr"])
+    """pgr.csv: one row per teacher, student and method, then one aggregate row per method with
+    several of them; each student against the ceiling of its own rung."""
+    own = {run.name: run.name for run in runs if run.role == "student"}
+    return _table([_pgr_row(pairs, one) for one in
+                   recovered(correctness(runs, pairs), pairs, config, own)], COLUMNS["pgr"])
 
 
-def _pgr_row(pairs: EvalPairs, key: tuple[str, str, str], seeds: Sequence[int],
-             result: GapRecovered) -> dict:
-    teacher, student, method = key
-    row = {"experiment": pairs.experiment, "teacher": teacher, "student": student,
-           "method": method, "seeds": " ".join(map(str, seeds)), "data": pairs.data,
-           "split": pairs.split, "n": len(pairs.pair_ids), "weak": result.weak,
-           "student_accuracy": result.student, "ceiling": result.ceiling, "status": result.status}
-    for name, figure in (("gain", result.gain), ("gap", result.gap), ("pgr", result.pgr)):
-        values = (figure.estimate, figure.low, figure.high) if figure else (np.nan,) * 3
-        row.update(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
-    return row
+def _pgr_row(pairs: EvalPairs, one: Recovered) -> dict:
+    (teacher, student, method), result = one.key, one.result
+    return {"experiment": pairs.experiment, "teacher": teacher, "student": student,
+            "method": method, "seeds": " ".join(map(str, one.seeds)), "data": pairs.data,
+            "split": pairs.split, "n": len(pairs.pair_ids), "weak": result.weak,
+            "student_accuracy": result.student, "ceiling": result.ceiling,
+            **interval_fields("gain", result.gain), **interval_fields("gap", result.gap),
+            **interval_fields("pgr", result.pgr), "status": result.status}
 
 
 def companions_table(runs: Sequence[RunScores], pairs: EvalPairs) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from src.common.console import table_lines
 from src.common.files import write_text
+from src.reports import best_ceiling
 from src.reports.document import to_html, to_markdown
 from src.reports.figures.ladder import accuracy_by_depth
 from src.reports.figures.pgr import pgr_heatmap
@@ -49,11 +50,13 @@ def write_report(results_dir: Path) -> Path:
     return page
 
 
-def console_table(pgr_df: pd.DataFrame, accuracy_df: pd.DataFrame) -> str:
+def console_table(pgr_df: pd.DataFrame, accuracy_df: pd.DataFrame,
+                  ceilings_df: pd.DataFrame) -> str:
     """The answer in at most 100 columns: models and baselines, then gain, gap and PGR per cell.
 
     Args:
-        pgr_df, accuracy_df: rows of pgr.csv and accuracy.csv, as written or as read back.
+        pgr_df, accuracy_df, ceilings_df: rows of pgr.csv, accuracy.csv and ceilings.csv, as
+            read back.
     """
     pgr, accuracy = tidy(pgr_df), tidy(accuracy_df)
     models = mean_over_seeds(accuracy)
@@ -67,10 +70,15 @@ def console_table(pgr_df: pd.DataFrame, accuracy_df: pd.DataFrame) -> str:
         lines += ["", "gain and gap to the teacher in points of accuracy"]
         lines += table_lines(["teacher", "student", "method", "acc.", "gain", "gap", "PGR"],
                              _cell_rows(pgr, models, rungs), 3, True, CONSOLE_COLUMNS)
+    if len(compared := best_ceiling.console_rows(pgr, rungs)):
+        lines += ["", "PGR against the ceiling of the student's own layers, and against the best"]
+        lines += table_lines(["teacher", "student", "method", "PGR", "to the best"], compared, 3,
+                             True, CONSOLE_COLUMNS)
     if (models.note != "").any():
         lines += ["", "! not above a baseline: has learnt nothing beyond it"]
-    text = answer(pgr)
-    return "\n".join([*lines, "", *textwrap.wrap(text, CONSOLE_COLUMNS)])
+    for text in (*best_ceiling.statements(pgr, tidy(ceilings_df)), answer(pgr)):
+        lines += ["", *textwrap.wrap(text, CONSOLE_COLUMNS)]
+    return "\n".join(lines)
 
 
 def _model_rows(models: pd.DataFrame, pgr: pd.DataFrame) -> list[list[str]]:

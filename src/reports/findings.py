@@ -33,7 +33,7 @@ def answer(pgr: pd.DataFrame) -> str:
         else:
             unclear.append(f"With {method}, the gap is too small to say what share was recovered: "
                            f"{points(row, 'gap')} points.")
-    recovered = [f"Students recovered {_listed(shares)}."] if shares else []
+    recovered = [f"Students recovered {listed(shares)}."] if shares else []
     return " ".join([*recovered, *unclear, f"{_undefined(undefined)}."])
 
 
@@ -43,7 +43,7 @@ def _percent(row: object) -> str:
     return f"{number(share, 0)}% {interval_text(low, high, 0)}".strip()
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: list[str]) -> str:
     """`a, b and c`."""
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
@@ -53,7 +53,7 @@ def _undefined(cells: dict[str, str]) -> str:
     if len(set(cells.values())) == 1:
         count, each = next(iter(cells.values())), " with each method" if len(cells) > 1 else ""
         return f"PGR is undefined in {count} cells{each}"
-    return "PGR is undefined in " + _listed([f"{count} cells with {method}"
+    return "PGR is undefined in " + listed([f"{count} cells with {method}"
                                              for method, count in cells.items()])
 
 

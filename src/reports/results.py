@@ -5,7 +5,6 @@ and stays missing (NaN); it is never read as 0.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,13 @@ from typing import Any
 import pandas as pd
 
 from src.common.errors import UserError, reading
-from src.measures.tables import ALL, COLUMNS
+from src.measures.cells import ALL
+from src.measures.run_scores import base_of
+from src.measures.tables import COLUMNS, FURTHER_COLUMNS
 
 TEXT_COLUMNS = ("experiment", "role", "name", "teacher", "student", "method", "seeds", "data",
-                "split", "status")
+                "split", "status", "best_ceiling_name", "best_seeds", "best_status", "base", "keep",
+                "place")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Results:
     companions: pd.DataFrame
     calibration: pd.DataFrame
     curves: pd.DataFrame
+    ceilings: pd.DataFrame
+    """No rows where the ceilings of every base model rise with depth."""
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -89,14 +93,19 @@ def read_results(folder: Path) -> Results:
 
 
 def read_csv_table(path: Path) -> pd.DataFrame:
-    """One CSV with the columns its name calls for; no rows where the file does not exist."""
-    columns = COLUMNS[path.stem]
+    """One CSV with the columns its name calls for, missing ones of FURTHER_COLUMNS empty; no rows
+    where the file does not exist."""
+    further = FURTHER_COLUMNS.get(path.stem, [])
+    columns = [*COLUMNS[path.stem], *further]
     if not path.is_file():
         return pd.DataFrame({column: pd.Series(dtype=_kind(column)) for column in columns})
     numbers = {column: [""] for column in columns if _kind(column) is float}
     with reading(path, "write it again with eval.py"):
         table = pd.read_csv(path, dtype={column: _kind(column) for column in columns},
                             keep_default_na=False, na_values=numbers)
+    if not set(further) & set(table):
+        table = table.assign(**{name: "" if _kind(name) is str else float("nan")
+                                for name in further})
     missing = [column for column in columns if column not in table]
     if missing:
         raise UserError(f"{path}: column {', '.join(missing)} is missing: write it again with "
@@ -153,7 +162,7 @@ class Rungs:
         layers = dict(zip(models.name, models.layers, strict=True))
         for teacher in set(models.teacher) - {"", *layers}:  # its own run is not there
             layers[teacher] = float("nan")
-        bases = {name: re.sub(r"-([LF]\d+|K[\d_]+)$", "", name) for name in layers}
+        bases = {name: base_of(name) for name in layers}
         different, counts = set(bases.values()), list(layers.values())
         if len(different) == 1 and len(set(counts)) == len(counts) and not pd.isna(counts).any():
             names = tuple(sorted(layers, key=layers.get))

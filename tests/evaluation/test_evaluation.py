@@ -115,6 +115,21 @@ def test_pgr_rows_are_means_over_seeds_and_the_aggregate_a_ratio_of_sums(evaluat
     assert total.gain == pytest.approx(cells.gain.mean())
 
 
+def test_ceilings_have_a_table_just_where_they_do_not_rise_and_an_old_one_goes(evaluated):
+    (evaluated.results / "ceilings.csv").write_text("of an earlier evaluation")
+    (evaluated.results / "report.html").unlink()
+    assert in_process("eval", *evaluated.evaluate()) == 0
+    ceilings = csv(evaluated, "accuracy").query("role == 'ceiling'")
+    means = ceilings.groupby("layers").accuracy.mean().round(12)
+    falls = means.max() > means.iloc[-1]
+    assert (evaluated.results / "ceilings.csv").exists() == falls
+    assert ("best_pgr" in csv(evaluated, "pgr")) == falls
+    if falls:
+        table = csv(evaluated, "ceilings").set_index("layers")
+        assert table.accuracy.to_dict() == pytest.approx(means.to_dict())
+        assert table.keep.iloc[-1] == "all"
+
+
 def test_scores_csv_has_every_run_and_pair(evaluated):
     table = csv(evaluated, "scores").set_index("pair_id")
     assert table.shape == (40, 1 + 16 + 2)

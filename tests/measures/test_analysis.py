@@ -8,6 +8,7 @@ import pytest
 from configs.schema import EvalConfig
 from src.common.errors import UserError
 from src.measures import tables
+from src.measures.cells import ALL
 from src.measures.pgr import Cell, gaps_recovered
 from src.measures.run_scores import EvalPairs, RunScores
 
@@ -91,9 +92,9 @@ def test_pgr_row_equals_pgr_of_its_cell(pairs):
 def test_an_aggregate_row_stands_for_several_cells_of_a_method(pairs):
     table = tables.pgr_table(grid(), pairs, CONFIG)
     assert list(table.columns) == tables.COLUMNS["pgr"]
-    aggregate, = table[table.student == tables.ALL].to_dict("records")
-    cells = table[(table.method == "soft") & (table.student != tables.ALL)]
-    assert (aggregate["teacher"], aggregate["method"]) == (tables.ALL, "soft")
+    aggregate, = table[table.student == ALL].to_dict("records")
+    cells = table[(table.method == "soft") & (table.student != ALL)]
+    assert (aggregate["teacher"], aggregate["method"]) == (ALL, "soft")
     assert aggregate["pgr"] == pytest.approx(cells.gain.sum() / cells.gap.sum())
     assert aggregate["gap"] == pytest.approx(cells.gap.mean())
 
@@ -103,7 +104,7 @@ def test_pgr_names_only_the_seeds_that_all_three_runs_have(pairs):
     seeds = table.set_index(["student", "method"]).seeds
     assert seeds["demo-L4", "soft"] == "0 2"
     assert seeds["demo-L6", "soft"] == "0 1 2"
-    assert seeds[tables.ALL, "soft"] == "0 2"
+    assert seeds[ALL, "soft"] == "0 2"
 
 
 def test_no_seed_in_common_is_no_row(pairs):

@@ -30,6 +30,8 @@ SHAPES = {
                  "methods": ["soft"], "seeds": [0], "steps": 8},
     "other_models": {"names": ["gpt2-L12", "gpt2_medium-L24", "gpt2_large-L36", "gpt2_xl-L48"],
                      "layers": [12, 24, 36, 48], "teachers": 3, "steps": 8},
+    "falling": {"names": ["demo-F2", "demo-F4", "demo-L8"], "layers": [2, 4, 8], "steps": 8,
+                "methods": ["soft"], "fall": 0.1},
     "many": {"names": [f"big-L{count}" for count in (4, 6, 8, 10, 12, 14, 15, 16)],
              "layers": [4, 6, 8, 10, 12, 14, 15, 16], "teachers": 5, "missing": 3, "steps": 8,
              "methods": ["soft", "confidence", "margin_mse"]},
@@ -124,6 +126,16 @@ def test_ladder_has_a_panel_per_teacher_with_the_interval_of_the_gain(results: R
     bars = [line.get_ydata() for line in figure.axes[0].lines if len(line.get_ydata()) == 2]
     assert any(np.allclose(bar, expected) for bar in bars)
     assert {"TF-IDF 0.610", "length only 0.596"} <= set(words(figure))
+
+
+def test_ladder_marks_a_best_ceiling_that_is_not_the_deepest(results: Results, tmp_path: Path):
+    falling = read_results(write_results(tmp_path / "demo", **SHAPES["falling"]))
+    best = falling.ceilings.query("place == 'best'").accuracy.iloc[0]
+    figure = draw("accuracy_by_depth", falling)
+    for axes in figure.axes:
+        assert f"best ceiling {best:.3f}" in [text.get_text() for text in axes.texts]
+        assert any(np.allclose(line.get_ydata(), [best, best]) for line in axes.lines)
+    assert "best ceiling" not in " ".join(words(draw("accuracy_by_depth", results)))
 
 
 def test_ladder_across_models_keeps_the_order_of_the_table(tmp_path: Path):

@@ -110,7 +110,7 @@ def test_numbers_of_training_pairs_are_marked_in_every_output(tmp_path: Path):
     assert MARK in (path / "report.md").read_text()
     assert MARK in html.unescape((path / "report.html").read_text())
     results = read_results(path)
-    assert console_table(results.pgr, results.accuracy).startswith(f"! {MARK}")
+    assert console_table(results.pgr, results.accuracy, results.ceilings).startswith(f"! {MARK}")
     assert any("no evidence of generalisation" in text for text in limitations(results))
 
 
@@ -209,7 +209,7 @@ def test_console_table_fits_and_shows_every_cell(tmp_path: Path, base: str):
     folder = write_results(tmp_path / "demo", **{**SMALL, "names": [
         f"{base}-L2", f"another_{base}-L4", f"third_{base}-L8"]})
     results = read_results(folder)
-    lines = console_table(results.pgr, results.accuracy).splitlines()
+    lines = console_table(results.pgr, results.accuracy, results.ceilings).splitlines()
     assert max(map(len, lines)) <= 100
     cells = [line for line in lines if "[" in line and (" soft" in line or " confidence" in line)
              and ("undefined" in line or line.rstrip().endswith("]"))]
@@ -224,7 +224,7 @@ def test_names_that_are_cut_to_fit_still_tell_rungs_of_one_model_apart(tmp_path:
     folder = write_results(tmp_path / "demo", **{**SMALL, "names": [
         f"{long}-L2", f"{long}-L4", f"{other}-L8"]})
     results = read_results(folder)
-    lines = console_table(results.pgr, results.accuracy).splitlines()
+    lines = console_table(results.pgr, results.accuracy, results.ceilings).splitlines()
     rows = [re.split(r"  +", line)[:2] for line in lines if re.search(r"  soft  ", line)]
     named = {name[-3:] for row in rows for name in row} - {"all"}
     assert named == {"-L2", "-L4", "-L8"} and max(map(len, lines)) <= 100
@@ -233,12 +233,14 @@ def test_names_that_are_cut_to_fit_still_tell_rungs_of_one_model_apart(tmp_path:
 def test_console_table_takes_tables_made_in_memory(folder: Path):
     results = read_results(folder)
     accuracy = results.accuracy.replace("", None).astype({"seed": "Int64", "layers": "Int64"})
-    assert console_table(results.pgr, accuracy) == console_table(results.pgr, results.accuracy)
+    assert console_table(results.pgr, accuracy, results.ceilings) == console_table(
+        results.pgr, results.accuracy, results.ceilings)
 
 
 def test_console_table_without_students_lists_the_models(folder: Path):
     results = read_results(folder)
-    text = console_table(results.pgr.iloc[:0], results.accuracy.query("role != 'student'"))
+    text = console_table(results.pgr.iloc[:0], results.accuracy.query("role != 'student'"),
+                         results.ceilings)
     assert "ceiling   demo-L8" in text and "there is no PGR yet" in text
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from src.measures.best_ceiling import BEST
 from src.reports.figures.style import (
     CEILING,
     INK,
@@ -19,6 +20,8 @@ from src.reports.figures.style import (
 from src.reports.format import BASELINE_NAMES, number
 from src.reports.results import Results, Rungs, mean_over_seeds
 
+BEST_LABEL = "best ceiling"
+
 
 def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     """Draw teachers, students and ceilings by rung; return figure, title and caption."""
@@ -32,8 +35,10 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     shown = rungs.sort(models[models.role.isin(["student", "ceiling"])].name) if taught else list(
         rungs.names)
     turned = not rungs.base and max(len(rungs.ticks[name]) for name in shown) * len(shown) > 34
-    room = 0.22 + 0.058 * max(map(len, ["length only 0.123", *(f"{method} 0.123" for method in
-                                                               models.method)]))
+    best = models[(models.role == "ceiling") & models.name.isin(
+        results.ceilings[results.ceilings.place == BEST].name)]
+    labels = ["length only", *models.method, *(BEST_LABEL for _ in best.name)]
+    room = 0.22 + 0.058 * max(len(f"{label} 0.123") for label in labels)
     width = max(2.3, 0.42 * len(shown))
     columns = 3 if width < 2.8 else 2
     figure, panels = panel_grid(
@@ -43,18 +48,19 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     limits = _y_limits(models, results.cells)
     for axes, teacher in zip(panels, taught or [""], strict=True):
         axes.set_ylim(limits)
-        _panel(axes, results, models, rungs, teacher)
+        _panel(axes, results, models, rungs, teacher, best)
         _name_ticks(axes, rungs, shown, turned)
     for axes in panels[::columns]:
         axes.set_ylabel(f"accuracy on {results.meta['split']}")
     caption = ("Accuracy of teachers, of students trained on their labels, and of ceilings "
                "trained on ground truth, means over seeds. Dotted lines are baselines."
-               + (f" {bars}." if taught else ""))
+               + (f" {bars}." if taught else "")
+               + (" Thin line: the best ceiling, which is not the deepest." if len(best) else ""))
     return figure, title, caption
 
 
-def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs,
-           teacher: str) -> None:
+def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs, teacher: str,
+           best: pd.DataFrame) -> None:
     """One teacher's line, the ceilings, and the students it taught; without one, the ladder."""
     labels = _baselines(axes, models)
     cells = results.cells[results.cells.teacher == teacher]
@@ -62,6 +68,9 @@ def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs,
     step = 0.016 * (rungs.place(rungs.names[-1]) - rungs.place(rungs.names[0]) or 1)
     ceilings = _ordered(models[models.role == "ceiling"], rungs)
     if len(ceilings):
+        for value in best.accuracy:  # else the label of the last rung reads as that of the highest
+            axes.axhline(value, color=CEILING, linewidth=0.7, alpha=0.6, zorder=1)
+            labels.append((value, f"{BEST_LABEL} {number(value)}", CEILING))
         spans = cells.drop_duplicates("student").set_index("student")
         _line(axes, rungs, ceilings, spans, "gap", CEILING, "D", 0.0)
         labels.append((ceilings.accuracy.iloc[-1],
