@@ -9,14 +9,19 @@ export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 
 if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; else python=python3; fi
 
+require_python() {
+  "${python}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "error: $("${python}" --version) found, Python 3.11 or newer is needed" >&2; exit 2; }
+}
+
 # A .venv with requirements.txt in it, made once and again when that file changes.
 ensure_venv() {
   local wanted
   wanted="$(cksum < requirements.txt)"
   if [[ ! -f .venv/.requirements || "$(cat .venv/.requirements)" != "${wanted}" ]]; then
     echo "installing requirements.txt into .venv (a few minutes, once)"
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-      { echo "error: $(python3 --version) found, Python 3.11 or newer is needed" >&2; exit 2; }
+    python=python3
+    require_python
     python3 -m venv .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
     echo "${wanted}" > .venv/.requirements

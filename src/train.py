@@ -30,6 +30,7 @@ from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
 from src.common.files import require_space
 from src.common.lock import lock
 from src.common.precision import notice, used
+from src.evaluation.overview import STEP, Whole, progress
 from src.methods.label_treatments import TREATMENTS
 from src.runs import folders
 from src.runs.plan import Plan
@@ -112,6 +113,8 @@ def train_stage(plan: Plan, stage: str, runs_dir: Path, worker: int,
             trained += new
             if new:
                 say(f"{title}: done in {duration(time.monotonic() - started)}")
+                if STEP in os.environ:
+                    say(progress(Whole(plan, runs_dir, workers)))
     before = len(share) - trained - len(failed)
     say(f"{stage}, worker {worker + 1} of {workers}: {trained} trained, {before} done before"
         + (f", {len(failed)} failed" if failed else "" if trained else ": nothing to do"))

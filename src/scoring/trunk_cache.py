@@ -93,6 +93,21 @@ class TrunkCache:
         self.rows[token[real].numpy()] = rows.view(torch.uint8).numpy().view(self.rows.dtype)
 
 
+def planned_trunk(run: RunConfig, plan: Plan, split: str) -> Trunk | None:
+    """The trunk that `run` reads of a split; None where all layers train, or the cache is switched
+    off."""
+    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    if not below or not plan.experiment.runtime.trunk_cache_gb:
+        return None
+    return Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split,
+                 run.train.trunk_cache_dtype, used(run.train.precision))
+
+
+def trunk_bytes(dtype: str, tokens: int, width: int) -> int:
+    """What a trunk takes on disk."""
+    return tokens * width * np.dtype(STORED[dtype]).itemsize
+
+
 def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCache | None:
     """What the layers of `run` below those that train make of a split, computed if they are not
     there yet.
@@ -101,11 +116,10 @@ def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCac
     budget does not hold it.
     """
     trunks_dir, runtime, base = runs_dir / TRUNKS, plan.experiment.runtime, plan.bases[run.model]
-    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
-    if not below or not runtime.trunk_cache_gb:
+    trunk = planned_trunk(run, plan, split)
+    if trunk is None:
         return None
-    trunk = Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split,
-                  run.train.trunk_cache_dtype, used(run.train.precision))
+    below = len(trunk.layers)
     folder, trees = trunk.folder(trunks_dir), trees_of(plan.split(run, split), share_prompt=True)
     with lock(folder, quiet) if distributed.is_main() else nullcontext():
         facts = distributed.on_main(lambda: _facts(folder))
@@ -143,7 +157,7 @@ def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
     """An empty file of the right size; whether the budget allows it. What was used longest ago goes
     first."""
     clear(folder, WRITTEN)  # what a killed launch left
-    size = facts["tokens"] * facts["width"] * np.dtype(STORED[facts["dtype"]]).itemsize
+    size = trunk_bytes(facts["dtype"], facts["tokens"], facts["width"])
     budget = runtime.trunk_cache_gb * 1e9
     if size > budget:
         print(f"{folder.name}: its hidden states need {size / 1e9:.1f} GB, above trunk_cache_gb "

@@ -32,11 +32,11 @@ from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_don
 from src.runs.plan import Plan
 from src.scoring.trunk_cache import trunk_of
 from src.training.arguments import training_arguments, weights_type
-from src.training.dry_run import work
 from src.training.merge import save_merged
 from src.training.peak_memory import peak_memory_mib, reset_peak
 from src.training.probe import probe_of
 from src.training.trainer import PairTrainer, build_trainer
+from src.training.work import work
 
 SPEED = ("_runtime", "_per_second")
 """How the library's figures of speed end."""

@@ -15,8 +15,9 @@ from src.common.errors import UserError
 from src.runs import folders
 from src.runs.plan import Plan
 from src.train import train_stage
-from src.training.dry_run import describe, duration, work
+from src.training.dry_run import describe, duration
 from src.training.trainer import NonFiniteLossError
+from src.training.work import work
 from tests.families import save_base
 from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
@@ -279,7 +280,7 @@ def test_a_dry_run_lists_every_run_and_trains_nothing(tiny, plan):
 
 def test_a_dry_run_knows_what_is_done_and_how_long_it_took(finished):
     text = describe(sweep_of(finished), "ceilings", finished.runs_dir)
-    assert "4 runs, 4 done" in text and "from 4 finished runs" in text
+    assert "4 runs, 4 done" in text and "from 16 finished runs" in text
     assert "to do: about 0 s" in text
 
 

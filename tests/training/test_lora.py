@@ -27,9 +27,9 @@ from src.runs.cards import model_card
 from src.runs.folders import ADAPTER
 from src.train import train_stage
 from src.training.arguments import training_arguments
-from src.training.dry_run import work
 from src.training.merge import save_merged
 from src.training.trainer import build_trainer
+from src.training.work import work
 from tests.families import FAMILIES, PAD, packed_batch, random_tree, tiny_config
 from tests.tiny_experiment import TinyExperiment, kill_at_checkpoint, launch, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of, train_all

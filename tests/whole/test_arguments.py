@@ -11,7 +11,7 @@ from tests.tiny_experiment import ENVIRONMENT, command
 
 COMMANDS = ("eval.py", "data/preprocess.py", "data/demo.py", "model/download.py",
             "data.chess_documents", "model.pretrain", "src.training.command_line", "src.scoring",
-            "src.push")
+            "src.push", "data.check_raw", "src.evaluation.overview")
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib")
 RUN = """
 import runpy, sys
@@ -66,10 +66,26 @@ def test_the_scripts_check_what_they_are_given_before_they_launch(words, setting
     assert "run(s) at a time" not in told.stdout
 
 
-def test_the_quickstart_takes_no_arguments_and_starts_nothing():
-    for word in ("--help", "--dry-run"):
-        told = subprocess.run(["bash", "quickstart.sh", word], cwd=REPO_ROOT, text=True,
-                              capture_output=True, timeout=20)
-        assert (told.returncode, told.stdout) == (2, "")
-        line, = told.stderr.splitlines()
-        assert line.startswith(f"error: {word}: quickstart.sh takes no arguments")
+def quickstart(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "quickstart.sh", *words], cwd=REPO_ROOT, text=True,
+                          capture_output=True, timeout=20)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--dry-run"], "--dry-run: quickstart.sh takes an experiment and --accept-terms"),
+    (["demo", "--seeds"], "--seeds: quickstart.sh takes an experiment"),
+    (["one", "two"], "one two: quickstart.sh takes one experiment"),
+    (["nothing"], "no experiments config 'nothing'")])
+def test_the_quickstart_starts_nothing_where_it_is_not_understood(words, message):
+    told = quickstart(*words)
+    line, = told.stderr.splitlines()
+    assert (told.returncode, told.stdout) == (2, "")
+    assert line.startswith("error: ") and message in line
+
+
+def test_the_quickstart_s_help_teaches_its_steps():
+    told = quickstart("--help")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("usage: ./quickstart.sh [EXPERIMENT]")
+    for word in ("train_teacher_model.sh", "eval.py", "--accept-terms", "RAW_DIR", "WORKERS"):
+        assert word in told.stdout
