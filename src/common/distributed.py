@@ -43,6 +43,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def say(text: str) -> None:
+    """Print on that process."""
+    if is_main():
+        print(text, flush=True)
+
+
 @contextmanager
 def group(timeout_hours: float = 6) -> Iterator[None]:
     """Inside, the launcher's processes are one group: gloo on CPUs, NCCL beside it on GPUs.

@@ -204,7 +204,7 @@ def test_results_are_current_only_for_the_same_runs_names_and_weights(finished, 
 
 def test_two_trainings_of_an_experiment_give_the_same_weights(finished, tmp_path):
     """The same run, alone and in a folder elsewhere: bit-identical."""
-    from src.train import finish
+    from src.training.finish import finish
 
     sweep = sweep_of(finished)
     run = sweep.stage("ceilings")[0]

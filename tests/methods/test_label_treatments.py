@@ -11,7 +11,7 @@ from configs.schema import MethodConfig
 from src.common.errors import UserError
 from src.evaluation.one_model import evaluate_one
 from src.methods.label_treatments import TREATMENTS, check_treatments, log_odds, mean_margin
-from src.train import labels_for
+from src.training.finish import labels_for
 from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of, train_all
 

@@ -1,0 +1,131 @@
+"""Choose how to train, on train_1 -> train_2: neither val nor test is looked at.
+
+    python -m src.search --experiment smollm2_sciq --layers 6 16 --try learning_rate 1e-4 3e-4 1e-3
+
+trains a reward model on the human labels of train_1 for every rung and combination of values, asks
+how often it agrees with those of train_2, and writes results/<experiment>/search.csv. Chosen is the
+combination with the highest mean over rungs and seeds. Runs are ordinary teachers: what was trained
+once is not trained again, here or in the experiment.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pandas as pd
+import transformers
+import yaml
+
+from configs.run import RunConfig
+from configs.schema import ExperimentConfig, TrainConfig, load_config
+from configs.strict_yaml import from_dict
+from src.common import distributed
+from src.common.arguments import Parser
+from src.common.console import table_lines
+from src.common.errors import UserError, run_command
+from src.common.files import REPO_ROOT, atomic_path
+from src.evaluation.experiment import claim_results
+from src.measures.metrics import accuracies
+from src.runs.folders import find_finished
+from src.runs.plan import Plan
+from src.scoring.pairs import margins, scores_of
+from src.scoring.trunk_cache import trunk_of
+from src.training.finish import finish
+
+SPLIT = "train_2"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(prog="python -m src.search", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", required=True,
+                        help="name of a file in configs/experiments, or the path of a YAML file")
+    parser.add_argument("--layers", type=int, nargs="+", metavar="N", required=True,
+                        help="rungs of the experiment's first teacher's model to train")
+    parser.add_argument("--try", dest="tries", nargs="+", action="append", required=True,
+                        metavar=("KEY", "VALUE"), help="a key of `train:` and its values")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
+    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results")
+    return parser.parse_args()
+
+
+def combinations(train: TrainConfig, tries: list[list[str]]) -> list[TrainConfig]:
+    """`train` with every combination of the values that are tried.
+
+    Raises:
+        UserError: no value, an unknown key, or a value that it cannot have.
+    """
+    for key, *values in tries:
+        if not values:
+            raise UserError(f"--try {key}: give at least one value after it")
+    keys = [key for key, *_ in tries]
+    given = dataclasses.asdict(train)
+    return [from_dict(TrainConfig, {**given, **dict(zip(keys, map(yaml.safe_load, values),
+                                                        strict=True))}, where="--try")
+            for values in itertools.product(*(values for _, *values in tries))]
+
+
+def plans(args: argparse.Namespace) -> list[Plan]:
+    """One for each combination: its teachers are the rungs that are asked for."""
+    experiment = load_config(ExperimentConfig, args.experiment)
+    rungs = dataclasses.replace(experiment.teachers[0], layers=tuple(args.layers))
+    return [Plan(dataclasses.replace(experiment, teachers=(rungs,), train=train), args.data_dir,
+                 tuple(args.seeds)) for train in combinations(experiment.train, args.tries)]
+
+
+def row_of(run: RunConfig, plan: Plan, keys: list[str], runs_dir: Path) -> dict[str, object]:
+    """Train `run` unless that was done; how often it agrees with the human labels of train_2."""
+    finish(run, plan, runs_dir)
+    folder, split = find_finished(runs_dir, run.stage, run.identity), plan.split(run, SPLIT)
+    table = scores_of(folder, run, split, SPLIT, plan.experiment.runtime,
+                      lambda: trunk_of(run, plan, SPLIT, runs_dir))
+    found = accuracies(margins(table)[None], split.prompt_ids)[0]
+    return {"experiment": plan.experiment.name, "name": run.name, "layers": len(run.kept),
+            **{key: getattr(run.train, key) for key in keys}, "seed": run.seed,
+            "trained_on": run.split, "split": SPLIT, "n": len(split), "accuracy": found.estimate,
+            "low": found.low, "high": found.high}
+
+
+def main() -> None:
+    args = parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    keys = [key for key, *_ in args.tries]
+    with distributed.group():
+        rows = []
+        for plan in plans(args):
+            for run in plan.stage("teachers"):
+                rows.append(row_of(run, plan, keys, args.runs_dir))
+                if distributed.is_main():
+                    print(_said(rows[-1], keys), flush=True)
+        distributed.on_main(lambda: _write(pd.DataFrame(rows), keys, args.results_dir))
+
+
+def _said(row: dict[str, object], keys: list[str]) -> str:
+    tried = ", ".join(f"{key} {row[key]}" for key in keys)
+    return (f"{row['name']}, {tried}, seed {row['seed']}: {row['accuracy']:.4f} "
+            f"[{row['low']:.4f}, {row['high']:.4f}] of {row['n']:,} pairs of {SPLIT}")
+
+
+def _write(rows: pd.DataFrame, keys: list[str], results_dir: Path) -> None:
+    """search.csv, and the means on the terminal, the best first."""
+    path = results_dir / str(rows.experiment[0]) / "search.csv"
+    claim_results(path.parent)
+    with atomic_path(path) as partial:
+        rows.to_csv(partial, index=False)
+    means = rows.groupby(keys, dropna=False).accuracy.mean().sort_values(ascending=False)
+    shown = [[*map(str, index if isinstance(index, tuple) else (index,)), f"{mean:.4f}"]
+             for index, mean in means.items()]
+    print("\n".join(table_lines([*keys, "mean accuracy"], shown, words=len(keys))))
+    print(f"chosen: the first line; every run is in {path}")
+
+
+if __name__ == "__main__":
+    run_command(main)

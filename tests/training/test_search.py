@@ -1,0 +1,52 @@
+"""A search trains on train_1, is judged on train_2, and chooses by nothing else."""
+
+import pandas as pd
+import pytest
+
+from src.common.errors import UserError
+from src.scoring import pairs
+from tests.tiny_experiment import in_process
+
+
+def arguments(tiny, *more: str) -> list[str]:
+    return ["--experiment", str(tiny.config), "--layers", "1", "2", *tiny.folders,
+            "--results_dir", str(tiny.results.parent), *more]
+
+
+def test_every_combination_is_trained_once_and_scored_on_train_2_alone(finished, monkeypatch,
+                                                                       capsys):
+    tiny = finished.copy("search")
+    splits, scored = set(), pairs.scores_of
+
+    def watched(folder, run, split, name, *rest):
+        splits.add((run.split, name))
+        return scored(folder, run, split, name, *rest)
+
+    monkeypatch.setattr("src.search.scores_of", watched)
+    before = set(tiny.finished("teachers"))
+    tried = arguments(tiny, "--try", "learning_rate", "1e-3", "1e-2", "--try", "epochs", "1", "2")
+    assert in_process("src.search", *tried) == 0
+    assert splits == {("train_1", "train_2")}
+    table = pd.read_csv(tiny.results / "search.csv")
+    assert len(table) == 8 and set(table.layers) == {1, 2}
+    assert len(set(tiny.finished("teachers")) - before) == 6  # two are the experiment's own
+    assert ((table.low <= table.accuracy) & (table.accuracy <= table.high)).all()
+    means = table.groupby(["learning_rate", "epochs"]).accuracy.mean()
+    best = capsys.readouterr().out.splitlines()[9].split()
+    assert (float(best[0]), float(best[1])) == means.idxmax() or means.nunique() < 4
+    assert best[2] == f"{means.max():.4f}"
+    after = set(tiny.finished("teachers"))
+    assert in_process("src.search", *tried) == 0 and set(tiny.finished("teachers")) == after
+
+
+@pytest.mark.parametrize(("tried", "message"), [
+    (["learning_rate"], "--try learning_rate: give at least one value"),
+    (["learning_rates", "1e-3"], "learning_rates"),
+    (["epochs", "none"], "epochs"),
+], ids=["no value", "unknown key", "no number"])
+def test_what_cannot_be_tried_is_refused_before_anything_is_trained(finished, tried, message):
+    tiny = finished.copy(f"refused-{tried[0]}")
+    before = tiny.finished("teachers")
+    with pytest.raises(UserError, match=message):
+        in_process("src.search", *arguments(tiny, "--try", *tried))
+    assert tiny.finished("teachers") == before and not (tiny.results / "search.csv").exists()
