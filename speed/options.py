@@ -72,6 +72,8 @@ def add_ours(parser: argparse.ArgumentParser, budget: str) -> None:
     ours.add_argument(f"--{budget}", type=int, metavar="N", default=tokens,
                       help="tokens of a packed row (default: %(default)s)")
     ours.add_argument("--attention", default="auto", choices=BACKENDS)
+    ours.add_argument("--bf16", action="store_true", help="on a CPU: measure ours, and TRL, once "
+                      "more with products in bf16")
 
 
 def prepare(args: argparse.Namespace) -> None:

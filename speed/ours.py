@@ -51,17 +51,29 @@ def steps_of_tricks(**changes) -> dict[str, RuntimeConfig]:
     return configs
 
 
-def training_systems(task: Task, configs: dict[str, RuntimeConfig], folder: Path) -> list[System]:
-    """PairTrainer under each of the configs; `folder` keeps the pairs."""
+def training_systems(task: Task, configs: dict[str, RuntimeConfig], folder: Path,
+                     bf16: bool = False) -> list[System]:
+    """PairTrainer under each of the configs, and with `bf16` under the last once more in bf16;
+    `folder` keeps the pairs."""
     splits = [write_split(rows, folder / f"part-{number}.arrow")
               for number, rows in enumerate(rounds_of(task.rows, task.rounds))]
-    return [System(name, lambda number, runtime=runtime: _train(task, splits[number], runtime))
-            for name, runtime in configs.items()]
+    return [System(name, lambda number, how=how: _train(task, splits[number], *how))
+            for name, how in in_precisions(configs, bf16).items()]
 
 
-def _train(task: Task, split: TokenisedSplit, runtime: RuntimeConfig) -> Round:
+def in_precisions(configs: dict[str, RuntimeConfig],
+                  bf16: bool) -> dict[str, tuple[RuntimeConfig, str]]:
+    """Each config with the peers' precision; with `bf16` the last of them once more in that."""
+    found = {name: (runtime, used_by_peers()) for name, runtime in configs.items()}
+    if bf16:
+        found["+ bf16 products"] = list(configs.values())[-1], "bf16"
+    return found
+
+
+def _train(task: Task, split: TokenisedSplit, runtime: RuntimeConfig, precision: str) -> Round:
     """One epoch over the split."""
     run = run_config(task)
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, precision=precision))
     with tempfile.TemporaryDirectory() as folder:
         args = training_arguments(run, runtime, Path(folder), len(split))
         args.save_strategy = SaveStrategy.NO

@@ -69,6 +69,12 @@ def timed_training(trainer: Trainer) -> Round:
     return timer.result
 
 
+def trl_in_bf16(task: Task) -> System:
+    """TRL with random batches and `bf16=True`: autocast over fp32 weights, as ours."""
+    random = [Dataset.from_list(sides_of(rows)) for rows in rounds_of(task.rows, task.rounds)]
+    return System(f"{TRL}, bf16", lambda number: _trl(task, random[number], "random", bf16=True))
+
+
 def trl_systems(task: Task) -> list[System]:
     """TRL with random batches, as it comes, and with batches of similar length.
 
@@ -106,12 +112,13 @@ def require_trl() -> None:
                         "--no_trl") from error
 
 
-def _trl(task: Task, data: Dataset, sampling: str) -> Round:
+def _trl(task: Task, data: Dataset, sampling: str, bf16: bool = False) -> Round:
     from trl import RewardConfig, RewardTrainer
 
     return _in_folder(task, RewardConfig, lambda args: RewardTrainer(
         model=load_classifier(task.model), args=args, train_dataset=data,
-        processing_class=_tokenizer(task.pad)), max_length=None, train_sampling_strategy=sampling)
+        processing_class=_tokenizer(task.pad)), bf16=bf16, max_length=None,
+        train_sampling_strategy=sampling)
 
 
 def _padded(task: Task, data: Dataset) -> Round:
@@ -121,16 +128,17 @@ def _padded(task: Task, data: Dataset) -> Round:
 
 
 def _in_folder(task: Task, arguments: type[TrainingArguments],
-               build: Callable[[TrainingArguments], Trainer], **options) -> Round:
+               build: Callable[[TrainingArguments], Trainer], bf16: bool = False,
+               **options) -> Round:
     """One round of a trainer that `build` makes from the arguments that all peers share."""
     on_gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
         return timed_training(build(arguments(
             output_dir=folder, per_device_train_batch_size=task.batch_pairs, num_train_epochs=1,
             learning_rate=LEARNING_RATE, lr_scheduler_type="constant", weight_decay=0.0,
-            bf16=on_gpu, use_cpu=not on_gpu, gradient_checkpointing=False, logging_strategy="no",
-            save_strategy="no", report_to="none", disable_tqdm=True, seed=task.seed,
-            remove_unused_columns=False, dataloader_pin_memory=on_gpu, **options)))
+            bf16=on_gpu or bf16, use_cpu=not on_gpu, gradient_checkpointing=False,
+            logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
+            seed=task.seed, remove_unused_columns=False, dataloader_pin_memory=on_gpu, **options)))
 
 
 class _PaddedTrainer(Trainer):

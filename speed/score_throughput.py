@@ -20,7 +20,7 @@ from speed import options  # noqa: I001 - first: it sets the environment
 from speed.measure import Clock, Round, System, alternate, counted
 from speed.mixes import Row as Pair
 from speed.mixes import grouped_rounds, rounds_of, write_split
-from speed.ours import ALL, padded_rewards, reward_difference, steps_of_tricks, used_by_peers
+from speed.ours import ALL, in_precisions, padded_rewards, reward_difference, steps_of_tricks
 from speed.peers import sides_of
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, load_classifier, write_model
@@ -61,16 +61,16 @@ def our_systems(model: Path, args: argparse.Namespace, pairs: list[Pair],
     for path, rows in zip(paths, rounds_of(pairs, args.rounds), strict=True):
         write_split(rows, path)
 
-    def run(runtime: RuntimeConfig, number: int) -> Round:
+    def run(runtime: RuntimeConfig, precision: str, number: int) -> Round:
         split = TokenisedSplit([paths[number]])  # anew: what was found out about one is kept
         loaded = load_reward_model(model, attention=runtime.attention,
                                    last_layer_shortcut=runtime.last_layer_shortcut).to(device())
-        loaded.precision = used_by_peers()
+        loaded.precision = precision
         with counted(loaded) as sizes:
             return timed(lambda: score(loaded, split, runtime, "score"), sizes)
 
-    return [System(name, lambda number, runtime=runtime: run(runtime, number))
-            for name, runtime in configs.items()]
+    return [System(name, lambda number, how=how: run(*how, number))
+            for name, how in in_precisions(configs, args.bf16).items()]
 
 
 def timed(work: Callable[[], object], sizes: list[int]) -> Round:

@@ -17,7 +17,7 @@ from speed import options  # noqa: I001 - first: it sets the environment
 from speed.measure import alternate
 from speed.mixes import Row as Pair
 from speed.ours import ALL, reward_difference, steps_of_tricks, training_systems
-from speed.peers import Task, require_trl, trainer_systems, trl_systems
+from speed.peers import Task, require_trl, trainer_systems, trl_in_bf16, trl_systems
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, write_model
 from speed.table import TableRow
@@ -42,8 +42,11 @@ def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair])
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(shape, Path(folder) / "model", args.seed)
         task = Task(model, pairs, args.rounds, args.batch_pairs, shape.pad, args.seed)
-        systems = [*([] if args.no_trl else trl_systems(task)), *trainer_systems(task),
-                   *training_systems(task, configs, Path(folder))]
+        trl = [] if args.no_trl else trl_systems(task)
+        if trl and args.bf16:
+            trl.append(trl_in_bf16(task))
+        systems = [*trl, *trainer_systems(task),
+                   *training_systems(task, configs, Path(folder), args.bf16)]
         difference = reward_difference(model, pairs[: args.pairs], args.batch_pairs, configs[ALL],
                                        Path(folder))
         measured = alternate(systems, args.rounds, f"{mix}, {shape.layers} layers")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import peft
 import torch
-from peft.utils import get_peft_model_state_dict
-from safetensors import safe_open
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from configs.run import RunConfig
@@ -53,13 +53,15 @@ def save_merged(run: RunConfig, base: BaseModel, folder: Path, probe: Probe) -> 
 
 def _read_adapters(model: PreTrainedModel, folder: Path) -> peft.PeftModel:
     """The model with what `folder` holds; peft would pass over what is missing or too much."""
-    adapted = peft.PeftModel.from_pretrained(model, str(folder), torch_device="cpu",
-                                             autocast_adapter_dtype=False)
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        misfits = set(file.keys()) ^ set(get_peft_model_state_dict(adapted))
+    held = load_file(folder / "adapter_model.safetensors")
+    config = peft.LoraConfig(**{**read_json(folder / "adapter_config.json"),
+                                "inference_mode": True})
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    misfits = set(held) ^ set(get_peft_model_state_dict(adapted))
     if misfits:
         raise ReloadError(f"{folder}: {len(misfits)} tensors missing or too many, {min(misfits)} "
                           "first: the save is not trusted")
+    set_peft_model_state_dict(adapted, held)
     return adapted
 
 

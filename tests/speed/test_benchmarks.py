@@ -153,6 +153,17 @@ def test_a_command_writes_rows_with_the_promised_keys(command, tmp_path, capsys)
     assert found[-1]["tokens_computed"] == rows.useful_tokens(by_hand)  # packed: no padding
 
 
+@pytest.mark.parametrize("command", [("train_throughput", "--no_trl"), ("score_throughput",)],
+                         ids=lambda command: command[0])
+def test_bf16_is_one_more_row_of_the_same_work(command, tmp_path):
+    file = tmp_path / "rows.json"
+    name, *more = command
+    in_process(f"speed.{name}", *TINY, "--bf16", "--json", str(file), *more)
+    last, bf16 = json.loads(file.read_text())[-2:]
+    assert bf16["system"] == "+ bf16 products" and bf16["ratio"] != last["ratio"]
+    assert bf16["tokens_computed"] == last["tokens_computed"]
+
+
 def test_a_table_is_rendered_without_the_libraries_of_training(tmp_path):
     row = table.TableRow("m", "s", 12.345, 200, 100, None, 2.0, 1.5, 2.5, facts={
         "benchmark": "b", "layers": 4, "commit": "abc", "rounds": 5})
