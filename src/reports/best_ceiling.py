@@ -33,7 +33,7 @@ def _not_the_best(ladder: pd.DataFrame) -> str:
     claim = (f"The {model} is not the best ceiling" if best.over_deepest_low > 0 else
              f"The {model} does not have the highest ceiling, which may be chance")
     others = len(ladder) - 1
-    at_once = f", for its {others} differences to the others at once" if others > 1 else ""
+    at_once = f"; its interval holds for all {others} other ceilings at once" if others > 1 else ""
     return (f"{claim}: {best.rung} has {_accuracy(best)}, the {model} ({deepest.rung}) "
             f"{_accuracy(deepest)}, a difference of {points(best, 'over_deepest')} points "
             f"(n = {count(best.n)}, seeds {best.seeds}, paired{at_once}).")

@@ -33,7 +33,7 @@ def test_the_report_says_that_the_whole_model_is_not_the_best(results: Results):
         f"[{number(best.low)}, {number(best.high)}], the whole model (demo-L8) "
         f"{number(whole.accuracy)} [{number(whole.low)}, {number(whole.high)}], a difference of "
         f"+{100 * over:.1f} [{100 * over - 2:.1f}, {100 * over + 2:.1f}] points (n = 4,096, seeds "
-        "0 1 2, paired, for its 2 differences to the others at once). Against it PGR is ")
+        "0 1 2, paired; its interval holds for all 2 other ceilings at once). Against it PGR is ")
     assert text.endswith(CHOSEN)
     for row in results.totals.itertuples():
         assert (f"{best_pgr_text(row)} with {row.method} ({pgr_text(row)} against the ceilings of "
