@@ -70,6 +70,49 @@ def test_a_raw_file_that_is_missing_is_told_before_anything_is_fetched(clone, ti
     assert line.startswith("error: raw data of ") and "get raw.jsonl from the test" in line
 
 
+def calls(clone: Path, *words: str) -> list[str]:
+    """What quickstart.sh runs in Python, were all of it to succeed."""
+    python = clone / ".venv" / "bin" / "python"
+    real, log = python.read_text(), clone / "calls"
+    python.write_text(f'#!/bin/sh\necho "$@" >> "{log}"\n'
+                      '[ -z "$STATUS_FILE" ] || echo 0 > "$STATUS_FILE"\n')
+    try:
+        subprocess.run(["./quickstart.sh", *words], cwd=clone, check=True, capture_output=True,
+                       timeout=60, env={**ENVIRONMENT, "WORKERS": "1", "HARDWARE": "cpu"})
+        return [line for line in log.read_text().splitlines()
+                if not line.startswith(("-m src.training.command_line", "-c import sys"))]
+    finally:
+        python.write_text(real)
+        log.unlink(missing_ok=True)
+
+
+def stages(experiment: str) -> list[str]:
+    """How the calls of the three scripts end."""
+    return [f"-m src.train --experiment {experiment} --stage {stage} --worker 0/1"
+            for stage in ("teachers", "ceilings", "students")]
+
+
+@pytest.mark.parametrize("words", [(), ("demo",)])
+def test_without_an_experiment_it_is_the_demo_and_fetches_nothing(clone, words):
+    made, prepared, *trained, evaluated = calls(clone, *words)
+    assert (made, prepared) == ("data/demo.py", "data/preprocess.py --experiment demo")
+    assert evaluated == "eval.py --model demo"
+    for call, end in zip(trained, stages("demo"), strict=True):
+        assert call.endswith(end)
+
+
+def test_an_experiment_s_steps_follow_each_other(clone):
+    for terms in ("", " --accept-terms"):
+        asked, fetched, prepared, told, *trained, evaluated = calls(clone, "sciq", *terms.split())
+        assert asked == "-m data.check_raw sciq"
+        assert fetched == f"model/download.py --model sciq{terms}"
+        assert prepared == "data/preprocess.py --experiment sciq"
+        assert told == "-m src.evaluation.overview --experiment sciq"
+        assert evaluated == "eval.py --model sciq"
+        for call, end in zip(trained, stages("sciq"), strict=True):
+            assert call.endswith(end)
+
+
 def test_a_killed_quickstart_goes_on_and_ends_with_the_table(clone, tiny):
     runs = clone / "runs" / "tiny"
     with (clone / "log").open("w") as log:
