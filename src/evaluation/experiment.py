@@ -16,6 +16,7 @@ from configs.run import STAGES, RunConfig
 from data.pairs.pair_files import read_pairs
 from data.records import SPLITS
 from model.base.weights import weights_fingerprint
+from model.hub.present import dequantised_from
 from src.common.errors import UserError, reading
 from src.common.files import atomic_path, holds_meta, read_json, write_json
 from src.common.hashing import commit, content_hash
@@ -184,6 +185,10 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
 
 def _meta(pairs: EvalPairs, plan: Plan, missing: list[str], inputs: str) -> dict[str, object]:
     notes = [f"not finished, so not in any table: {', '.join(missing)}"] if missing else []
+    rounded = {base.config.name: source for base in plan.bases.values()
+               if (source := dequantised_from(base.config))}
+    notes += [f"The weights of {name} are dequantised from {source}: rounded, not the original "
+              "ones." for name, source in rounded.items()]
     contaminated = pairs.split != "test"
     if contaminated:
         notes.append(contamination_mark(pairs.split))
@@ -192,7 +197,8 @@ def _meta(pairs: EvalPairs, plan: Plan, missing: list[str], inputs: str) -> dict
         "n_pairs": len(pairs.pair_ids), "n_prompts": len(set(pairs.prompt_ids)),
         "seeds": list(plan.experiment.seeds), "level": plan.experiment.eval.level,
         "pgr_floor": plan.experiment.eval.pgr_floor, "contaminated": contaminated,
-        "notes": notes, "date": datetime.date.today().isoformat(), "commit": commit(),
+        "notes": notes, **({"dequantised": list(rounded)} if rounded else {}),
+        "date": datetime.date.today().isoformat(), "commit": commit(),
         "versions": {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
         "inputs": inputs,
     }

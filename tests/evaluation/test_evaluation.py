@@ -13,6 +13,8 @@ from src.common.errors import UserError
 from src.common.files import read_json
 from src.common.owned import MARK
 from src.evaluation import experiment
+from src.reports.figures.style import provenance
+from src.reports.results import read_results
 from src.runs.folders import find_finished, read_run_config
 from tests.tiny_experiment import in_process
 from tests.tiny_experiment_parts import sweep_of
@@ -179,6 +181,16 @@ def test_an_unfinished_run_is_a_missing_row_and_is_named(evaluated, capsys):
     rows = pgr[(pgr.student == lost.name) & (pgr.teacher != "all")]
     assert set(rows.seeds.astype(str)) == {str(1 - lost.seed)}
     assert name in read_json(tiny.results / "meta.json")["notes"][0]
+
+
+def test_weights_that_were_rounded_are_named_in_report_and_figures(finished, monkeypatch):
+    tiny = finished.copy("rounded")
+    shutil.rmtree(tiny.results, ignore_errors=True)  # where another test has asked before
+    monkeypatch.setattr("src.evaluation.experiment.dequantised_from", lambda model: "a.Q4_1.gguf")
+    assert in_process("eval", *tiny.evaluate()) == 0
+    note = "The weights of llama are dequantised from a.Q4_1.gguf: rounded, not the original ones."
+    assert note in (tiny.results / "report.md").read_text()
+    assert provenance(read_results(tiny.results)).endswith("weights of llama dequantised")
 
 
 def test_nothing_finished_names_the_three_scripts(finished, tmp_path):

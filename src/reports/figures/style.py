@@ -111,6 +111,8 @@ def provenance(results: Results) -> str:
     parts = [meta.get("data") or meta["experiment"], f"split {meta['split']}",
              f"n = {count(meta.get('n_pairs'))} pairs of {count(meta.get('n_prompts'))} prompts",
              f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds) or '-'}"]
+    if meta.get("dequantised"):
+        parts.append(f"weights of {', '.join(meta['dequantised'])} dequantised")
     return ", ".join(parts)
 
 
