@@ -55,6 +55,9 @@ def check_family(config: PreTrainedConfig, where: str, family: str = "") -> None
     if config.model_type not in LAYER_LISTS:
         raise UserError(f"{where}: model_type {config.model_type!r} is not supported: expected one "
                         f"of {', '.join(LAYER_LISTS)}; choose another base model")
+    if type(config.hidden_size) is not int or config.hidden_size < 1:
+        raise UserError(f"{where}: config.json says hidden_size {config.hidden_size!r}: expected 1 "
+                        "or more; fetch the model again")
     both_ways = [name for name, usual in CAUSAL.items() if getattr(config, name, usual) not in (
         usual, None)]
     if both_ways:

@@ -93,6 +93,6 @@ def _computed(run: RunConfig, plan: Plan, split: str) -> float:
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     keys = 2 * config.hidden_size * width * (getattr(config, "num_key_value_heads", None) or heads)
-    shortest = min(1.0, keys / max(1, base.parameters(run.kept[-1:])))
+    shortest = min(1.0, keys / base.parameters(run.kept[-1:]))
     read = min(1.0, len(trees.response_tokens) / max(1, trees.total_tokens))
     return (layers - 1 + shortest + (1 - shortest) * read) / layers
