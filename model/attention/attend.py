@@ -88,7 +88,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scaling
     if window is not None and window >= layout.longest:
         window = None
     dtype = value.dtype  # under autocast, rotary positions bring fp32 back for query and key
-    # The CPU's kernel takes twice as long backward in bf16, which autocast would have it in.
+    # The CPU's kernel takes longer backward in bf16, which autocast would have it in.
     computed = torch.float32 if value.device.type == "cpu" else dtype
     query, key, value = (states.to(computed) for states in (query, key, value))
     with torch.autocast("cpu", enabled=False):

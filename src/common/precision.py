@@ -9,8 +9,6 @@ import torch
 
 from src.common import distributed
 
-PRECISIONS = ("fp32", "bf16")
-
 
 def used(asked: str) -> str:
     """`fp32` or `bf16`, for what a config asks: `auto` is bf16 on CUDA, and on CPUs that multiply
