@@ -130,6 +130,9 @@ class LadderConfig:
     """Which layers a rung keeps. 4 of 16 evenly spaced are 3, 7, 11, 15; first 0, 1, 2, 3;
     first_and_last 0, 1, 14, 15; block_influence those that change most of what passes through them
     (model/base/influence.py). Or their list, as the only rung."""
+    learning_rate: Positive | None = None
+    """Peak of these rungs, where the models of an experiment learn best at different ones; null for
+    that of the experiment's `train`."""
 
     def __post_init__(self):
         if not isinstance(self.keep, str):

@@ -75,9 +75,12 @@ def combinations(train: TrainConfig, tries: list[list[str]]) -> list[TrainConfig
 def plans(args: argparse.Namespace) -> list[Plan]:
     """One for each combination: its teachers are the rungs that are asked for."""
     experiment = load_config(ExperimentConfig, args.experiment)
-    rungs = dataclasses.replace(experiment.teachers[0], layers=tuple(args.layers))
+    ladder = experiment.teachers[0]
+    usual = dataclasses.replace(experiment.train, learning_rate=ladder.learning_rate
+                                or experiment.train.learning_rate)
+    rungs = dataclasses.replace(ladder, layers=tuple(args.layers), learning_rate=None)
     return [Plan(dataclasses.replace(experiment, teachers=(rungs,), train=train), args.data_dir,
-                 tuple(args.seeds)) for train in combinations(experiment.train, args.tries)]
+                 tuple(args.seeds)) for train in combinations(usual, args.tries)]
 
 
 def row_of(run: RunConfig, plan: Plan, keys: list[str], runs_dir: Path) -> dict[str, object]:

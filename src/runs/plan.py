@@ -54,6 +54,8 @@ class Rung:
     """Without embeddings: what a forward costs, and what makes a student bigger than a teacher."""
     keep: str
     """The rule that chose the layers."""
+    learning_rate: float
+    """Peak."""
 
 
 class Plan:
@@ -106,11 +108,17 @@ class Plan:
                 rule = ladder.keep if isinstance(ladder.keep, str) else "listed"
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
                                   base.parameters(kept),
-                                  "all" if len(kept) == base.layers else rule))
+                                  "all" if len(kept) == base.layers else rule,
+                                  self._learning_rate(ladder)))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"{where}: rungs {', '.join(names)} repeat")
         return rungs
+
+    def _learning_rate(self, ladder: LadderConfig) -> float:
+        """The ladder's own, or else the experiment's, or else the base model's."""
+        return (ladder.learning_rate or self.experiment.train.learning_rate
+                or self.bases[ladder.model].config.learning_rate)
 
     def _influence(self, ladder: LadderConfig) -> list[float]:
         """Of each layer of the ladder's base model on texts of train_1, where its rule asks."""
@@ -137,10 +145,8 @@ class Plan:
                                 "table could tell apart: rename one of these files")
 
     def _run(self, rung: Rung, **facts) -> RunConfig:
-        train = dataclasses.replace(self.experiment.train,
+        train = dataclasses.replace(self.experiment.train, learning_rate=rung.learning_rate,
                                     precision=used(self.experiment.train.precision))
-        if train.learning_rate is None:
-            train = dataclasses.replace(train, learning_rate=rung.base.config.learning_rate)
         if facts["kind"] != "student":  # nothing weak to stop on
             train = without_stopping(train)
         return RunConfig(

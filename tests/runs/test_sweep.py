@@ -123,6 +123,33 @@ def test_student_and_ceiling_differ_in_nothing_but_labels(plan):
             method=GROUND_TRUTH_METHOD) == ceilings[student.name, student.seed]
 
 
+def rates(sweep, stage):
+    return [run.train.learning_rate for run in sweep.stage(stage)]
+
+
+def test_a_ladder_has_its_own_learning_rate_or_the_experiment_s_or_the_model_s(tiny, plan):
+    own = ladder(tiny, 1, 2, learning_rate=0.125)
+    model, train = 3e-4, {"epochs": 1.0, "learning_rate": 0.5}
+    (tiny.root / "slow.yaml").write_text(
+        (tiny.root / "llama.yaml").read_text() + f"learning_rate: {model}\n")
+    other = {"model": str(tiny.root / "slow.yaml"), "layers": [4]}
+    sweep = plan(teachers=[own], students=[own, other], train=train, seeds=[0])
+    assert rates(sweep, "teachers") == [0.125, 0.125]
+    assert rates(sweep, "ceilings") == [0.125, 0.125, 0.5]
+    assert rates(sweep, "students") == [0.125, 0.125, 0.5, 0.125, 0.5]
+    assert rates(plan(teachers=[own], students=[other],
+                      train={"learning_rate": None}, seeds=[0]), "ceilings") == [model]
+
+
+def test_a_ladder_s_learning_rate_is_that_of_train_by_another_way(tiny, plan):
+    by_ladder = plan(teachers=[ladder(tiny, 2, learning_rate=0.125)],
+                     students=[ladder(tiny, 4, learning_rate=0.125)], train={"epochs": 1.0})
+    by_train = plan(teachers=[ladder(tiny, 2)], students=[ladder(tiny, 4)],
+                    train={"epochs": 1.0, "learning_rate": 0.125})
+    for stage in STAGES:
+        assert identities(by_ladder, stage) == identities(by_train, stage)
+
+
 def identities(sweep, stage):
     return [run.identity for run in sweep.stage(stage)]
 

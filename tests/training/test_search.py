@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from src import search
 from src.common.errors import UserError
 from src.scoring import pairs
 from tests.tiny_experiment import in_process
@@ -50,3 +51,17 @@ def test_what_cannot_be_tried_is_refused_before_anything_is_trained(finished, tr
     with pytest.raises(UserError, match=message):
         in_process("src.search", *arguments(tiny, "--try", *tried))
     assert tiny.finished("teachers") == before and not (tiny.results / "search.csv").exists()
+
+
+def test_a_tried_learning_rate_stands_for_the_ladder_s_own(finished, monkeypatch):
+    tiny = finished.copy("ladder-rate")
+    ladder = {**tiny.settings()["teachers"][0], "learning_rate": 0.25}
+    tiny.write_config(tiny.settings(), teachers=[ladder])
+
+    def rates(*tried):
+        monkeypatch.setattr("sys.argv", ["src.search", *arguments(tiny, "--try", *tried)])
+        return [{run.train.learning_rate for run in plan.stage("teachers")}
+                for plan in search.plans(search.parse_args())]
+
+    assert rates("learning_rate", "1e-3", "1e-2") == [{1e-3}, {1e-2}]
+    assert rates("epochs", "1", "2") == [{0.25}, {0.25}]
