@@ -10,11 +10,11 @@ from typing import Any
 if not __package__:  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from configs.model_schema import ModelConfig
 from configs.schema import (
     CONFIG_ROOT,
     DataConfig,
     ExperimentConfig,
-    ModelConfig,
     from_dict,
     load_config,
 )

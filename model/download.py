@@ -15,7 +15,8 @@ if not __package__:  # run by its path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from configs.schema import CONFIG_ROOT, ExperimentConfig, ModelConfig, load_config, read_yaml
+from configs.model_schema import ModelConfig
+from configs.schema import CONFIG_ROOT, ExperimentConfig, load_config, read_yaml
 from model.hub.dequantise import from_file, from_package
 from model.hub.errors import UnreachableError
 from model.hub.files import fetch_files

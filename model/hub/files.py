@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects
 
-from configs.schema import ModelConfig
+from configs.model_schema import ModelConfig
 from model.hub.errors import hub_errors
 from src.common.errors import UserError
 from src.common.owned import clear, require_ours

@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from configs.schema import PackageConfig, PieceConfig
+from configs.model_schema import PackageConfig, PieceConfig
 from src.common.errors import UserError, one_line
 from src.common.hashing import file_sha256
 

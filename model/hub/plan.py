@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.schema import ModelConfig
+from configs.model_schema import ModelConfig
 from model.hub.errors import UnreachableError
 from model.hub.files import Listing, bytes_here, list_files
 from src.common.errors import UserError

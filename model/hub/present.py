@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from configs.schema import ModelConfig
+from configs.model_schema import ModelConfig
 from model.hub.files import SOURCE
 from src.common.errors import UserError, reading
 from src.common.files import read_json

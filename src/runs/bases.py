@@ -3,7 +3,8 @@
 from functools import cached_property
 from pathlib import Path
 
-from configs.schema import ModelConfig, load_config
+from configs.model_schema import ModelConfig
+from configs.schema import load_config
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from model.base.truncate import check_family, count_parameters
 from model.base.weights import base_fingerprint, read_config

@@ -10,11 +10,11 @@ import yaml
 
 import configs.data_schema
 import configs.schema
+from configs.model_schema import ModelConfig
 from configs.schema import (
     CONFIG_ROOT,
     DataConfig,
     ExperimentConfig,
-    ModelConfig,
     PretrainConfig,
     load_config,
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from configs.model_schema import ModelConfig
 from configs.run import RunConfig
 from configs.schema import (
     DataConfig,
@@ -16,7 +17,6 @@ from configs.schema import (
     LadderConfig,
     LoraConfig,
     MethodConfig,
-    ModelConfig,
     PretrainConfig,
     RuntimeConfig,
     TrainConfig,

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from gguf import GGMLQuantizationType as Kind
 
-from configs.schema import ModelConfig, load_config
+from configs.model_schema import ModelConfig
+from configs.schema import load_config
 from model import download
 from model.base.weights import base_fingerprint, tensor_files
 from model.hub.plan import make_plans, table
@@ -62,7 +63,7 @@ def wheels(tmp_path_factory):
 @pytest.fixture
 def place(wheels, tmp_path, monkeypatch):
     """A repository's root of the test's own, and a pip that knows the wheels alone."""
-    monkeypatch.setattr("configs.schema.REPO_ROOT", tmp_path)
+    monkeypatch.setattr("configs.model_schema.REPO_ROOT", tmp_path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels[0]))
     return tmp_path
@@ -170,7 +171,7 @@ def test_a_model_of_another_family_is_refused_and_nothing_is_left(wheels, place)
 KILLED = """
 import os, sys
 from pathlib import Path
-import configs.schema
+import configs.model_schema
 from model import download
 from model.base import gguf_convert
 
@@ -178,7 +179,7 @@ def die(file, path):
     path.write_bytes(b"half")
     os.kill(os.getpid(), 9)
 
-configs.schema.REPO_ROOT = Path(sys.argv[1])
+configs.model_schema.REPO_ROOT = Path(sys.argv[1])
 gguf_convert.write_tensors = die
 download.main(["--model", sys.argv[2]])
 """

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from configs.schema import CONFIG_ROOT, ModelConfig
+from configs.model_schema import ModelConfig
+from configs.schema import CONFIG_ROOT
 from model import download
 from model.base.weights import tensor_files
 from model.hub.plan import check_space, make_plans, silences, table
@@ -33,7 +34,7 @@ SERIES = {"gpt_neo_125m", "gpt_neo_1_3b", "gpt_neo_2_7b", "llama_3_2_1b", "llama
 @pytest.fixture
 def hub(base, tmp_path, monkeypatch):
     """The stand-in hub with a tiny Llama, and checkpoints in a folder of the test's own."""
-    monkeypatch.setattr("configs.schema.REPO_ROOT", tmp_path)
+    monkeypatch.setattr("configs.model_schema.REPO_ROOT", tmp_path)
     with StandInHub(base("llama")).running() as hub, client_of(hub, monkeypatch):
         yield hub
 

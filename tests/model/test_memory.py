@@ -9,12 +9,12 @@ import torch
 import yaml
 from transformers import AutoConfig
 
+from configs.model_schema import ModelConfig
 from configs.schema import (
     CONFIG_ROOT,
     DataConfig,
     ExperimentConfig,
     LoraConfig,
-    ModelConfig,
     TrainConfig,
     load_config,
 )

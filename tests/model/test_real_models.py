@@ -14,7 +14,8 @@ from transformers import (
     AutoTokenizer,
 )
 
-from configs.schema import ModelConfig, load_config
+from configs.model_schema import ModelConfig
+from configs.schema import load_config
 from model.base.gguf_tokenizer import PROBES
 from model.base.weights import base_fingerprint
 from model.download import main
@@ -47,7 +48,7 @@ def root(tmp_path_factory):
     """A repository's root of the test's own, with both models in model/checkpoints."""
     folder = tmp_path_factory.mktemp("root")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("configs.schema.REPO_ROOT", folder)
+        patch.setattr("configs.model_schema.REPO_ROOT", folder)
         main(["--model", *sorted(FINGERPRINTS), "--source", "package", "--accept-terms"])
         yield folder
 

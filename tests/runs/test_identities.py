@@ -17,6 +17,7 @@ import pytest
 
 from configs.data_schema import CompareConfig
 from configs.identity import FIRST_KEYS, facts, written
+from configs.model_schema import ModelConfig
 from configs.run import STAGES
 from configs.schema import (
     CONFIG_ROOT,
@@ -25,7 +26,6 @@ from configs.schema import (
     ExperimentConfig,
     LoraConfig,
     MethodConfig,
-    ModelConfig,
     TrainConfig,
     load_config,
 )

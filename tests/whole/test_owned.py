@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from configs.model_schema import ModelConfig
 from configs.run import GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import (
     DataConfig,
     ExperimentConfig,
     MethodConfig,
-    ModelConfig,
     PretrainConfig,
     TrainConfig,
 )
@@ -195,7 +195,7 @@ def test_pretraining_replaces_its_own_model_and_keeps_what_lies_beside_it(tmp_pa
 
 def test_a_download_neither_clears_nor_advises_away_what_it_did_not_fetch(tmp_path, monkeypatch,
                                                                           base):
-    monkeypatch.setattr("configs.schema.REPO_ROOT", tmp_path)
+    monkeypatch.setattr("configs.model_schema.REPO_ROOT", tmp_path)
     with pytest.raises(UserError, match="expected a hub id or the folder"):
         ModelConfig("mine", checkpoint="", family="llama")
     theirs = ModelConfig("mine", checkpoint="model/theirs", family="llama")

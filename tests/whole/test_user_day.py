@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import pytest
 
-from configs.schema import ModelConfig, load_config
+from configs.model_schema import ModelConfig
+from configs.schema import load_config
 from src.common.files import REPO_ROOT
 from tests.tiny_experiment import TinyExperiment, command, in_process, launch, make_experiment
 
