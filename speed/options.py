@@ -74,6 +74,8 @@ def add_ours(parser: argparse.ArgumentParser, budget: str) -> None:
     ours.add_argument("--attention", default="auto", choices=BACKENDS)
     ours.add_argument("--bf16", action="store_true", help="on a CPU: measure ours, and TRL, once "
                       "more with products in bf16")
+    ours.add_argument("--no_steps", action="store_true", help="of ours only with every key on, "
+                      "for deep models take long; with --no_trl ratios are then to that")
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -42,13 +42,13 @@ def used_by_peers() -> str:
     return "bf16" if device().type == "cuda" else "fp32"
 
 
-def steps_of_tricks(**changes) -> dict[str, RuntimeConfig]:
-    """Name -> config, from everything off to everything on; `changes` (budgets, back end) hold for
-    all of them."""
+def steps_of_tricks(*, last_only: bool, **changes) -> dict[str, RuntimeConfig]:
+    """Name -> config, from everything off to everything on, or with `last_only` everything on
+    alone; `changes` (budgets, back end) hold for all of them."""
     configs, runtime = {}, dataclasses.replace(PLAIN, **changes)
     for name, keys in TRICKS.items():
         configs[name] = runtime = dataclasses.replace(runtime, **keys)
-    return configs
+    return {ALL: runtime} if last_only else configs
 
 
 def training_systems(task: Task, configs: dict[str, RuntimeConfig], folder: Path,

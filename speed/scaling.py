@@ -80,7 +80,8 @@ def system(point: Point, args: argparse.Namespace, folder: Path) -> tuple[System
             draw(point.mix, point.pairs, args.seed + number, point.shape.vocab)]
     model = write_model(point.shape, folder / "model", args.seed)
     task = Task(model, rows, args.rounds, args.batch_pairs, point.shape.pad, args.seed)
-    runtime = steps_of_tricks(micro_batch_tokens=point.budget, attention=args.attention)[ALL]
+    runtime = steps_of_tricks(last_only=True, micro_batch_tokens=point.budget,
+                              attention=args.attention)[ALL]
     return training_systems(task, {point.name: runtime}, folder)[0], useful_tokens(rows)
 
 

@@ -81,7 +81,8 @@ def timed(work: Callable[[], object], sizes: list[int]) -> Round:
 
 def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[TableRow]:
     """The rows of one mix and one depth."""
-    configs = steps_of_tricks(score_batch_tokens=args.score_batch_tokens, attention=args.attention)
+    configs = steps_of_tricks(last_only=args.no_steps, attention=args.attention,
+                              score_batch_tokens=args.score_batch_tokens)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_model(shape, folder / "model", args.seed)

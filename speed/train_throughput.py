@@ -38,14 +38,16 @@ def parse_args() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair]) -> list[TableRow]:
     """The rows of one mix and one depth."""
-    configs = steps_of_tricks(micro_batch_tokens=args.micro_batch_tokens, attention=args.attention)
+    configs = steps_of_tricks(last_only=args.no_steps,
+                              micro_batch_tokens=args.micro_batch_tokens, attention=args.attention)
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(shape, Path(folder) / "model", args.seed)
         task = Task(model, pairs, args.rounds, args.batch_pairs, shape.pad, args.seed)
         trl = [] if args.no_trl else trl_systems(task)
         if trl and args.bf16:
             trl.append(trl_in_bf16(task))
-        systems = [*trl, *trainer_systems(task),
+        padded = [] if args.no_steps else trainer_systems(task)
+        systems = [*trl, *padded,
                    *training_systems(task, configs, Path(folder), args.bf16)]
         difference = reward_difference(model, pairs[: args.pairs], args.batch_pairs, configs[ALL],
                                        Path(folder))
