@@ -9,7 +9,7 @@ import pytest
 
 from speed import preprocess_rate
 from speed.mixes import PROMPT_WORDS, RESPONSE_WORDS, write_raw_rows
-from speed.watch import Phases, Run, read_memory
+from speed.preprocess_rate import Phases, Run, read_memory
 from src.common.errors import UserError
 
 
