@@ -4,8 +4,9 @@ A config says what is run, never how fast or where: hardware lives in `configs/h
 values are UserErrors that name the file and the key.
 """
 
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -72,6 +73,8 @@ class MethodConfig:
     treatment: str = "as_is"
     """What the weak labels become: a name in TREATMENTS (src/methods/label_treatments.py). Some
     take the labels of all teachers together."""
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    """What else the loss is told: its function's parameters that have a default."""
 
     def __post_init__(self):
         require(self.loss == "confidence" or self.aux_coef == 0, f"method {self.name}: aux_coef "

@@ -1,32 +1,46 @@
 """Losses on the margin of a pair. Pure functions: tensors in, one loss per pair out.
 
-`margin` is reward(left) - reward(right), shape (B,); `label` is P(left preferred to right), shape
-(B,), in [0, 1]: 0 or 1 for human labels, a teacher's probability for weak ones. All of them are
-swap-invariant: f(-margin, 1 - label) = f(margin, label).
+Each asks for some of these, and has options of its own (src/methods/named.py):
+
+    margin       (B,): reward(left) - reward(right)
+    label        (B,): P(left preferred to right), in [0, 1]: 0 or 1 for human labels, a teacher's
+                 probability for weak ones
+    progress     of the training, in [0, 1]
+    aux_coef, warmup_frac   keys of a method that are older than options
+
+All of them are swap-invariant, f(-margin, 1 - label) = f(margin, label): sides are arbitrary.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from configs.field_types import NotNegative, Share
 from configs.schema import MethodConfig
-from configs.strict_yaml import require, shown
 from src.methods.label_treatments import PROBABILITY_FLOOR
+from src.methods.named import Named
+
+LOSSES = Named("loss", ("margin", "label", "progress", "aux_coef", "warmup_frac"))
+"""Every loss that a method may name."""
 
 
+@LOSSES.add("soft_bt")
 def soft_bradley_terry(margin: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy of P(left) = sigmoid(margin) against `label` (Burns et al. 2023, arXiv
     2312.09390, reward modelling setting; Bradley & Terry 1952 for labels of 0 and 1)."""
     return F.binary_cross_entropy_with_logits(margin, label, reduction="none")
 
 
+@LOSSES.add("hard_bt")
 def hard_bradley_terry(margin: Tensor, label: Tensor) -> Tensor:
     """The same against the hardened label; an undecided label of exactly 0.5 stays 0.5."""
     return soft_bradley_terry(margin, _harden(label - 0.5))
 
 
+@LOSSES.add("margin_mse")
 def margin_mse(margin: Tensor, label: Tensor) -> Tensor:
     """(margin - teacher's margin)^2, the teacher's margin being the log-odds of `label`.
 
@@ -36,48 +50,83 @@ def margin_mse(margin: Tensor, label: Tensor) -> Tensor:
     return (margin - torch.logit(label, eps=PROBABILITY_FLOOR)).square()
 
 
-def confidence(margin: Tensor, label: Tensor, aux_weight: float) -> Tensor:
-    """(1 - a) CE(p, label) + a CE(p, [margin > 0]), a = `aux_weight` (Burns et al. 2023, eq. 1).
+@LOSSES.add("confidence")
+def confidence(margin: Tensor, label: Tensor, progress: float, aux_coef: float,
+               warmup_frac: float) -> Tensor:
+    """(1 - a) CE(p, label) + a CE(p, [margin > 0]) (Burns et al. 2023, eq. 1), where a rises
+    linearly from 0 at progress 0 to `aux_coef` at `warmup_frac`.
 
     The student's own hardened prediction is a constant target. Its threshold is 0 on the margin and
     not a batch quantile: sides are arbitrary, and a quantile would make one pair's target depend on
     the others in its batch.
     """
-    own = _harden(margin.detach())
-    return soft_bradley_terry(margin, (1 - aux_weight) * label + aux_weight * own)
+    weight = aux_weight(aux_coef, warmup_frac, progress)
+    return soft_bradley_terry(margin, (1 - weight) * label + weight * _harden(margin.detach()))
 
 
-def aux_weight(method: MethodConfig, progress: float) -> float:
-    """aux_coef ramped linearly from 0 at progress 0 to its full value at `warmup_frac`."""
-    if method.warmup_frac == 0:
-        return method.aux_coef
-    return method.aux_coef * min(1.0, progress / method.warmup_frac)
+def aux_weight(aux_coef: float, warmup_frac: float, progress: float) -> float:
+    """`aux_coef` ramped linearly from 0 at progress 0 to its full value at `warmup_frac`."""
+    return aux_coef if warmup_frac == 0 else aux_coef * min(1.0, progress / warmup_frac)
 
 
-LOSSES: dict[str, Callable[[MethodConfig, Tensor, Tensor, float], Tensor]] = {
-    "soft_bt": lambda method, margin, label, progress: soft_bradley_terry(margin, label),
-    "hard_bt": lambda method, margin, label, progress: hard_bradley_terry(margin, label),
-    "margin_mse": lambda method, margin, label, progress: margin_mse(margin, label),
-    "confidence": lambda method, margin, label, progress: confidence(
-        margin, label, aux_weight(method, progress)),
-}
-"""Every loss that a method may name. What each is given: see pair_loss."""
+@LOSSES.add("adaptive_confidence")
+def adaptive_confidence(margin: Tensor, label: Tensor, coef: Share = 1.0) -> Tensor:
+    """The confidence loss with a weight for each pair in place of a schedule (RAVEN, arXiv
+    2510.21332, its code's adapt_logconf): with p the student's probability of the side that it
+    prefers itself, and q of the side that the label prefers,
+
+        a = coef * (1/p) / (1/p + 1/q)
+
+    which is coef / 2 where they prefer the same side, and coef * q below that where they do not:
+    the surer the student, the more it learns from the label. Constant, as the target is.
+    """
+    own, theirs = _harden(margin.detach()), _harden(label - 0.5)
+    doubt = [soft_bradley_terry(margin.detach(), side) for side in (own, theirs)]  # -log p, -log q
+    weight = coef * torch.sigmoid(doubt[0] - doubt[1])
+    return soft_bradley_terry(margin, (1 - weight) * label + weight * own)
 
 
-def check_losses(methods: Sequence[MethodConfig], where: str) -> None:
-    """UserError for a method whose loss has no code.
+@LOSSES.add("product")
+def product(margin: Tensor, label: Tensor, alpha: NotNegative = 1.0,
+            beta: NotNegative = 1.0) -> Tensor:
+    """CE(p, target), target ~ p^beta * label^alpha over the two sides, renormalised and constant
+    (the code of Burns et al. 2023, product loss).
+
+    In log-odds the target is beta * margin + alpha * log-odds of the label. In double precision
+    that gives back a single one's label exactly where beta is 0 and alpha 1.
+    """
+    log_odds = torch.logit(label.double(), eps=PROBABILITY_FLOOR)
+    target = torch.sigmoid(beta * margin.detach().double() + alpha * log_odds)
+    return soft_bradley_terry(margin, target.to(margin.dtype))
+
+
+@LOSSES.add("reverse_kl")
+def reverse_kl(margin: Tensor, label: Tensor) -> Tensor:
+    """KL(p || label) = p log(p / label) + (1 - p) log((1 - p) / (1 - label)), p = sigmoid(margin)
+    (Yao et al. 2025, arXiv 2502.11107): what the student is sure of weighs, not what the teacher
+    is sure of. Its derivative by the margin is p (1 - p) (margin - log-odds of the label)."""
+    teacher = torch.logit(label, eps=PROBABILITY_FLOOR)
+    return (torch.sigmoid(margin) * (F.logsigmoid(margin) - F.logsigmoid(teacher))
+            + torch.sigmoid(-margin) * (F.logsigmoid(-margin) - F.logsigmoid(-teacher)))
+
+
+def check_losses(methods: Sequence[MethodConfig], where: str) -> tuple[MethodConfig, ...]:
+    """The methods, of their losses' options only those that are no defaults.
 
     Args:
         where: names the methods' experiment, for the message.
+    Raises:
+        UserError: a method whose loss has no code, or not these options.
     """
-    for method in methods:
-        require(method.loss in LOSSES, f"{where}: method {method.name}: loss {shown(method.loss)} "
-                f"is none of {', '.join(LOSSES)}")
+    return tuple(dataclasses.replace(method, loss_options=LOSSES.checked(
+        method.loss, method.loss_options, f"{where}: method {method.name}")) for method in methods)
 
 
 def pair_loss(method: MethodConfig, margin: Tensor, label: Tensor, progress: float) -> Tensor:
     """The loss of `method` per pair (B,), at `progress` in [0, 1] of the training."""
-    return LOSSES[method.loss](method, margin, label, progress)
+    return LOSSES.call(method.loss, {
+        "margin": margin, "label": label, "progress": progress, "aux_coef": method.aux_coef,
+        "warmup_frac": method.warmup_frac}, method.loss_options)
 
 
 def centering(rewards: Tensor) -> Tensor:

@@ -67,8 +67,9 @@ class Plan:
     """
 
     def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = ()):
-        check_losses(experiment.methods, f"experiments/{experiment.name}")
-        self.experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds)
+        methods = check_losses(experiment.methods, f"experiments/{experiment.name}")
+        self.experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds,
+                                              methods=methods)
         self.data = load_config(DataConfig, experiment.data)
         # What is hardest to come by is asked for first.
         self.bases = {name: BaseModel(name) for name in experiment.model_names}

@@ -8,6 +8,7 @@ from configs.schema import MethodConfig
 from src.common.errors import UserError
 from src.methods.losses import (
     LOSSES,
+    adaptive_confidence,
     aux_weight,
     centering,
     check_losses,
@@ -15,13 +16,16 @@ from src.methods.losses import (
     hard_bradley_terry,
     margin_mse,
     pair_loss,
+    product,
+    reverse_kl,
     soft_bradley_terry,
 )
 
 MARGIN = torch.tensor([-3.0, -0.7, -1e-3, 0.0, 0.4, 1.9, 12.0], dtype=torch.float64)
 LABEL = torch.tensor([0.9, 0.2, 0.5, 0.35, 0.5, 0.6, 0.01], dtype=torch.float64)
 METHODS = [MethodConfig("a", "hard_bt"), MethodConfig("b", "soft_bt"),
-           MethodConfig("c", "margin_mse"), MethodConfig("d", "confidence", 0.75, 0.5)]
+           MethodConfig("c", "margin_mse"), MethodConfig("d", "confidence", 0.75, 0.5),
+           MethodConfig("e", "product", loss_options={"alpha": 0.5, "beta": 2.0})]
 SETTINGS = {method.loss: method for method in METHODS}
 each_method = pytest.mark.parametrize(
     "method", [SETTINGS.get(loss, MethodConfig(loss, loss)) for loss in LOSSES],
@@ -132,14 +136,14 @@ def test_margin_mse_caps_the_log_odds_of_a_certain_label():
 
 def test_confidence_without_weight_is_exactly_soft_bradley_terry():
     margin, label = MARGIN.float(), LABEL.float()
-    assert torch.equal(confidence(margin, label, 0.0), soft_bradley_terry(margin, label))
+    assert torch.equal(confidence(margin, label, 0.5, 0.0, 0.0), soft_bradley_terry(margin, label))
 
 
 def test_confidence_mixes_two_cross_entropies():
     own = (MARGIN > 0).double()
     own[MARGIN == 0] = 0.5
     expected = 0.7 * soft_bradley_terry(MARGIN, LABEL) + 0.3 * soft_bradley_terry(MARGIN, own)
-    torch.testing.assert_close(confidence(MARGIN, LABEL, 0.3), expected)
+    torch.testing.assert_close(confidence(MARGIN, LABEL, 0.5, 0.3, 0.0), expected)
 
 
 def test_confidence_gives_its_own_prediction_no_gradient():
@@ -149,18 +153,78 @@ def test_confidence_gives_its_own_prediction_no_gradient():
 
 
 def test_the_ramp_rises_linearly_from_0_and_then_stays():
-    method = MethodConfig("d", "confidence", aux_coef=0.8, warmup_frac=0.5)
-    at = [aux_weight(method, progress) for progress in (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)]
+    at = [aux_weight(0.8, 0.5, progress) for progress in (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)]
     assert at == pytest.approx([0.0, 0.2, 0.4, 0.8, 0.8, 0.8])
 
 
 def test_no_ramp_gives_the_full_weight_at_once():
-    assert aux_weight(MethodConfig("d", "confidence", 0.8, 0.0), 0.0) == 0.8
+    assert aux_weight(0.8, 0.0, 0.0) == 0.8
 
 
 def test_the_loss_at_progress_0_is_soft_whatever_the_weight():
     margin, label = MARGIN.float(), LABEL.float()
     assert torch.equal(pair_loss(METHODS[3], margin, label, 0.0), soft_bradley_terry(margin, label))
+
+
+@pytest.mark.parametrize("coef", [1.0, 0.6])
+def test_adaptive_confidence_gives_half_where_both_agree_and_q_where_they_do_not(coef):
+    p = torch.sigmoid(MARGIN)
+    agree = ((MARGIN > 0) == (LABEL > 0.5)) & (MARGIN != 0) & (LABEL != 0.5)
+    theirs = torch.where(LABEL > 0.5, p, 1 - p)
+    weight = coef * torch.where(agree, 0.5, theirs)
+    own = (MARGIN > 0).double()
+    expected = ((1 - weight) * soft_bradley_terry(MARGIN, LABEL)
+                + weight * soft_bradley_terry(MARGIN, own))
+    decided = (MARGIN != 0) & (LABEL != 0.5)
+    assert agree.any() and (~agree & decided).any()
+    found = adaptive_confidence(MARGIN, LABEL, coef)
+    torch.testing.assert_close(found[decided], expected[decided])
+
+
+def test_adaptive_confidence_has_the_gradient_of_a_constant_target():
+    _, gradient = loss_and_gradient(MethodConfig("f", "adaptive_confidence"), MARGIN, LABEL)
+    p, own = torch.sigmoid(MARGIN), (torch.sign(MARGIN) + 1) / 2
+    theirs = torch.where(LABEL > 0.5, p, 1 - p)
+    weight = torch.where((MARGIN > 0) == (LABEL > 0.5), 0.5, theirs)
+    decided = (MARGIN != 0) & (LABEL != 0.5)
+    expected = p - ((1 - weight) * LABEL + weight * own)
+    torch.testing.assert_close(gradient[decided], expected[decided])
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (0.5, 2.0), (0.0, 1.0)])
+def test_product_takes_the_renormalised_product_for_a_constant_target(alpha, beta):
+    method = MethodConfig("e", "product", loss_options={"alpha": alpha, "beta": beta})
+    loss, gradient = loss_and_gradient(method, MARGIN, LABEL)
+    p = torch.sigmoid(MARGIN)
+    left, right = p**beta * LABEL**alpha, (1 - p)**beta * (1 - LABEL)**alpha
+    target = left / (left + right)
+    torch.testing.assert_close(loss, -(target * p.log() + (1 - target) * (1 - p).log()))
+    torch.testing.assert_close(gradient, p - target)
+
+
+def test_reverse_kl_is_torch_s_divergence_from_the_label_to_the_student():
+    margin = MARGIN.clone().requires_grad_()
+    p = torch.stack([torch.sigmoid(margin), torch.sigmoid(-margin)], 1)
+    label = torch.stack([LABEL, 1 - LABEL], 1)
+    expected = F.kl_div(label.log(), p, reduction="none").sum(1)
+    (gradient,) = torch.autograd.grad(expected.sum(), margin)
+    loss, found = loss_and_gradient(MethodConfig("f", "reverse_kl"), MARGIN, LABEL)
+    torch.testing.assert_close(loss, expected.detach(), atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(found, gradient, atol=1e-9, rtol=1e-7)
+    assert (loss >= 0).all() and not reverse_kl(torch.logit(LABEL), LABEL).abs().gt(1e-12).any()
+
+
+@pytest.mark.parametrize("loss", [lambda m, y: confidence(m, y, 1.0, 0.0, 0.2),
+                                  lambda m, y: adaptive_confidence(m, y, coef=0.0),
+                                  lambda m, y: product(m, y, beta=0.0)],
+                         ids=["confidence", "adaptive_confidence", "product"])
+def test_a_loss_without_its_own_part_is_soft_bradley_terry_bit_for_bit(loss):
+    draw = torch.Generator().manual_seed(0)
+    label = torch.rand(100_000, generator=draw).clamp(1e-6, 1 - 1e-6)
+    margin = torch.randn(100_000, generator=draw).requires_grad_()
+    found, expected = loss(margin, label), soft_bradley_terry(margin, label)
+    assert torch.equal(found, expected)
+    assert torch.equal(*(torch.autograd.grad(each.sum(), margin)[0] for each in (found, expected)))
 
 
 def test_centering_is_the_mean_square_of_a_pair_s_rewards():
