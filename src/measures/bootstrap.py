@@ -40,7 +40,7 @@ def resampled_means(values: np.ndarray, prompt_ids: np.ndarray, *, samples: int,
     Returns:
         (samples, k), NaN where there are fewer than two prompts.
     """
-    sums, sizes = _prompt_sums(values, prompt_ids)
+    sums, sizes = prompt_sums(values, prompt_ids)
     count = len(sizes)
     if count < 2:
         return np.full((samples, len(values)), np.nan)
@@ -153,13 +153,13 @@ def _interaction(values: np.ndarray, prompt_ids: np.ndarray) -> np.ndarray:
     seeds, k, n = values.shape
     deviations = values - values.mean(axis=2, keepdims=True)  # without what a seed does to all
     deviations -= deviations.mean(axis=0)  # nor what a prompt does under every seed: e_sj is left
-    sums, sizes = _prompt_sums(deviations.reshape(seeds * k, n), prompt_ids)
+    sums, sizes = prompt_sums(deviations.reshape(seeds * k, n), prompt_ids)
     sums = sums.reshape(seeds, k, -1) / n  # (S, k, prompts): each prompt's part in a seed's mean
     prompts = len(sizes)
     return np.einsum("skp,slp->kl", sums, sums) / (seeds - 1) * prompts / (prompts - 1)
 
 
-def _prompt_sums(values: np.ndarray, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def prompt_sums(values: np.ndarray, prompt_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums of `values` (k, n) over the pairs of each prompt (k, P), and the pairs of each (P,)."""
     _, index, sizes = np.unique(prompt_ids, return_inverse=True, return_counts=True)
     order = np.argsort(index, kind="stable")
