@@ -178,12 +178,13 @@ class EvalConfig:
 
 @config
 class ExperimentConfig:
-    """Teachers x students x methods x seeds on one data source: `configs/experiments/*.yaml`."""
+    """Teachers x students x methods x seeds on one data source: `configs/experiments/*.yaml`.
+    Without students, teachers alone are compared."""
 
     name: Name
     data: str
     teachers: Annotated[Several[LadderConfig], Field(min_length=1)]
-    students: Annotated[Several[LadderConfig], Field(min_length=1)]
+    students: Several[LadderConfig] = ()
     methods: Annotated[Several[MethodConfig], Field(min_length=1)] = (MethodConfig("soft"),)
     seeds: Annotated[Several[Seed], Field(min_length=1)] = (0,)
     train: TrainConfig = TrainConfig()

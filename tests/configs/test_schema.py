@@ -70,7 +70,7 @@ BAD = [
     (RuntimeConfig, {"report_to": "mlflow"}),
     (EvalConfig, {"pgr_floor": -0.1}), (EvalConfig, {"bootstrap_samples": 99}),
     (EvalConfig, {"level": 1}),
-    (ExperimentConfig, {"teachers": []}), (ExperimentConfig, {"students": []}),
+    (ExperimentConfig, {"teachers": []}),
     (ExperimentConfig, {"methods": []}), (ExperimentConfig, {"seeds": []}),
     (ExperimentConfig, {"seeds": [1, 1]}), (ExperimentConfig, {"seeds": [-1]}),
     (ExperimentConfig, {"seeds": [2**32]}), (ExperimentConfig, {"name": "a/b"}),

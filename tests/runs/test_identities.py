@@ -83,8 +83,11 @@ def committed(experiment: str) -> list[list[str]]:
 
 @pytest.fixture
 def stand_ins(monkeypatch):
-    """No base model is asked for but the demo's, and no prepared data."""
+    """No base model is asked for but the demo's, and no prepared data; the upper layers of a base
+    model have the more influence."""
     monkeypatch.setattr(plan, "BaseModel", StandIn)
+    monkeypatch.setattr(Plan, "_influence", lambda self, ladder: list(
+        range(self.bases[ladder.model].layers)))
     monkeypatch.setattr(plan, "read_manifest", lambda folder: {
         "data_hash": content_hash(["stand-in data", folder.name])})
 
