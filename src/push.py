@@ -43,10 +43,12 @@ def check(folder: Path, repo: str) -> None:
     from huggingface_hub.utils import validate_repo_id
 
     from src.runs.folders import read_run
+    from src.runs.freed import require_weights
 
     if not folder.is_dir() or read_run(folder) is None:
         raise UserError(f"{folder}: not the folder of a run: expected one like "
                         "runs/EXPERIMENT/ceilings/NAME")
+    require_weights(folder)
     try:
         validate_repo_id(repo)
     except HFValidationError as error:

@@ -15,7 +15,6 @@ from configs.identity import facts
 from configs.run import STAGES, RunConfig
 from data.pairs.pair_files import read_pairs
 from data.records import SPLITS
-from model.base.weights import weights_fingerprint
 from model.hub.present import dequantised_from
 from src.common.errors import UserError, reading
 from src.common.files import atomic_path, holds_meta, read_json, write_json
@@ -32,8 +31,9 @@ from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark
 from src.runs.cards import Accuracy, write_model_card
 from src.runs.folders import find_finished
+from src.runs.freed import run_fingerprint
 from src.runs.plan import Plan
-from src.scoring.pairs import margins, scores_of
+from src.scoring.pairs import margins, require_scorable, scores_of
 from src.scoring.trunk_cache import trunk_of
 
 RESULTS_FORMAT = 2
@@ -79,6 +79,8 @@ def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, AnswerTexts]:
 def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
                runs_dir: Path) -> list[RunScores]:
     """Margins of every finished run on `split`; runs that were scored before are only read."""
+    for run, folder in found:
+        require_scorable(folder, run, plan.split(run, split), split)
     scored = []
     for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
         table = scores_of(folder, run, plan.split(run, split), split,
@@ -136,7 +138,7 @@ def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], plan: P
                 split: str) -> str:
     """What the results are a function of. Weights enter by content: the same runs trained again
     elsewhere may differ in the last bits."""
-    weights = [weights_fingerprint(folder) for _, folder in found]
+    weights = [run_fingerprint(folder) for _, folder in found]
     return content_hash([RESULTS_FORMAT, split, plan.data_hash, sorted(missing), weights,
                          facts(plan.experiment.eval),
                          [[run.display_name, run.identity] for run, _ in found]])

@@ -22,6 +22,7 @@ from src.measures import metrics
 from src.measures.pgr import Cell, gaps_recovered
 from src.reports.results import contamination_mark
 from src.runs.folders import find_finished, read_run
+from src.runs.freed import is_freed, require_weights
 from src.runs.plan import without_stopping
 from src.scoring.pairs import load_scorer, score
 
@@ -34,8 +35,10 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
         data: a file of pairs, or a data config's name, of which the test split is scored; None for
             `split` of the data that the run in `folder` was made with.
     Raises:
-        UserError: no reward model; a run that is not finished; no data to score it on.
+        UserError: no reward model; a run that is not finished, or whose weights were freed; no
+            data to score it on.
     """
+    require_weights(folder)
     run = read_run(folder)
     config, said = eval_config_of(run)
     models = {"model": folder, **(find_peers(run, runs_dir) if run else {})}
@@ -57,7 +60,7 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
         lines += _pgr_lines(margins, splits, config)
     elif run is not None and run.kind == "student":
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
-                     f"{runs_dir}" if len(run.needs) == 1 else
+                     f"{runs_dir} and have their weights still" if len(run.needs) == 1 else
                      f"PGR of a student of {len(run.needs)} teachers is in its experiment's table: "
                      f"python eval.py --model {run.experiment}")
     return "\n".join([*lines, *filter(None, [said])])
@@ -104,7 +107,8 @@ def eval_config_of(run: RunConfig | None) -> tuple[EvalConfig, str]:
 
 
 def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
-    """Folders of a student's teacher and ceiling, as far as they are finished."""
+    """Folders of a student's teacher and ceiling, as far as they are finished and have their
+    weights still."""
     if run.kind != "student":
         return {}
     ceiling = dataclasses.replace(
@@ -113,7 +117,8 @@ def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
         train=without_stopping(run.train))
     folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),
                "ceiling": find_finished(runs_dir, "ceilings", ceiling.identity)}
-    return {role: folder for role, folder in folders.items() if folder is not None}
+    return {role: folder for role, folder in folders.items()
+            if folder is not None and not is_freed(folder)}
 
 
 def _pairs_for(folder: Path, run: RunConfig | None, data: str | None, split: str, data_dir: Path,

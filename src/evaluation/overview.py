@@ -38,7 +38,7 @@ class Whole:
         from data.manifest import read_manifest
         from src.training.estimate import Estimate
 
-        self.plan, self.workers = plan, workers
+        self.plan, self.runs_dir, self.workers = plan, runs_dir, workers
         self.training: Estimate = Estimate(plan, runs_dir, workers)
         pairs = {name: split["pairs"] for name, split in
                  read_manifest(plan.prepared.folder)["splits"].items()}
@@ -58,6 +58,7 @@ class Whole:
 def table(whole: Whole) -> str:
     """What is left of each stage and of the whole, ready to print."""
     from src.common.console import table_lines
+    from src.runs.disk import disk_lines
     from src.training.dry_run import at_a_time, duration
 
     training = whole.training
@@ -65,8 +66,10 @@ def table(whole: Whole) -> str:
     parts.append(("scores, tables", whole.scores, whole.evaluation_seconds()))
     rows = [[name, str(len(pieces)), str(sum(piece.is_done for piece in pieces)), duration(seconds)]
             for name, pieces, seconds in parts]
+    to_do = [run for run in whole.plan.runs if not training.folders[run.identity]]
     return "\n".join([
         *table_lines(["", "runs", "done", "time left"], rows),
+        *disk_lines(whole.plan, to_do, whole.runs_dir),
         f"{whole.plan.experiment.name}: about {duration(whole.seconds())} on this machine, "
         f"{at_a_time(whole.workers)} ({training.speed.basis}; finished runs correct it)"])
 

@@ -35,7 +35,7 @@ from src.reports.figures.style import STYLE, save
 from src.reports.figures.transfer import transfer_heatmap
 from src.reports.transfer import blocks, console
 from src.runs.plan import Plan
-from src.scoring.pairs import scores_of
+from src.scoring.pairs import require_scorable, scores_of
 
 Runs = Sequence[tuple[RunConfig, Path]]
 
@@ -121,6 +121,9 @@ def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray) 
     if not kept.any():
         raise UserError(f"{prepared.name}: every prompt is in a training split of "
                         f"{plan.experiment.name}: choose another evaluation set")
+    for run, folder in found:
+        require_scorable(folder, run, splits[run.model],
+                         scores_name(prepared.name, splits[run.model]))
     runs = []
     for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run"):
         split = splits[run.model]

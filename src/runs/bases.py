@@ -25,7 +25,7 @@ class BaseModel:
         self.hf_config = read_config(self.path)
         check_family(self.hf_config, str(self.path), self.config.family)
         self.layers = self.hf_config.num_hidden_layers
-        self._parameters: dict[tuple[int, ...], int] = {}
+        self._parameters: dict[tuple[int, ...], tuple[int, int]] = {}
 
     @property
     def path(self) -> Path:
@@ -33,8 +33,15 @@ class BaseModel:
 
     def parameters(self, kept: tuple[int, ...]) -> int:
         """Of a reward model on the `kept` layers, without embeddings: what a forward costs."""
+        return self._counted(kept)[1]
+
+    def all_parameters(self, kept: tuple[int, ...]) -> int:
+        """The same with embeddings: what is saved."""
+        return self._counted(kept)[0]
+
+    def _counted(self, kept: tuple[int, ...]) -> tuple[int, int]:
         if kept not in self._parameters:
-            self._parameters[kept] = count_parameters(self.hf_config, kept)[1]
+            self._parameters[kept] = count_parameters(self.hf_config, kept)
         return self._parameters[kept]
 
     @cached_property

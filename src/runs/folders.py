@@ -14,14 +14,17 @@ from src.common.checkpoints import newest_whole
 from src.common.errors import UserError
 from src.common.files import read_json, write_json
 from src.common.owned import CHECKPOINT, clear
+from src.runs.freed import FREED, freed_files
 
 DONE = "DONE"
 WEIGHTS = "model.safetensors"
+SHARDS = "model.safetensors.index.json"
+"""Of a model above 50 GB, which is saved in several files."""
 CARD = "README.md"
 """The model card: written again when the run has been scored, so DONE does not hold its size."""
-WRITTEN = (*CHECKPOINT, DONE, "config.yaml", "manifest.json", "log.jsonl", "training_args.bin",
-           "adapter/*", "scores/*.parquet", "weak_labels/*.parquet", ".*.partial",
-           "adapter/.*.partial", "scores/.*.partial", "weak_labels/.*.partial")
+WRITTEN = (*CHECKPOINT, DONE, FREED, "config.yaml", "manifest.json", "log.jsonl",
+           "training_args.bin", "adapter/*", "scores/*.parquet", "weak_labels/*.parquet",
+           ".*.partial", "adapter/.*.partial", "scores/.*.partial", "weak_labels/.*.partial")
 """What a run's folder holds, beside our mark and the folders RESUME and CURVES."""
 ADAPTER = "adapter"
 """Folder of the adapters that are merged into the weights of a run with `train.lora`, in peft's
@@ -40,13 +43,15 @@ def mark_done(folder: Path, identity: str) -> None:
 
 
 def is_done(folder: Path, identity: str) -> bool:
-    """Whether `folder` holds the whole finished run `identity`: DONE fits, all files as long."""
+    """Whether `folder` holds the whole finished run `identity`: DONE fits, all files as long, or
+    freed since."""
     done = read_json(folder / DONE)
     if done is None or done.get("identity") != identity:
         return False
-    files = done.get("files")
-    return isinstance(files, dict) and WEIGHTS in files and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
+    files, freed = done.get("files"), freed_files(folder, identity)
+    return isinstance(files, dict) and files.keys() & {WEIGHTS, SHARDS} != set() and all(
+        (folder / name).stat().st_size == size if (folder / name).is_file()
+        else freed.get(name) == size
         for name, size in files.items() if name != CARD)
 
 

@@ -19,7 +19,6 @@ from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from model.base.trunk import begin_above
-from model.base.weights import weights_fingerprint
 from model.reward_model import load_reward_model
 from src.batches.collate import TreeCollator
 from src.batches.packing import scoring_batches, scoring_budget
@@ -30,6 +29,7 @@ from src.common.lock import lock, quiet
 from src.common.precision import computing, used, weights_to_score
 from src.common.table_files import read_table, write_table
 from src.measures.metrics import margins_of
+from src.runs.freed import is_freed, require_weights, run_fingerprint
 from src.scoring.trunk_cache import TrunkCache
 
 
@@ -43,7 +43,10 @@ def load_scorer(folder: Path, runtime: RuntimeConfig, run: RunConfig | None) -> 
 
     Args:
         run: that made it; None for a model from elsewhere, which computes as `auto` does.
+    Raises:
+        UserError: its weights were freed.
     """
+    require_weights(folder)
     precision = precision_of(run)
     model = load_reward_model(folder, dtype=weights_to_score(precision),
                               attention=runtime.attention,
@@ -109,18 +112,44 @@ def scores_of(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: s
     A file made from other weights, other data, or cut short, is made again. `trunk` is asked then.
     So is one from before files held the weights' fingerprint: it may be of weights since replaced.
     """
-    path = folder / "scores" / f"{split_name}.parquet"
-    inputs = {"run": run.identity, "data": split.data_hash, "split": split_name,
-              "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
-    table = distributed.on_main(lambda: read_table(path, inputs))
-    if table is not None:
-        return table
+    found = distributed.on_main(lambda: stored_scores(folder, run, split_name, split.data_hash))
+    if found is not None:
+        return found
+    path = _path(folder, split_name)
     with lock(path, quiet) if distributed.is_main() else nullcontext():
-        table = distributed.on_main(lambda: read_table(path, inputs))
+        table = distributed.on_main(lambda: stored_scores(folder, run, split_name,
+                                                          split.data_hash))
         if table is None:  # nor has another launch made it in the meantime
             model = load_scorer(folder, runtime, run)
             rewards = score(model, split, runtime, f"{folder.name} on {split_name}", trunk())
             table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
                                   "reward_rejected": rewards[:, 1]})
-            distributed.on_main(lambda: write_table(path, table, inputs))
+            distributed.on_main(lambda: write_table(
+                path, table, _inputs(folder, run, split_name, split.data_hash)))
     return table
+
+
+def stored_scores(folder: Path, run: RunConfig, split_name: str,
+                  data_hash: str = "") -> pd.DataFrame | None:
+    """What a finished run was scored to on a split; None where it was not, or with other weights
+    or on other data.
+
+    Args:
+        data_hash: of the pairs; empty for the data that the run was trained with.
+    """
+    return read_table(_path(folder, split_name), _inputs(folder, run, split_name, data_hash))
+
+
+def require_scorable(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: str) -> None:
+    """Raise UserError where a run was not scored on a split and its weights were freed."""
+    if is_freed(folder) and stored_scores(folder, run, split_name, split.data_hash) is None:
+        require_weights(folder)
+
+
+def _path(folder: Path, split_name: str) -> Path:
+    return folder / "scores" / f"{split_name}.parquet"
+
+
+def _inputs(folder: Path, run: RunConfig, split_name: str, data_hash: str) -> dict[str, str]:
+    return {"run": run.identity, "data": data_hash or run.data_hash, "split": split_name,
+            "weights": run_fingerprint(folder)}

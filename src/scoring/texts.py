@@ -22,6 +22,7 @@ from data.tokens.tokenised import IDS
 from model.base.truncate import positions
 from model.base.weights import read_config, weights_fingerprint
 from src.runs.folders import read_run
+from src.runs.freed import require_weights
 from src.scoring.pairs import load_scorer, precision_of, score
 
 Question = tuple[Sequence[Message], Sequence[str]]
@@ -63,10 +64,12 @@ class TextScorer:
         folder: a finished reward model, ours or anybody's with one label.
         chat_template: file in configs/templates that replaces the tokenizer's own, or "".
     Raises:
-        UserError: no tokenizer or chat template; not a reward model; an unfinished run.
+        UserError: no tokenizer or chat template; not a reward model; an unfinished run, or one
+            whose weights were freed.
     """
 
     def __init__(self, folder: Path, chat_template: str = ""):
+        require_weights(folder)
         self.folder, self.runtime, self.run = folder, RuntimeConfig(), read_run(folder)
         self.tokenizer = load_tokenizer(folder, chat_template)
         self.most_tokens = min(positions(read_config(folder), str(folder)),

@@ -15,13 +15,13 @@ import pandas as pd
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
-from model.base.weights import weights_fingerprint
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.join import in_order
 from src.common.lock import lock, quiet
 from src.common.table_files import read_table, write_table
 from src.methods.label_treatments import sigmoid
+from src.runs.freed import run_fingerprint
 from src.scoring.pairs import margins, scores_of
 from src.scoring.trunk_cache import TrunkCache
 
@@ -38,17 +38,37 @@ def weak_labels_of(folder: Path, teacher: RunConfig, split: TokenisedSplit, spli
     """
     if split_name not in WEAK_SPLITS:
         raise UserError(f"weak labels are for {' and '.join(WEAK_SPLITS)}, not for {split_name}")
-    path = folder / "weak_labels" / f"{split_name}.parquet"
-    inputs = {"teacher": teacher.identity, "data": split.data_hash, "split": split_name,
-              "weights": distributed.on_main(lambda: weights_fingerprint(folder))}
+    path = _path(folder, split_name)
     with lock(path, quiet) if distributed.is_main() else nullcontext():
-        table = distributed.on_main(lambda: read_table(path, inputs))
+        table = distributed.on_main(lambda: stored_labels(folder, teacher, split_name,
+                                                          split.data_hash))
         if table is None:
             scores = scores_of(folder, teacher, split, split_name, runtime, trunk)
             table = pd.DataFrame({"pair_id": scores.pair_id,
                                   "weak_label": sigmoid(margins(scores))})
-            distributed.on_main(lambda: write_table(path, table, inputs))
+            distributed.on_main(lambda: write_table(
+                path, table, _inputs(folder, teacher, split_name, split.data_hash)))
     return checked(table, split.pair_ids, f"{path}")
+
+
+def stored_labels(folder: Path, teacher: RunConfig, split_name: str,
+                  data_hash: str = "") -> pd.DataFrame | None:
+    """The labels that a teacher has written; None where there are none, or of other weights or
+    data.
+
+    Args:
+        data_hash: of the pairs; empty for the data that the teacher was trained with.
+    """
+    return read_table(_path(folder, split_name), _inputs(folder, teacher, split_name, data_hash))
+
+
+def _path(folder: Path, split_name: str) -> Path:
+    return folder / "weak_labels" / f"{split_name}.parquet"
+
+
+def _inputs(folder: Path, teacher: RunConfig, split_name: str, data_hash: str) -> dict[str, str]:
+    return {"teacher": teacher.identity, "data": data_hash or teacher.data_hash,
+            "split": split_name, "weights": run_fingerprint(folder)}
 
 
 def checked(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:

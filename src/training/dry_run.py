@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from src.batches.steps import optimiser_steps
+from src.runs.disk import disk_lines
 from src.runs.plan import Plan
 from src.training.estimate import Estimate
 from src.training.fit import memory_lines
@@ -24,7 +25,8 @@ def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
         steps = optimiser_steps(run, len(plan.split(run, run.split)))
         lines.append(f"{run.display_name:<52} {'done' if piece.is_done else 'to do':<6} "
                      f"{steps:>7,} {tokens:>14,} {duration(estimate.seconds_of(piece)):>9}")
-    lines += memory_lines(plan, (piece.run for piece in pieces if not piece.is_done))
+    to_do = [piece.run for piece in pieces if not piece.is_done]
+    lines += memory_lines(plan, to_do) + disk_lines(plan, to_do, runs_dir)
     lines.append(f"to do: about {duration(estimate.stage_seconds(stage))} on this machine, "
                  f"{at_a_time(workers)} ({estimate.speed.basis}); nothing was trained")
     return "\n".join(lines)

@@ -49,9 +49,10 @@ def test_runs_that_are_scored_are_not_scored_again(finished):
 def test_the_overview_tells_every_stage_and_the_whole(tiny, capsys):
     assert in_process("src.evaluation.overview", "--experiment", str(tiny.config),
                       *tiny.folders) == 0
-    *_, teachers, ceilings, students, scores, whole = capsys.readouterr().out.splitlines()
+    *_, teachers, ceilings, students, scores, disk, whole = capsys.readouterr().out.splitlines()
     for line, count in ((teachers, 2), (ceilings, 2), (students, 4), (scores, 8)):
         assert line.split()[-4:-2] == [str(count), "0"]
+    assert disk.startswith("weights of the 8 runs to do: about ")
     assert whole.startswith("tiny: about ") and "finished runs correct it" in whole
 
 

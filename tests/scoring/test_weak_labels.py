@@ -84,7 +84,7 @@ def scored(monkeypatch):
                              "reward_rejected": np.full(6, 2, np.float32)})
 
     monkeypatch.setattr(weak_labels, "scores_of", scores_of)
-    monkeypatch.setattr(weak_labels, "weights_fingerprint", lambda folder: "weights")
+    monkeypatch.setattr(weak_labels, "run_fingerprint", lambda folder: "weights")
     return asked
 
 
@@ -117,7 +117,7 @@ def test_labels_of_another_teacher_or_other_data_are_made_again(tmp_path, scored
 
 def test_labels_of_weights_that_were_replaced_are_made_again(tmp_path, scored, monkeypatch):
     labels(tmp_path)
-    monkeypatch.setattr(weak_labels, "weights_fingerprint", lambda folder: "others")
+    monkeypatch.setattr(weak_labels, "run_fingerprint", lambda folder: "others")
     labels(tmp_path)
     labels(tmp_path)
     assert len(scored) == 2

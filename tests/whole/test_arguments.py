@@ -11,7 +11,7 @@ from tests.tiny_experiment import ENVIRONMENT, command
 
 COMMANDS = ("eval.py", "data/preprocess.py", "data/demo.py", "model/download.py",
             "data.chess_documents", "model.pretrain", "src.training.command_line", "src.scoring",
-            "src.push", "data.check_raw", "src.evaluation.overview")
+            "src.push", "src.prune", "data.check_raw", "src.evaluation.overview")
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib")
 RUN = """
 import runpy, sys

@@ -505,7 +505,8 @@ OPTIONS = {
     "eval": ("--model", "--data", "--output_dir", "--results_dir", "--against", "--scores"),
     "src.train": ("--experiment", "--seeds", "--worker", "--runs_dir", "--data_dir", "--stage"),
     "model.download": ("--model",), "model.pretrain": ("--config",),
-    "src.push": ("--model", "--repo"), "data.demo": ("--output_dir", "--seed"),
+    "src.push": ("--model", "--repo"), "src.prune": ("--experiment", "--runs_dir"),
+    "data.demo": ("--output_dir", "--seed"),
     "data.chess_documents": ("--processed", "--output"),
 }
 
@@ -519,6 +520,8 @@ def sound_arguments(place: Place, module: str) -> list:
         "model.download": lambda: ["--dry-run"], "model.pretrain": lambda: [],
         "src.push": lambda: ["--dry-run", "--model", place.tiny.finished("teachers")[0],
                              "--repo", "me/it"],
+        "src.prune": lambda: ["--dry-run", "--experiment", place.tiny.config, "--runs_dir",
+                              place.tiny.runs_dir],
         "data.demo": lambda: ["--output_dir", place.out / "demo"],
         "data.chess_documents": lambda: ["--processed", place.tiny.processed, "--output",
                                          place.out / "text.txt"]}[module]()

@@ -1,0 +1,99 @@
+"""Command: free the disk that the weights of an experiment's scored ceilings and students take.
+
+    python -m src.prune --experiment gemma_3_sciq --dry-run      what would be freed
+    python -m src.prune --experiment gemma_3_sciq
+    python -m src.prune --experiment gemma_3_sciq --teachers     their weights as well
+
+Weights go once the run's scores on test are written; with --teachers, once their weak labels are
+too. All else of a run's folder stays: it counts as finished, and eval.py gives the same tables from
+the scores. What needs the weights themselves (--transfer, --inspect on other data, src.scoring,
+src.push) says so: delete the folder of such a run and train it again. Runs that lie under another
+experiment, which this one shares, are left.
+"""
+
+import argparse
+from pathlib import Path
+
+from configs.schema import ExperimentConfig, load_config
+from src.common.arguments import Parser
+from src.common.errors import UserError, run_command
+from src.common.files import REPO_ROOT
+from src.common.lock import lock
+
+# What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
+
+
+def why_kept(folder: Path, stops_early: bool) -> str:
+    """Why the weights of the run in `folder` are still needed; empty where they are not.
+
+    Args:
+        stops_early: whether students of the experiment need their teacher's labels of val.
+    """
+    from src.runs.folders import is_done, read_run_config
+    from src.scoring.pairs import stored_scores
+    from src.scoring.weak_labels import stored_labels
+
+    run = read_run_config(folder)
+    if not is_done(folder, run.identity):
+        return "not finished"
+    if stored_scores(folder, run, "test") is None:
+        return "has no scores of these weights on test yet: run eval.py"
+    labelled = ("train_2", *(["val"] if stops_early else [])) if run.kind == "teacher" else ()
+    missing = [split for split in labelled if stored_labels(folder, run, split) is None]
+    return f"has no weak labels of {' and '.join(missing)} yet" if missing else ""
+
+
+def prune(folder: Path, stops_early: bool, dry_run: bool) -> tuple[int, str]:
+    """Free the weights of the run in `folder` if nothing needs them: (bytes, what became of it)."""
+    from src.runs.folders import read_run_config
+    from src.runs.freed import free_weights, is_freed, weight_bytes
+
+    if is_freed(folder) and not weight_bytes(folder):
+        return 0, "freed before"
+    kept = why_kept(folder, stops_early)  # before the lock: a run in training holds it for hours
+    if kept:
+        return 0, f"kept: {kept}"
+    if dry_run:
+        return weight_bytes(folder), "would be freed"
+    with lock(folder):
+        kept = why_kept(folder, stops_early)
+        if kept:
+            return 0, f"kept: {kept}"
+        return free_weights(folder, read_run_config(folder).identity), "freed"
+
+
+def parse_args() -> argparse.Namespace:
+    parser = Parser(prog="python -m src.prune", description=__doc__.split("\n\n")[0],
+                    epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiment", required=True,
+                        help="name of a file in configs/experiments, or the path of a YAML file")
+    parser.add_argument("--teachers", action="store_true",
+                        help="free the weights of teachers too, once their labels are written")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be freed, and stop")
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
+                        help="where the runs are (default: runs/)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    experiment = load_config(ExperimentConfig, args.experiment)
+    root = args.runs_dir / experiment.name
+    stages = ("ceilings", "students", *(["teachers"] if args.teachers else []))
+    folders = [config.parent for stage in stages
+               for config in sorted((root / stage).glob("*/config.yaml"))]
+    if not folders:
+        raise UserError(f"{root}: no {' or '.join(stages)} there: --runs_dir names the folder of "
+                        "the runs")
+    total = 0
+    for folder in folders:
+        size, became = prune(folder, experiment.train.early_stopping_evals > 0, args.dry_run)
+        total += size
+        print(f"{folder.parent.name}/{folder.name}: {became}"
+              + (f", {size / 1e6:,.1f} MB" if size else ""), flush=True)
+    print(f"{experiment.name}: {total / 1e9:,.2f} GB {'would be ' * args.dry_run}freed of "
+          f"{len(folders)} runs")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,259 @@
+"""Freed weights: everything that was made of them stays, and what needs them says so."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from configs.run import STAGES
+from configs.schema import RuntimeConfig
+from model.base.weights import weights_fingerprint
+from src import push
+from src.common.errors import UserError
+from src.common.files import read_json
+from src.common.lock import lock
+from src.evaluation.one_model import evaluate_one
+from src.prune import prune
+from src.runs import disk, folders
+from src.runs.freed import FREED, free_weights, is_freed, run_fingerprint
+from src.scoring.pairs import load_scorer
+from src.scoring.texts import TextScorer
+from src.train import train_stage
+from tests.tiny_experiment import TinyExperiment, in_process
+from tests.tiny_experiment_parts import sweep_of
+
+WEIGHTS = folders.WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def scored(finished) -> TinyExperiment:
+    """An experiment that eval.py has been run on. Read only."""
+    tiny = finished.copy("scored")
+    assert in_process("eval", *tiny.evaluate()) == 0
+    return tiny
+
+
+@pytest.fixture
+def tiny(scored, request) -> TinyExperiment:
+    copy = scored.copy(f"prune-{request.node.name[:40]}")
+    yield copy
+    shutil.rmtree(copy.config.parent)
+
+
+def ask(tiny: TinyExperiment, *words: str) -> int:
+    return in_process("src.prune", "--experiment", str(tiny.config), "--runs_dir",
+                      str(tiny.runs_dir), *words)
+
+
+def tables(tiny: TinyExperiment) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in tiny.results.glob("*.csv")}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
+            if path.is_file()}
+
+
+def identity(folder: Path) -> str:
+    return folders.read_run_config(folder).identity
+
+
+def test_tables_are_the_same_to_the_byte_once_every_run_s_weights_are_gone(tiny, capsys):
+    before = tables(tiny)
+    assert {"pgr.csv", "accuracy.csv", "scores.csv"} <= before.keys()
+    assert ask(tiny, "--teachers") == 0
+    assert not list(tiny.runs_dir.rglob("*.safetensors"))
+    capsys.readouterr()
+    assert in_process("eval", *tiny.evaluate()) == 0
+    assert "nothing to do" in capsys.readouterr().out  # they are not stale either
+    shutil.rmtree(tiny.results)
+    assert in_process("eval", *tiny.evaluate()) == 0
+    assert tables(tiny) == before
+
+
+def test_only_weights_of_ceilings_and_students_go_and_what_was_freed_is_said(tiny, capsys):
+    before = files(tiny.runs_dir)
+    size = sum(len(data) for name, data in before.items()
+               if name.endswith(WEIGHTS) and "/teachers/" not in name)
+    assert ask(tiny, "--dry-run") == 0 and files(tiny.runs_dir) == before
+    said = capsys.readouterr().out
+    assert said.count("would be freed") == 13 and f"{size / 1e9:,.2f} GB would be" in said
+    assert ask(tiny) == 0
+    *runs, total = capsys.readouterr().out.splitlines()
+    assert len(runs) == 12 and all(": freed, " in line for line in runs)
+    assert total == f"tiny: {size / 1e9:,.2f} GB freed of 12 runs"
+    after = files(tiny.runs_dir)
+    gone = {name for name in before if name.endswith(WEIGHTS) and "/teachers/" not in name}
+    notes = {name.replace(WEIGHTS, FREED) for name in gone}
+    assert after.keys() == before.keys() - gone | notes
+    assert all(after[name] == data for name, data in before.items() if name not in gone)
+    assert ask(tiny) == 0 and files(tiny.runs_dir) == after
+    assert capsys.readouterr().out.count("freed before") == 12
+
+
+def test_the_stages_find_pruned_runs_finished(tiny, capsys):
+    ask(tiny, "--teachers")
+    for stage in STAGES:
+        assert train_stage(sweep_of(tiny), stage, tiny.runs_dir, 0, 1) == []
+        assert "nothing to do" in capsys.readouterr().out
+
+
+def test_students_can_be_trained_on_the_labels_of_teachers_whose_weights_are_gone(tiny):
+    ask(tiny, "--teachers")
+    lost = tiny.finished("students")[0]
+    shutil.rmtree(lost)
+    assert train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
+    assert (lost / WEIGHTS).is_file() and folders.read_run(lost) is not None
+
+
+def test_what_was_not_scored_or_with_other_weights_or_labelled_or_finished_stays(tiny):
+    first, second, third = tiny.finished("ceilings")[:3]
+    (first / "scores" / "test.parquet").unlink()
+    other = {name: value + 1 for name, value in load_file(second / WEIGHTS).items()}
+    save_file(other, second / WEIGHTS, metadata={"format": "pt"})
+    (third / "DONE").unlink()
+    teacher = tiny.finished("teachers")[0]
+    (teacher / "weak_labels" / "train_2.parquet").unlink()
+    before = {folder: files(folder) for folder in (first, second, third, teacher)}
+    ask(tiny, "--teachers")
+    assert {folder: files(folder) for folder in before} == before
+    for folder, why in ((first, "no scores"), (second, "no scores of these weights"),
+                        (third, "not finished"), (teacher, "no weak labels of train_2")):
+        assert why in prune(folder, False, dry_run=False)[1]
+    assert "train_2 and val" in prune(teacher, True, dry_run=False)[1]
+
+
+def test_a_run_in_training_is_not_waited_for(tiny):
+    folder = tiny.finished("ceilings")[0]
+    (folder / "DONE").unlink()
+    with lock(folder):  # a second one in this process would wait for ever
+        assert prune(folder, False, dry_run=False) == (0, "kept: not finished")
+
+
+def shard(folder: Path) -> None:
+    """The run's weights in two files and an index, as big models are saved."""
+    tensors = load_file(folder / WEIGHTS)
+    names = sorted(tensors)
+    parts = {"model-00001-of-00002.safetensors": names[:3],
+             "model-00002-of-00002.safetensors": names[3:]}
+    for file, held in parts.items():
+        save_file({name: tensors[name] for name in held}, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(
+        {"weight_map": {name: file for file, held in parts.items() for name in held}}))
+    (folder / WEIGHTS).unlink()
+
+
+def test_a_command_that_was_killed_on_the_way_is_finished_by_the_next(tiny, monkeypatch):
+    folder = tiny.finished("ceilings")[0]
+    shard(folder)
+    folders.mark_done(folder, identity(folder))
+    fingerprint, unlink = weights_fingerprint(folder), Path.unlink
+
+    class Killed(BaseException):
+        pass
+
+    def die_after_one(path: Path, *args, **kwargs) -> None:
+        if path.name == "model-00002-of-00002.safetensors":
+            raise Killed
+        unlink(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "unlink", die_after_one)
+    with pytest.raises(Killed):
+        free_weights(folder, identity(folder))
+    monkeypatch.undo()
+    assert (folder / "model-00002-of-00002.safetensors").is_file()
+    for _ in range(2):
+        assert is_freed(folder) and run_fingerprint(folder) == fingerprint
+        assert folders.is_done(folder, identity(folder))
+        with pytest.raises(UserError, match="freed"):
+            load_scorer(folder, RuntimeConfig(), None)
+        free_weights(folder, identity(folder))
+        assert not list(folder.glob("model*"))
+
+
+def test_one_that_was_killed_before_it_had_written_has_freed_nothing(tiny, monkeypatch):
+    folder = tiny.finished("ceilings")[0]
+    before = files(folder)
+
+    def full(*args) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        prune(folder, False, dry_run=False)
+    monkeypatch.undo()
+    assert files(folder) == before
+
+
+def test_a_run_that_is_trained_again_is_not_known_as_freed(tiny):
+    ask(tiny)
+    folder = tiny.finished("ceilings")[0]
+    (folder / "DONE").unlink()
+    assert train_stage(sweep_of(tiny), "ceilings", tiny.runs_dir, 0, 1) == []
+    assert (folder / WEIGHTS).is_file() and not is_freed(folder)
+    assert (folder / FREED).name not in read_json(folder / "DONE")["files"]
+
+
+def test_what_needs_the_weights_says_in_a_line_that_they_were_freed(tiny, monkeypatch):
+    ask(tiny)
+    folder = tiny.finished("students")[0]
+    before = files(tiny.runs_dir)
+    needing = {
+        "src.scoring": lambda: TextScorer(folder),
+        "src.push": lambda: push.check(folder, "owner/name"),
+        "one model": lambda: evaluate_one(folder, None, "test", tiny.runs_dir,
+                                          tiny.processed.parent),
+        "another split": lambda: in_process("eval", *tiny.evaluate(), "--split", "val"),
+        "transfer": lambda: in_process("eval", *tiny.evaluate(), "--transfer", str(tiny.raw)),
+        "inspect": lambda: in_process("eval", "--model", str(folder), "--inspect", "--data",
+                                      str(tiny.raw), *tiny.folders, "--results_dir",
+                                      str(tiny.results.parent)),
+    }
+    for what, use in needing.items():
+        with pytest.raises(UserError) as told:
+            use()
+        assert "freed" in str(told.value) and "train the run again" in str(told.value), what
+        assert "\n" not in str(told.value), what
+    assert files(tiny.runs_dir) == before  # nothing was scored on the way there
+
+
+def test_a_student_whose_ceiling_was_freed_has_an_accuracy_still(tiny):
+    student = tiny.finished("students")[0]
+    kept = files(student)
+    ask(tiny)
+    (student / WEIGHTS).write_bytes(kept[WEIGHTS])
+    (student / FREED).unlink()
+    said = evaluate_one(student, None, "test", tiny.runs_dir, tiny.processed.parent)
+    assert "accuracy" in said and "have their weights still" in said
+
+
+def test_a_run_that_lies_under_another_experiment_is_left(tiny):
+    shared = tiny.finished("ceilings")[0]
+    elsewhere = tiny.runs_dir / "other" / "ceilings" / shared.name
+    elsewhere.parent.mkdir(parents=True)
+    shared.rename(elsewhere)
+    before = files(elsewhere)
+    ask(tiny)
+    assert files(elsewhere) == before
+    assert not list((tiny.runs_dir / "tiny" / "ceilings").rglob(WEIGHTS))
+
+
+def test_an_experiment_without_runs_is_an_error(tiny, tmp_path):
+    with pytest.raises(UserError, match="no ceilings or students there: --runs_dir"):
+        in_process("src.prune", "--experiment", str(tiny.config), "--runs_dir", str(tmp_path))
+
+
+def test_the_disk_that_weights_take_is_told_before_training_and_is_what_they_take(
+        finished, monkeypatch):
+    plan = sweep_of(finished)
+    taken = sum(path.stat().st_size for path in finished.runs_dir.rglob(WEIGHTS))
+    assert disk.weights_gb(plan, plan.runs) == pytest.approx(taken / 1e9, rel=0.1)  # and headers
+    line, = disk.disk_lines(plan, plan.runs, finished.runs_dir / "not" / "there")
+    assert line.startswith("weights of the 16 runs to do: about ") and line.endswith(" free")
+    assert disk.disk_lines(plan, [], finished.runs_dir) == []
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=taken // 2))
+    _, warning = disk.disk_lines(plan, plan.runs, finished.runs_dir)
+    assert warning.startswith("! ") and "python -m src.prune --experiment tiny" in warning
