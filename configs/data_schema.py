@@ -185,6 +185,10 @@ class DataConfig:
     """Size of val; a twentieth of the source where that is fewer; 0 for none."""
     train_pairs: Count | None = None
     """Size of train_1 and of train_2; null for all that is left, in halves."""
+    balance: Literal["none", "length"] = "none"
+    """length: as many pairs of a split have the longer answer chosen (in characters, the same under
+    every tokenizer) as have it rejected. The surplus goes, picked by hash, once all other sizes
+    are kept to, and from prompts that have it themselves; pairs of equal length stay."""
     max_length: Count = 2048
     """Tokens of prompt plus one answer, under every tokenizer of the experiment."""
     truncation: Literal["drop", "left", "error"] = "drop"
@@ -204,3 +208,5 @@ class DataConfig:
                                                                           "first_is_better"),
                 "answers in columns or texts have no scores of their own: give compare "
                 "rule by_id, by_grade or first_is_better")
+        require(self.balance == "none" or not self.pointwise, "balance length compares two "
+                "answers, and a pointwise record has one: leave one of these keys out")

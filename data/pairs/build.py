@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from configs.schema import DataConfig
+from data.pairs.balance import drop_surplus_of_length
 from data.pairs.build_report import BuildReport
 from data.pairs.decontaminate import drop_overlaps, read_benchmarks
 from data.pairs.mixture import parts_of
@@ -44,6 +45,8 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
                                                   reason)
 
         assignment = assign_splits(index, config, parts, clean)
+        if config.balance == "length":
+            drop_surplus_of_length(index, assignment)
         report.add_assignment(assignment, index.source, parts, spilled.data["source"])
         report.compare_with_published(config, parts)
         _check_filled(assignment, config, report)

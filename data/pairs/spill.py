@@ -33,7 +33,8 @@ def spill(config: DataConfig, parts: list[DataConfig], path: Path,
     Raises:
         UserError: unreadable source, unknown form, too many bad rows, no pair at all.
     """
-    ids: dict[str, array] = {"pair": array("Q"), "prompt": array("Q"), "chosen_first": array("b")}
+    ids: dict[str, array] = {"pair": array("Q"), "prompt": array("Q"), "chosen_first": array("b"),
+                             "longer": array("b")}
     group_names, group, part_numbers = [], array("H"), array("H")
     forms = []
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
@@ -59,7 +60,7 @@ def spill(config: DataConfig, parts: list[DataConfig], path: Path,
                         f"{', '.join(filter(None, names))}: {report.reasons()}")
     return PairIndex(np.array(ids["pair"], np.uint64), np.array(ids["prompt"], np.uint64),
                      np.array(ids["chosen_first"], bool), np.array(group_names)[np.array(group)],
-                     np.array(part_numbers, np.uint16))
+                     np.array(part_numbers, np.uint16), np.array(ids["longer"], np.int8))
 
 
 def _known_split(split: str, config: DataConfig) -> str:
@@ -115,4 +116,6 @@ def _record_batch(pairs: list[Pair], ids: dict[str, array]) -> pa.RecordBatch:
     ids["pair"].extend(map(id_to_int, batch["pair_id"].to_pylist()))
     ids["prompt"].extend(map(id_to_int, batch["prompt_id"].to_pylist()))
     ids["chosen_first"].extend(pair.chosen < pair.rejected for pair in pairs)
+    ids["longer"].extend((len(pair.chosen) > len(pair.rejected))
+                         - (len(pair.chosen) < len(pair.rejected)) for pair in pairs)
     return batch

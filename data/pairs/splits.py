@@ -27,10 +27,12 @@ PER_PROMPT = "beyond pairs_per_prompt"
 EARLIER = "prompt of an earlier source"
 BENCHMARK = "prompt overlaps a benchmark"
 NEAR_TEST = "prompt overlaps test"
+LENGTH = "surplus of longer or shorter winners"
 OVERLAP = "prompt also in {}"
 REASONS = (DUPLICATE, CONTRADICTORY, FRACTION, TRAIN_PAIRS,
-           *(OVERLAP.format(name) for name in SPLITS), PER_PROMPT, EARLIER, BENCHMARK, NEAR_TEST)
-UNUSED = (FRACTION, TRAIN_PAIRS, PER_PROMPT)
+           *(OVERLAP.format(name) for name in SPLITS), PER_PROMPT, EARLIER, BENCHMARK, NEAR_TEST,
+           LENGTH)
+UNUSED = (FRACTION, TRAIN_PAIRS, PER_PROMPT, LENGTH)
 """Pairs that are sound but were not asked for: counted, not listed."""
 
 _PRIORITY = ("test", "val", "train_2", "train_1")
@@ -51,6 +53,8 @@ class PairIndex:
     split here."""
     source: np.ndarray
     """(n,) uint16: which of a mixture's sources, in their order; zeros elsewhere."""
+    longer: np.ndarray
+    """(n,) int8: 1 where chosen has more characters, -1 where rejected has, 0 for as many."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,17 @@ def id_hashes(ids: np.ndarray, salt: str) -> np.ndarray:
                for each in unique.tolist())
     return np.fromiter((int.from_bytes(d, "big") for d in digests), np.uint64,
                        len(unique))[inverse]
+
+
+def rank_in_group(draw: np.ndarray, *keys: np.ndarray) -> np.ndarray:
+    """(n,) 0, 1, 2, ...: each item's place among those with the same `keys`, by rising `draw`."""
+    order = np.lexsort((draw, *keys))
+    begins = np.ones(len(order), bool)
+    begins[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    starts = np.flatnonzero(begins)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    return rank
 
 
 def assign_splits(index: PairIndex, config: DataConfig, parts: Sequence[DataConfig] = (),
@@ -209,13 +224,8 @@ def mark_surplus(index: PairIndex, limits: Sequence[int | None], reason: np.ndar
             continue
         rows = np.flatnonzero((index.source == source) & (reason == -1))
         _, group = np.unique(index.group[rows], return_inverse=True)
-        draw = id_hashes(index.pair[rows], "pairs_per_prompt")
-        rows = rows[np.lexsort((draw, index.prompt[rows], group))]
-        group, prompt = index.group[rows], index.prompt[rows]
-        begins = np.ones(len(rows), bool)
-        begins[1:] = (prompt[1:] != prompt[:-1]) | (group[1:] != group[:-1])
-        starts = np.flatnonzero(begins)
-        rank = np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)]))
+        rank = rank_in_group(id_hashes(index.pair[rows], "pairs_per_prompt"), index.prompt[rows],
+                             group)
         reason[rows[rank >= limit]] = REASONS.index(PER_PROMPT)
 
 

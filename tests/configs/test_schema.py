@@ -46,6 +46,7 @@ BAD = [
     (DataConfig, {"form": "csv"}), (DataConfig, {"fraction": 0}), (DataConfig, {"fraction": 1.5}),
     (DataConfig, {"test_pairs": 0}), (DataConfig, {"val_pairs": -1}),
     (DataConfig, {"train_pairs": 0}), (DataConfig, {"max_length": 0}),
+    (DataConfig, {"balance": "words"}), (DataConfig, {"balance": "length", "pointwise": True}),
     (DataConfig, {"truncation": "right"}), (DataConfig, {"max_bad_frac": 1}),
     (LadderConfig, {"learning_rate": 0.0}), (LadderConfig, {"layers": [0]}),
     (LadderConfig, {"layers": [2, 2]}),

@@ -29,7 +29,7 @@ ODD_ROWS = {
     **dict.fromkeys(("hh_rlhf_helpful_base", "hh_rlhf_helpful_online",
                      "hh_rlhf_helpful_rejection_sampled"),
                     {**TRANSCRIPT, "prompts are not a common prefix": 2}),
-    **dict.fromkeys(("pku_saferlhf", "pku_saferlhf_safety"), BY_ID),
+    **dict.fromkeys(("pku_saferlhf", "pku_saferlhf_safety", "ukp_arguments"), BY_ID),
     "demo": {"identical sides": 1, "missing key rejected": 1},
     "ultrafeedback_binarized": {"empty side": 1, "missing key prompt": 1},
     "ultrafeedback": {"duplicate": 1, "empty side": 3, "equal scores": 7, "identical sides": 1,

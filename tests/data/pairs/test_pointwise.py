@@ -28,7 +28,8 @@ def split_reasons(records: list[Pair]) -> list[str]:
     index = PairIndex(np.array([id_to_int(r.pair_id) for r in records], np.uint64),
                       np.array([id_to_int(r.prompt_id) for r in records], np.uint64),
                       np.array([r.chosen < r.rejected for r in records]),
-                      np.array([""] * len(records)), np.zeros(len(records), np.uint16))
+                      np.array([""] * len(records)), np.zeros(len(records), np.uint16),
+                      np.zeros(len(records), np.int8))
     reason = assign_splits(index, DataConfig(name="t", path="a.jsonl")).reason
     return [REASONS[code] if code >= 0 else "" for code in reason]
 

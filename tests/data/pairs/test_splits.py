@@ -27,14 +27,15 @@ def config(**changes):
                          **changes})
 
 
-def index(prompts, pairs=None, chosen_first=None, group="", source=0):
+def index(prompts, pairs=None, chosen_first=None, group="", source=0, longer=0):
     """A PairIndex of distinct pairs over the given prompts, unless said otherwise."""
     n = len(prompts)
     return PairIndex(np.arange(n, dtype=np.uint64) if pairs is None else np.array(pairs, np.uint64),
                      np.array(prompts, np.uint64),
                      np.ones(n, bool) if chosen_first is None else np.array(chosen_first, bool),
                      np.broadcast_to(np.array(group), n).copy(),
-                     np.broadcast_to(np.array(source, np.uint16), n).copy())
+                     np.broadcast_to(np.array(source, np.uint16), n).copy(),
+                     np.broadcast_to(np.array(longer, np.int8), n).copy())
 
 
 def members(pairs, assigned, name):
@@ -62,7 +63,7 @@ def test_splits_do_not_depend_on_the_order_of_the_rows():
     pairs = random_index()
     shuffled = np.random.default_rng(1).permutation(len(pairs.pair))
     other = PairIndex(pairs.pair[shuffled], pairs.prompt[shuffled], pairs.chosen_first[shuffled],
-                      pairs.group[shuffled], pairs.source[shuffled])
+                      pairs.group[shuffled], pairs.source[shuffled], pairs.longer[shuffled])
     for changes in ({}, {"fraction": 0.5}, {"train_pairs": 111}):
         first = assign_splits(pairs, config(**changes))
         second = assign_splits(other, config(**changes))
