@@ -25,6 +25,8 @@ from src.common.owned import claim, clear
 from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, AnswerTexts, length_margins, tfidf_margins
 from src.measures.best_ceiling import ceilings_table, with_best_ceiling
+from src.measures.cells import correctness
+from src.measures.method_comparison import differences, methods_table
 from src.measures.run_scores import EvalPairs, RunScores
 from src.methods.label_treatments import TREATMENTS, log_odds, sigmoid
 from src.reports.experiment import write_report
@@ -36,7 +38,7 @@ from src.runs.plan import Plan
 from src.scoring.pairs import margins, require_scorable, scores_of
 from src.scoring.trunk_cache import trunk_of
 
-RESULTS_FORMAT = 2
+RESULTS_FORMAT = 3
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
 SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
@@ -163,7 +165,7 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
     config = plan.experiment.eval
     claim_results(folder)
     clear_partials(folder)
-    of_an_earlier_evaluation = ["report.html", "ceilings.csv", "transfer*.*"]
+    of_an_earlier_evaluation = ["report.html", "ceilings.csv", "methods.csv", "transfer*.*"]
     clear(folder, of_an_earlier_evaluation, keep=SUB_FOLDERS)
     clear(folder / "figures", ["*.png"])
     models = [run for run in scored if run.role != "baseline"]
@@ -172,12 +174,14 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
         "accuracy": tables.accuracy_table(scored, pairs, config),
         "pgr": with_best_ceiling(tables.pgr_table(models, pairs, config), models, pairs, config),
         "ceilings": ceilings_table(models, pairs, config),
+        "methods": methods_table(pairs.experiment, differences(
+            correctness(models, pairs), pairs, config), config.level),
         "companions": tables.companions_table(models, pairs),
         "calibration": tables.calibration_table(models, pairs),
         "curves": tables.curves_table(models, pairs),
     }
     for name, table in files.items():
-        if name == "ceilings" and not len(table):  # they all rise: there is nothing to say
+        if name in ("ceilings", "methods") and not len(table):  # there is nothing to say
             continue
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)

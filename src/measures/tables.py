@@ -16,6 +16,7 @@ from src.measures import metrics
 from src.measures.baselines import LENGTH_ONLY, length_margins
 from src.measures.best_ceiling import BEST_COLUMNS, CEILING_COLUMNS
 from src.measures.cells import Recovered, correctness, interval_fields, recovered
+from src.measures.method_comparison import METHOD_COLUMNS
 from src.measures.run_scores import EvalPairs, RunScores, align
 
 COLUMNS = {name: columns.split() for name, columns in {
@@ -30,6 +31,7 @@ COLUMNS = {name: columns.split() for name, columns in {
     "curves": "experiment role name teacher method seed step loss"}.items()}
 """File of `results/<experiment>/` -> its columns, in order."""
 COLUMNS["ceilings"] = CEILING_COLUMNS
+COLUMNS["methods"] = METHOD_COLUMNS
 FURTHER_COLUMNS = {"pgr": BEST_COLUMNS}
 """What may stand after them, all or none."""
 

@@ -14,6 +14,7 @@ from src.common.files import write_text
 from src.reports import best_ceiling
 from src.reports.document import to_html, to_markdown
 from src.reports.figures.ladder import accuracy_by_depth
+from src.reports.figures.methods import methods_of_experiment
 from src.reports.figures.pgr import pgr_heatmap
 from src.reports.figures.style import STYLE, Drawn, save
 from src.reports.figures.training import calibration_figure, learning_curves
@@ -112,11 +113,12 @@ def draw_figures(results: Results) -> dict[str, Drawn]:
     """Draw what the tables hold into `<folder>/figures`; a table without rows has no figure.
 
     Returns:
-        By name: accuracy_by_depth, pgr_heatmap, learning_curves, calibration.
+        By name: accuracy_by_depth, pgr_heatmap, methods, learning_curves, calibration.
     """
     models = results.accuracy[results.accuracy.role != "baseline"]
     wanted = {"accuracy_by_depth": (accuracy_by_depth, models),
               "pgr_heatmap": (pgr_heatmap, results.cells),
+              "methods": (methods_of_experiment, results.methods),
               "learning_curves": (learning_curves, results.curves),
               "calibration": (calibration_figure, results.calibration.query("role != 'baseline'"))}
     drawn = {}

@@ -19,7 +19,7 @@ from src.measures.tables import COLUMNS, FURTHER_COLUMNS
 
 TEXT_COLUMNS = ("experiment", "role", "name", "teacher", "student", "method", "seeds", "data",
                 "split", "status", "best_ceiling_name", "best_seeds", "best_status", "base", "keep",
-                "place")
+                "place", "baseline", "verdict")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Results:
     curves: pd.DataFrame
     ceilings: pd.DataFrame
     """No rows where the ceilings of every base model rise with depth."""
+    methods: pd.DataFrame
+    """No rows where there is no method beside the baseline."""
 
     @property
     def cells(self) -> pd.DataFrame:

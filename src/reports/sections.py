@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from src.reports import best_ceiling
+from src.reports import best_ceiling, methods
 from src.reports.document import Bullets, Element, Heading, Picture, Table, Text
 from src.reports.figures.style import Drawn
 from src.reports.findings import answer, baseline_notes, limitations
@@ -21,6 +21,7 @@ FILES = {
     "accuracy.csv": "one row per run: accuracy, interval, ties, AUROC, log-loss, Brier score",
     "pgr.csv": "one row per teacher, student and method: gain, gap, PGR, status",
     "ceilings.csv": "ceilings of a base model where they do not rise with depth",
+    "methods.csv": "each method's paired difference to the baseline, with its tests",
     "companions.csv": "agreement of students with their teachers, errors inherited",
     "calibration.csv": "the bins of the calibration figure",
     "curves.csv": "training loss as logged",
@@ -53,6 +54,7 @@ def sections(results: Results, figures: dict[str, Drawn]) -> list[Element]:
         Heading("Performance gap recovered"), *_pgr_tables(results, notes, rungs),
         *_picture(figures, "pgr_heatmap"),
         *best_ceiling.blocks(results, rungs),
+        *methods.blocks(results.methods, figures),
         Heading("Accuracy"), *_picture(figures, "accuracy_by_depth"), _accuracy_table(notes, rungs),
         *_companions(results, rungs),
         *_titled(figures, "calibration", "Calibration"),

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from src.common.errors import UserError
-from src.measures.benchmarks.against import differences, holm
+from src.measures.benchmarks.against import differences
+from src.measures.multiple_tests import holm
 from src.reports.figures.benchmark import differences_figure
 from tests.evaluation.test_benchmark import ROWS, run
 from tests.measures.test_benchmark_scores import table

@@ -16,6 +16,7 @@ from src.measures.benchmarks.judges import only_margin
 from src.measures.benchmarks.parts import LEVEL, SAMPLES
 from src.measures.benchmarks.rows import COLUMNS, read_subsets
 from src.measures.bootstrap import interval, resampled_means
+from src.measures.multiple_tests import holm
 
 SCORERS = ("reward_bench", "judge_bench", "llmbar", "subsets")
 """Those whose rows are pairs."""
@@ -61,15 +62,6 @@ def differences(scorer: str, table: pd.DataFrame, other: pd.DataFrame) -> list[D
         raise UserError("no row has the rewards of both models: there is nothing to compare")
     corrected = holm([p for *_, p in found])
     return [Difference(*values, p_holm) for values, p_holm in zip(found, corrected, strict=True)]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm 1979, A simple sequentially rejective multiple test procedure: adjusted p-values."""
-    order = np.argsort(p_values, kind="stable")
-    scaled = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
-    return adjusted.tolist()
 
 
 def _difference(name: str, prompts: Sequence[str], mine: np.ndarray, its: np.ndarray) -> tuple:

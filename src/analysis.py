@@ -1,0 +1,48 @@
+"""Questions asked of evaluated experiments, each answered by one file of src/evaluation.
+
+    python -m src.analysis --what methods --experiment demo chess    # which method is better?
+
+Tables and figures go to results/.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from src.common.arguments import Parser
+from src.common.errors import run_command
+from src.common.files import REPO_ROOT
+
+# What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
+
+
+def methods(args: argparse.Namespace) -> str:
+    """Methods against soft Bradley-Terry, ranked over all experiments together."""
+    from src.evaluation.method_ranking import rank_methods
+
+    return rank_methods(args.experiment, args.results_dir)
+
+
+ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {"methods": methods}
+"""What may be asked."""
+
+
+def parse_args() -> argparse.Namespace:
+    asked = "; ".join(f"{name}: {ask.__doc__.splitlines()[0]}" for name, ask in ANALYSES.items())
+    parser = Parser(prog="python -m src.analysis", description=__doc__, epilog=asked,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", required=True, choices=ANALYSES)
+    parser.add_argument("--experiment", required=True, nargs="+", metavar="NAME",
+                        help="experiments that eval.py has evaluated")
+    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
+                        help="where they are, and where the answers go (default: results/)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    print(ANALYSES[args.what](args))
+
+
+if __name__ == "__main__":
+    run_command(main)

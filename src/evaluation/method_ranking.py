@@ -1,0 +1,48 @@
+"""Methods ranked over several experiments: results/methods/."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+from configs.schema import EvalConfig
+from src.common.console import table_lines
+from src.common.errors import UserError
+from src.common.files import atomic_path
+from src.evaluation.committed_scores import committed_scores
+from src.measures.cells import correctness
+from src.measures.method_comparison import BASELINE, differences, ranking_table
+from src.reports.figures.methods import methods_figure
+from src.reports.figures.style import STYLE, save
+from src.reports.format import count
+from src.reports.methods import comparison, statement
+
+
+def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
+    """Write methods.csv and its figure into `results_dir`/methods; return what to print.
+
+    Raises:
+        UserError: an experiment without scores, or without a method beside the baseline.
+    """
+    config = EvalConfig()
+    by_experiment, scored = {}, []
+    for place, experiment in enumerate(experiments):
+        runs, pairs = committed_scores(results_dir / experiment)
+        found = differences(correctness(runs, pairs), pairs, config, seed=place)
+        if not found:
+            raise UserError(f"{experiment}: no method beside {BASELINE} with a seed that all its "
+                            "cells have: there is nothing to compare")
+        by_experiment[pairs.experiment] = found
+        scored.append(f"{pairs.experiment} (n = {count(len(pairs.pair_ids))})")
+    table = ranking_table(by_experiment, config.level)
+    folder = results_dir / "methods"
+    with atomic_path(folder / "methods.csv") as partial:
+        table.to_csv(partial, index=False)
+    with matplotlib.rc_context(STYLE):
+        figure, title, caption = methods_figure(table, "Methods against the baseline",
+                                                ", ".join(scored))
+        drawn = save(figure, folder / "figures", "methods", title, caption)
+    shown = comparison(table)
+    return "\n".join([*table_lines(shown.columns, shown.rows, shown.words, True), "",
+                      statement(table), f"table:  {folder / 'methods.csv'}",
+                      f"figure: {drawn.path}"])

@@ -1,0 +1,133 @@
+"""Is a method better than soft Bradley-Terry, or is that noise? Paired, over an experiment's cells.
+
+A cell is one teacher, student and seed; both methods have it, with the same teacher, the same pairs
+to label and the same test pairs. Two questions are asked of the differences in accuracy, and a
+method is called better only where both say yes:
+
+- does the interval of the mean difference exclude 0? Over test prompts and seeds, as everywhere
+  (`bootstrap.NestedReplicates`), the cells averaged;
+- does Wilcoxon's signed-rank test over cells [1], corrected by Holm's method for all methods that
+  are compared, refuse that differences lie about 0? It asks whether the methods differ *across*
+  cells, and not in one of them alone. Cells of one teacher or one seed are not independent, so by
+  itself it would be too sure; five cells or fewer can never pass it (p >= 2/2^5).
+
+Shares of cells won stand beside, and decide nothing: 16 wins of 21 may be noise.
+
+[1] Wilcoxon 1945, Individual comparisons by ranking methods. The ranks of differences of 0 are
+    split between both signs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from configs.schema import EvalConfig
+from src.measures.bootstrap import interval, nested_replicates, resampled_means
+from src.measures.cells import Correctness
+from src.measures.multiple_tests import holm
+from src.measures.run_scores import EvalPairs
+
+BASELINE = "soft"
+"""The name of soft Bradley-Terry, without any treatment, in every experiment."""
+METHOD_COLUMNS = ("experiment method baseline cells seeds n difference difference_low "
+                  "difference_high wins losses win_rate p p_holm verdict").split()
+BETTER, WORSE, OPEN = "better", "worse", "not told apart"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method less the baseline, on one experiment's pairs."""
+
+    method: str
+    cells: np.ndarray
+    """(cells x seeds,) differences in accuracy."""
+    seeds: Sequence[int]
+    """Of the mean and its replicates: those that every cell has under both methods."""
+    n: int
+    mean: float
+    replicates: np.ndarray
+    """Of the mean, over prompts and seeds."""
+
+
+def differences(right: Correctness, pairs: EvalPairs, config: EvalConfig,
+                seed: int = 0) -> list[Difference]:
+    """Each other method less BASELINE; none where the baseline or a common seed is missing.
+
+    Args:
+        seed: of the resampling; experiments that are put together have one each.
+    """
+    students: dict[str, dict[tuple, np.ndarray]] = {}
+    for (role, name, teacher, method, run_seed), values in right.items():
+        if role == "student":
+            students.setdefault(method, {})[teacher, name, run_seed] = values
+    base = students.pop(BASELINE, {})
+    found = []
+    for method, own in students.items():
+        common = [key for key in own if key in base]
+        cells = {key[:2] for key in common}
+        seeds = sorted(set.intersection(*({key[2] for key in common if key[:2] == cell}
+                                          for cell in cells))) if cells else []
+        if not seeds:
+            continue
+        values = np.stack([np.mean([own[*cell, s] - base[*cell, s] for cell in sorted(cells)],
+                                   axis=0) for s in seeds])[:, None]  # (S, 1, n)
+        over_prompts = resampled_means(values.mean(axis=0), pairs.prompt_ids,
+                                       samples=config.bootstrap_samples, seed=seed)
+        replicates = nested_replicates(values, over_prompts, pairs.prompt_ids, seed=seed)
+        found.append(Difference(
+            method, np.array([(own[key] - base[key]).mean() for key in common]), seeds,
+            values.shape[-1], float(values.mean()), replicates.along([1.0])))
+    return found
+
+
+def methods_table(experiment: str, found: Sequence[Difference], level: float) -> pd.DataFrame:
+    """methods.csv: one row a method, corrected for all of them."""
+    p_values = [_wilcoxon(one.cells) for one in found]
+    rows = [_row(experiment, one, p, p_holm, level) for one, p, p_holm in
+            zip(found, p_values, holm(p_values), strict=True)]
+    return pd.DataFrame(rows, columns=METHOD_COLUMNS)
+
+
+def ranking_table(by_experiment: Mapping[str, Sequence[Difference]], level: float) -> pd.DataFrame:
+    """As methods.csv over several experiments, best mean difference first.
+
+    A method's difference is the mean over the experiments that have it, each with the same weight;
+    Wilcoxon's test takes the cells of all of them. `experiment` names them.
+    """
+    by_method: dict[str, dict[str, Difference]] = {}
+    for experiment, found in by_experiment.items():
+        for one in found:
+            by_method.setdefault(one.method, {})[experiment] = one
+    p_values = [_wilcoxon(np.concatenate([one.cells for one in own.values()]))
+                for own in by_method.values()]
+    rows = []
+    for own, p, p_holm in zip(by_method.values(), p_values, holm(p_values), strict=True):
+        parts = list(own.values())
+        whole = Difference(parts[0].method, np.concatenate([one.cells for one in parts]),
+                           sorted(set.union(*(set(one.seeds) for one in parts))),
+                           sum(one.n for one in parts), float(np.mean([one.mean for one in parts])),
+                           np.mean([one.replicates for one in parts], axis=0))
+        rows.append(_row(" ".join(own), whole, p, p_holm, level))
+    table = pd.DataFrame(rows, columns=METHOD_COLUMNS)
+    return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
+
+
+def _wilcoxon(cells: np.ndarray) -> float:
+    return float(wilcoxon(cells, zero_method="zsplit").pvalue) if np.any(cells) else 1.0
+
+
+def _row(experiment: str, one: Difference, p: float, p_holm: float, level: float) -> dict:
+    span = interval(one.mean, one.replicates, level)
+    agree = (span.low > 0 or span.high < 0) and p_holm < 1 - level
+    same = np.sign(np.median(one.cells)) == np.sign(one.mean)
+    verdict = (BETTER if one.mean > 0 else WORSE) if agree and same else OPEN
+    wins, losses = int((one.cells > 0).sum()), int((one.cells < 0).sum())
+    return {"experiment": experiment, "method": one.method, "baseline": BASELINE,
+            "cells": len(one.cells), "seeds": " ".join(map(str, one.seeds)), "n": one.n,
+            "difference": span.estimate, "difference_low": span.low, "difference_high": span.high,
+            "wins": wins, "losses": losses,
+            "win_rate": (wins + (len(one.cells) - wins - losses) / 2) / len(one.cells),
+            "p": p, "p_holm": p_holm, "verdict": verdict}

@@ -1,0 +1,86 @@
+"""From the scores that an evaluation left to a ranking of methods; no model in between."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs.schema import EvalConfig
+from src.common.errors import UserError
+from src.common.files import REPO_ROOT
+from src.evaluation.committed_scores import committed_scores
+from src.evaluation.method_ranking import rank_methods
+from src.measures import tables
+from src.measures.run_scores import EvalPairs, RunScores
+
+N = 400
+IDS = np.array([f"{i:016x}" for i in range(N)])
+
+
+def write_scores(folder, methods=("soft", "up")):
+    """An evaluated experiment: one teacher, three students, three seeds."""
+    rng = np.random.default_rng(len(folder.name))
+    prompts = np.array([f"p{i // 2}" for i in range(N)])
+    pairs = EvalPairs(folder.name, "people", "test", IDS, prompts, np.ones(N), np.ones(N))
+
+    def scored(role, name, level, teacher="", method="", seed=0):
+        return RunScores(role, name, 2, teacher, method, seed, IDS,
+                         np.round(level + rng.standard_normal(N), 3))
+
+    runs = [RunScores("baseline", "length_only", None, "", "", None, IDS, np.ones(N))]
+    for seed in (0, 1, 2):
+        runs.append(scored("teacher", "demo-L2", 0.3, seed=seed))
+        for name in ("demo-L4", "demo-L6", "demo-L8"):
+            runs.append(scored("ceiling", name, 1.2, seed=seed))
+            runs += [scored("student", name, 0.5 + 0.6 * (method == "up"), "demo-L2", method, seed)
+                     for method in methods]
+    folder.mkdir(parents=True)
+    tables.scores_table(runs, pairs).to_csv(folder / "scores.csv", index=False)
+    (folder / "meta.json").write_text(json.dumps({"experiment": folder.name, "data": "people",
+                                                  "split": "test"}))
+    return runs, pairs
+
+
+def test_scores_are_read_back_as_they_were_written(tmp_path):
+    runs, pairs = write_scores(tmp_path / "demo")
+    again, pairs_again = committed_scores(tmp_path / "demo")
+    assert [one.key for one in again] == [one.key for one in runs]
+    config = EvalConfig(bootstrap_samples=200)
+    pd.testing.assert_frame_equal(tables.pgr_table(again[1:], pairs_again, config),
+                                  tables.pgr_table(runs[1:], pairs, config), check_exact=True)
+
+
+def test_an_experiment_without_scores_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(UserError, match="python eval.py --model demo"):
+        committed_scores(tmp_path / "demo")
+    write_scores(tmp_path / "other")
+    path = tmp_path / "other" / "scores.csv"
+    path.write_text(path.read_text().replace("teacher/demo-L2/0", "teacher/demo-L2", 1))
+    with pytest.raises(UserError, match="column teacher/demo-L2: expected role/name/seed"):
+        committed_scores(tmp_path / "other")
+
+
+def test_a_ranking_is_written_over_all_experiments(tmp_path):
+    for name in ("first", "second"):
+        write_scores(tmp_path / name)
+    said = rank_methods(["first", "second"], tmp_path)
+    table = pd.read_csv(tmp_path / "methods" / "methods.csv")
+    assert table.experiment.tolist() == ["first second"] and table.verdict.tolist() == ["better"]
+    assert "up is better than soft" in said and "18" in said
+    assert (tmp_path / "methods" / "figures" / "methods.png").stat().st_size > 10_000
+
+
+def test_one_method_alone_is_nothing_to_compare(tmp_path):
+    write_scores(tmp_path / "demo", methods=("soft",))
+    with pytest.raises(UserError, match="no method beside soft"):
+        rank_methods(["demo"], tmp_path)
+
+
+def test_the_command_tells_a_mistake_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "src.analysis", "--what", "methods", "--experiment", "nothing",
+               "--results_dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "nothing" in done.stderr

@@ -1,0 +1,128 @@
+"""A method is called better only where the interval and Wilcoxon's test both say so."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm, wilcoxon
+
+from configs.schema import EvalConfig
+from src.measures.cells import correctness
+from src.measures.method_comparison import (
+    BETTER,
+    METHOD_COLUMNS,
+    OPEN,
+    WORSE,
+    differences,
+    methods_table,
+    ranking_table,
+)
+from src.measures.run_scores import EvalPairs, RunScores
+
+N = 2000
+PAIR_IDS = np.array([f"{i:016x}" for i in range(N)])
+PAIRS = EvalPairs("demo", "people", "test", PAIR_IDS, np.arange(N), np.ones(N), np.ones(N))
+CONFIG = EvalConfig(bootstrap_samples=500)
+CELLS = [("demo-L2", "demo-L4"), ("demo-L2", "demo-L8"), ("demo-L4", "demo-L8")]
+
+
+def run(cell, method, seed, right):
+    """A student that is right about the first `right` of the pairs."""
+    return RunScores("student", cell[1], 4, cell[0], method, seed, PAIR_IDS,
+                     np.where(np.arange(N) < round(right * N), 1.0, -1.0))
+
+
+def compared(methods, cells=CELLS, seeds=(0, 1, 2), pairs=PAIRS):
+    """Students of soft at 0.7 and of each other method at 0.7 + what `methods` gives for a cell."""
+    runs = [run(cell, method, seed, 0.7 + (added(place, seed) if callable(added) else added))
+            for method, added in {"soft": 0.0, **methods}.items()
+            for place, cell in enumerate(cells) for seed in seeds]
+    return differences(correctness(runs, pairs), pairs, CONFIG)
+
+
+def table_of(methods, **kwargs):
+    return methods_table("demo", compared(methods, **kwargs), 0.95).set_index("method")
+
+
+def test_what_is_higher_in_every_cell_is_better_and_what_is_lower_is_worse():
+    table = table_of({"up": 0.03, "down": -0.03, "same": 0.0})
+    assert table.verdict.to_dict() == {"up": BETTER, "down": WORSE, "same": OPEN}
+    assert table.difference.tolist() == pytest.approx([0.03, -0.03, 0.0])
+    assert table.wins.tolist() == [9, 0, 0] and table.win_rate.tolist() == [1.0, 0.0, 0.5]
+    assert [*table.reset_index()[METHOD_COLUMNS].columns] == METHOD_COLUMNS
+    assert set(table.seeds) == {"0 1 2"} and set(table.cells) == {9} and set(table.n) == {N}
+
+
+def test_p_is_scipy_s_and_corrected_for_all_methods():
+    def wave(place, seed):
+        return 0.01 * (place + 1) - 0.012 * seed
+
+    table = table_of({"wave": wave, "up": 0.03})
+    cells = [wave(place, seed) for place in range(3) for seed in (0, 1, 2)]
+    expected = wilcoxon(np.round(cells, 12), zero_method="zsplit").pvalue
+    assert table.p["wave"] == pytest.approx(expected, rel=0.02)
+    assert table.p_holm["up"] == pytest.approx(2 * table.p["up"])
+    assert table.p_holm["wave"] >= table.p["wave"]
+
+
+def test_the_interval_is_that_of_the_paired_difference():
+    """Seeds that agree add nothing: a share of 0.03 of the pairs differs, in one direction."""
+    row = table_of({"up": 0.03}).loc["up"]
+    half = norm.ppf(0.975) * np.sqrt(0.03 * 0.97 / N)
+    assert [row.difference_low, row.difference_high] == pytest.approx(
+        [0.03 - half, 0.03 + half], abs=0.15 * half)
+
+
+def test_one_cell_that_carries_all_is_not_enough():
+    """Its interval excludes 0, and most cells lose."""
+    row = table_of({"lucky": lambda place, seed: 0.2 if place == 0 else -0.005}).loc["lucky"]
+    assert row.difference_low > 0 and row.verdict == OPEN and row.losses == 6
+
+
+def test_five_cells_are_too_few_for_any_verdict():
+    row = table_of({"up": 0.05}, cells=[(f"t{i}", "s") for i in range(5)], seeds=(0,)).loc["up"]
+    assert row.difference_low > 0 and row.wins == 5 and row.verdict == OPEN
+
+
+def test_methods_that_are_the_same_are_told_apart_rarely():
+    """Wilcoxon's test alone would be too sure, as cells share their seed: both must say it."""
+    rng = np.random.default_rng(0)
+    pairs = EvalPairs("demo", "people", "test", PAIR_IDS[:300], np.arange(300), np.ones(300),
+                      np.ones(300))
+    called = 0
+    for _ in range(150):
+        shift = 0.1 * rng.standard_normal((2, 3))  # what a seed does to all cells of a method
+        runs = [RunScores("student", student, 4, teacher, method, seed, pairs.pair_ids,
+                          0.5 + shift[m, seed] + rng.standard_normal(300))
+                for m, method in enumerate(("soft", "other")) for teacher, student in CELLS
+                for seed in (0, 1, 2)]
+        found = differences(correctness(runs, pairs), pairs, EvalConfig(bootstrap_samples=200))
+        called += methods_table("demo", found, 0.95).verdict[0] != OPEN
+    assert called <= 0.08 * 150
+
+
+def test_without_the_baseline_or_a_common_cell_there_are_no_rows():
+    runs = [run(CELLS[0], "other", 0, 0.7)]
+    assert differences(correctness(runs, PAIRS), PAIRS, CONFIG) == []
+    runs.append(run(CELLS[1], "soft", 0, 0.7))
+    assert differences(correctness(runs, PAIRS), PAIRS, CONFIG) == []
+    assert methods_table("demo", [], 0.95).empty
+
+
+def test_a_failed_run_takes_its_cell_s_seed_out_of_the_mean():
+    runs = [run(cell, method, seed, 0.7 + (0.02 if method == "up" else 0)) for cell in CELLS
+            for method in ("soft", "up") for seed in (0, 1, 2)
+            if (cell, method, seed) != (CELLS[1], "up", 1)]
+    one, = differences(correctness(runs, PAIRS), PAIRS, CONFIG)
+    assert list(one.seeds) == [0, 2] and len(one.cells) == 8
+
+
+def test_a_ranking_weighs_experiments_alike_and_puts_the_best_first():
+    first = compared({"a": 0.04, "b": 0.01})
+    second = compared({"a": 0.0, "c": 0.03}, cells=[(f"t{i}", "s") for i in range(9)])
+    table = ranking_table({"one": first, "two": second}, 0.95)
+    assert table.method.tolist() == ["c", "a", "b"]
+    assert table.difference.tolist() == pytest.approx([0.03, 0.02, 0.01])
+    assert table.experiment.tolist() == ["two", "one two", "one"]
+    assert table.cells.tolist() == [27, 36, 9] and table.n.tolist() == [N, 2 * N, N]
+    alone = methods_table("one", first, 0.95)
+    width = table.difference_high - table.difference_low
+    assert width[1] == pytest.approx((alone.difference_high - alone.difference_low)[0] / 2)

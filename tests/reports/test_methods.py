@@ -1,0 +1,48 @@
+"""What a report says of methods, and that it says nothing where there is one."""
+
+import pandas as pd
+import pytest
+
+from src.measures.method_comparison import BETTER, METHOD_COLUMNS, OPEN, WORSE
+from src.reports.experiment import write_report
+from src.reports.methods import points_of, statement
+from tests.result_tables import write_results
+
+SMALL = {"names": ["demo-L2", "demo-L4", "demo-L8"], "layers": [2, 4, 8], "steps": 5}
+
+
+def rows(**verdicts):
+    return pd.DataFrame([dict(zip(METHOD_COLUMNS, (
+        "demo", method, "soft", 15, "0 1 2", 4000, 0.007, 0.004, 0.01, 11, 4, 11 / 15, 0.013, 0.026,
+        verdict), strict=True)) for method, verdict in verdicts.items()])
+
+
+@pytest.mark.parametrize("verdicts, said", [
+    ({"a": BETTER}, "a is better than soft."),
+    ({"a": BETTER, "b": BETTER, "c": WORSE}, "a and b are better than soft; c is worse than soft."),
+    ({"a": OPEN, "b": OPEN}, "a and b are not told apart from soft."),
+])
+def test_a_sentence_says_what_is_better_and_what_is_open(verdicts, said):
+    assert statement(rows(**verdicts)).endswith(said)
+
+
+def test_the_report_has_the_section_the_picture_and_every_number(tmp_path):
+    folder = write_results(tmp_path / "demo", **SMALL)
+    rows(confidence=BETTER, margin=OPEN).to_csv(folder / "methods.csv", index=False)
+    write_report(folder)
+    page = (folder / "report.md").read_text()
+    assert "## Methods compared" in page and "(figures/methods.png)" in page
+    for line in ("better | confidence | +0.7 [0.4, 1.0] | 15 | 11 | 4 | 0.73 | 0.0130 | 0.0260",
+                 f"{OPEN} | margin | +0.7 [0.4, 1.0]"):
+        assert f"| {line} |" in page
+    assert "[methods.csv](methods.csv)" in page
+
+
+def test_one_method_has_no_such_section(tmp_path):
+    folder = write_results(tmp_path / "demo", **SMALL)
+    write_report(folder)
+    assert "Methods compared" not in (folder / "report.md").read_text()
+
+
+def test_differences_are_written_in_points():
+    assert points_of(next(rows(a=OPEN).itertuples())) == "+0.7 [0.4, 1.0]"
