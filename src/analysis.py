@@ -1,6 +1,8 @@
 """Questions asked of evaluated experiments, each answered by one file of src/evaluation.
 
     python -m src.analysis --what methods --experiment demo chess    # which method is better?
+    python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
+           which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
 
 Tables and figures go to results/.
 """
@@ -23,7 +25,15 @@ def methods(args: argparse.Namespace) -> str:
     return rank_methods(args.experiment, args.results_dir)
 
 
-ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {"methods": methods}
+def which_layers(args: argparse.Namespace) -> str:
+    """Which layers a teacher should keep, rule against rule at the same depth."""
+    from src.evaluation.which_layers import compare_layers
+
+    return compare_layers(args.experiment, args.results_dir)
+
+
+ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {"methods": methods,
+                                                            "which_layers": which_layers}
 """What may be asked."""
 
 
