@@ -8,8 +8,9 @@ In bytes, of N parameters in all, T that train, E in embedding tables, on R proc
     ZeRO-2      2 N        4 T / R     12 T / R     12 of each of the 2e8 elements of a bucket
     ZeRO-3      2 N / R    4 T / R     12 T / R     2 of each of the 1e9 live parameters, 8 E
 
-With low-rank adapters these and the head are all that trains. Their formula is the same: frozen
-weights are kept as trained ones are, and a frozen layer's input is kept for its adapter.
+With frozen embeddings T is N - E. With low-rank adapters these and the head are all that trains.
+Their formula is the same: frozen weights are kept as trained ones are, and a frozen layer's input
+is kept for its adapter.
 
 Activations were measured on a CPU: 129 KB a token and layer of Llama-3.2-1B under autocast, 109
 with bf16 weights. They are 6 bytes for each intermediate and 39 or 29 for each hidden dimension,
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from configs.schema import LoraConfig
+from configs.schema import TrainConfig
 from model.base.adapters import adapter_parameters
 from model.base.truncate import count_parameters
 
@@ -48,16 +49,17 @@ class Size:
     """That train or have adapters: the others keep nothing for a backward."""
 
 
-def size_of(config: PreTrainedConfig, kept: tuple[int, ...], trainable: int | None,
-            lora: LoraConfig | None = None) -> Size:
-    """The size of a reward model on the `kept` layers of a base model, of which the top `trainable`
-    train, or everything; with `lora` their adapters and the head alone."""
+def size_of(config: PreTrainedConfig, kept: tuple[int, ...], train: TrainConfig) -> Size:
+    """The size of a reward model on the `kept` layers of a base model, of which what `train` says
+    trains: everything, all but the embeddings, the top layers, or adapters and the head."""
     total, rest = count_parameters(config, kept)
-    embedded = total - rest
+    embedded, trainable = total - rest, train.trainable_layers
     trained = count_parameters(config, kept[-trainable:])[1] if trainable else total
-    if lora is not None:
+    if train.freeze_embeddings:
+        trained = rest
+    if train.lora is not None:
         top = kept[-(trainable or len(kept)):]
-        trained = adapter_parameters(config, top, lora) + config.hidden_size
+        trained = adapter_parameters(config, top, train.lora) + config.hidden_size
         total += trained  # the head is there twice
     intermediate = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
     return Size(total, embedded, trained, config.hidden_size,

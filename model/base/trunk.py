@@ -1,4 +1,4 @@
-"""The layers that are not trained: frozen, and skipped where their output is known.
+"""What of a model is not trained: frozen, and skipped where its output is known.
 
 What enters the first layer that trains depends on the tokens and on the frozen layers alone, not on
 seed, teacher or epoch. Whoever has these hidden states hands them to the forward, which then
@@ -46,6 +46,13 @@ def freeze_below(model: PreTrainedModel, below: int) -> None:
     for part in (*layers[below:], norm):
         part.requires_grad_(True)
     begin_above(model, below)
+
+
+def freeze_embeddings(model: PreTrainedModel) -> None:
+    """Train all but the embedding tables, of tokens and of positions."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.requires_grad_(False)
 
 
 def begin_above(model: PreTrainedModel, below: int) -> None:

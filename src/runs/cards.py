@@ -125,7 +125,7 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "data hash": run.data_hash,
         "labels": f"weak labels of {run.teacher}" if run.teacher else "human",
         "method": run.method.name,
-        **_adapters(run),
+        **_frozen(run),
         "seed": run.seed,
         "experiment": run.experiment,
         "identity": run.identity,
@@ -141,8 +141,11 @@ def _why(run: RunConfig) -> str:
     return f" ({reasons[run.keep]})" if run.keep in reasons else ""
 
 
-def _adapters(run: RunConfig) -> dict[str, str]:
+def _frozen(run: RunConfig) -> dict[str, str]:
+    """What of the weights is the base model's still, or comes from adapters."""
     lora = run.train.lora
+    if run.train.freeze_embeddings:
+        return {"embeddings": "the base model's, not trained"}
     if lora is None:
         return {}
     top = run.train.trainable_layers

@@ -122,8 +122,7 @@ def _kinds(processes: int) -> tuple[str, ...]:
 
 
 def _size(plan: Plan, run: RunConfig) -> Size:
-    return size_of(plan.bases[run.model].hf_config, run.kept, run.train.trainable_layers,
-                   run.train.lora)
+    return size_of(plan.bases[run.model].hf_config, run.kept, run.train)
 
 
 def _refusal(plan: Plan, runs: list[RunConfig], hardware: str, processes: int,

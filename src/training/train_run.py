@@ -18,7 +18,7 @@ import yaml
 from configs.run import RunConfig
 from model.attention.attend import compile_ahead
 from model.base.adapters import add_adapters
-from model.base.trunk import begin_above, freeze_below, frozen_layers
+from model.base.trunk import begin_above, freeze_below, freeze_embeddings, frozen_layers
 from model.hub.present import dequantised_from
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
@@ -105,6 +105,8 @@ def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> to
         return add_adapters(model, run.train.lora, below, run.seed)
     if below:
         freeze_below(model, below)
+    if run.train.freeze_embeddings:
+        freeze_embeddings(model)
     return model
 
 

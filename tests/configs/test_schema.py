@@ -225,7 +225,7 @@ MATTERS = {
         {"lr_warmup_frac": 0.1}, {"weight_decay": 0.0}, {"max_grad_norm": 2.0},
         {"center_coef": 0.01}, {"precision": "bf16"}, {"early_stopping_evals": 2},
         {"eval_frac": 0.2}, {"shuffle": "pairs"}, {"trainable_layers": 2},
-        {"trunk_cache_dtype": "bf16"}, {"lora": LoraConfig()})],
+        {"trunk_cache_dtype": "bf16"}, {"lora": LoraConfig()}, {"freeze_embeddings": True})],
 }
 """What can change a run's result, and another value of it."""
 NAMES = {"experiment": "other", "name": "other-L4", "model": "/elsewhere/m.yaml", "data": "other",

@@ -74,8 +74,16 @@ def test_what_one_process_holds_is_what_torch_holds_after_a_step(base):
             *(value for state in optimizer.state.values() for name, value in state.items()
               if name != "step")]
     found = sum(tensor.numel() * tensor.element_size() for tensor in held)
-    size = size_of(tiny_config("llama"), tuple(range(LAYERS)), None)
+    size = size_of(tiny_config("llama"), tuple(range(LAYERS)), TrainConfig())
     assert state_gb(size, "cpu", 1) * 1e9 == found
+
+
+def test_frozen_embeddings_have_neither_gradient_nor_optimiser(base):
+    kept, frozen = (0, 2, 5), TrainConfig(freeze_embeddings=True)
+    sizes = [size_of(tiny_config("llama"), kept, train) for train in (TrainConfig(), frozen)]
+    embedded = build_reward_model(base("llama"), kept, 0, pad_token_id=PAD).get_input_embeddings()
+    saved = state_gb(sizes[0], "cpu", 1) - state_gb(sizes[1], "cpu", 1)
+    assert saved * 1e9 == pytest.approx(12 * embedded.weight.numel())
 
 
 def test_of_adapters_alone_there_are_gradients_and_an_optimiser(base):
@@ -90,7 +98,8 @@ def test_of_adapters_alone_there_are_gradients_and_an_optimiser(base):
             *(value for state in optimizer.state.values() for name, value in state.items()
               if name != "step")]
     found = sum(tensor.numel() * tensor.element_size() for tensor in held)
-    assert state_gb(size_of(tiny_config("llama"), kept, 2, lora), "cpu", 1) * 1e9 == found
+    train = TrainConfig(trainable_layers=2, lora=lora)
+    assert state_gb(size_of(tiny_config("llama"), kept, train), "cpu", 1) * 1e9 == found
 
 
 @pytest.mark.parametrize(("model", "gb"), [("llama_3_1_8b", 50), ("gemma_2_9b", 60)])
@@ -116,14 +125,14 @@ def test_adapters_of_the_biggest_models_train_on_one_gpu_as_their_files_say(mode
 def test_the_formula_agrees_with_a_reckoning_by_hand(model, hardware, processes, tokens, gb):
     """To 3%: state, copies, activations and the rest, each added up apart; see memory.py."""
     config = shape(*SHAPES[model])
-    size = size_of(config, tuple(range(config.num_hidden_layers)), None)
+    size = size_of(config, tuple(range(config.num_hidden_layers)), TrainConfig())
     found = training_gb(size, hardware, processes, tokens, model != "llama_3_2_1b")
     assert found == pytest.approx(gb, rel=0.03)
 
 
 def test_layers_that_do_not_train_have_no_gradients_no_optimiser_and_no_activations():
     config, kept = shape(*SHAPES["llama_3_1_8b"]), tuple(range(32))
-    whole, top = size_of(config, kept, None), size_of(config, kept, 2)
+    whole, top = (size_of(config, kept, TrainConfig(trainable_layers=top)) for top in (None, 2))
     assert state_gb(top, "gpu", 1) < 0.4 * state_gb(whole, "gpu", 1)
     assert (training_gb(top, "gpu", 1, 8192, False) - state_gb(top, "gpu", 1)
             < 0.15 * (training_gb(whole, "gpu", 1, 8192, False) - state_gb(whole, "gpu", 1)))

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from model.base.truncate import decoder_layers
-from model.base.trunk import begin_above, freeze_below, frozen_layers, hidden_states
+from model.base.trunk import (
+    begin_above,
+    freeze_below,
+    freeze_embeddings,
+    frozen_layers,
+    hidden_states,
+)
 from model.reward_model import build_reward_model
 from src.common.errors import UserError
 from tests.families import FAMILIES, PAD, packed_batch, random_tree
@@ -56,6 +62,24 @@ def test_frozen_layers_compute_nothing_where_their_output_is_known(base):
         layer.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
     model(**BATCH, hidden=known)
     assert ran == [2, 3]
+
+
+@every_family
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_all_but_the_embedding_tables_trains_as_it_does_with_them(base, family, checkpointing):
+    model = build(base, family).train()
+    expected = gradients(model)
+    freeze_embeddings(model)
+    model.zero_grad(set_to_none=True)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    tables = {name for name in expected if "embed_tokens" in name or ".wte." in name
+              or ".wpe." in name}
+    assert len(tables) == (2 if family.startswith("gpt") else 1)
+    found = gradients(model)
+    assert found.keys() == expected.keys() - tables
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-6)
 
 
 @every_family

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from configs.run import RunConfig
 from configs.schema import LoraConfig, MethodConfig, RuntimeConfig, TrainConfig
 from model.base.adapters import add_adapters
+from model.base.trunk import freeze_embeddings
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
 from src.runs.folders import newest_checkpoint
@@ -33,6 +34,10 @@ STOPPING = dataclasses.replace(PLAIN, train=dataclasses.replace(
 """Up to 36 steps, evaluated after every second."""
 ADAPTERS = dataclasses.replace(STOPPING, train=dataclasses.replace(
     STOPPING.train, learning_rate=4e-2, lora=LoraConfig(rank=2)))
+
+
+FROZEN = dataclasses.replace(PLAIN, train=dataclasses.replace(
+    PLAIN.train, freeze_embeddings=True))
 
 
 class Killed(BaseException):
@@ -76,6 +81,8 @@ def train(base):
 
     def build(run):
         model = build_reward_model(base("llama"), run.kept, run.seed, pad_token_id=PAD)
+        if run.train.freeze_embeddings:
+            freeze_embeddings(model)
         return add_adapters(model, run.train.lora, 0, run.seed) if run.train.lora else model
 
     def one(run, folder, kill=None, **runtime):
@@ -108,7 +115,8 @@ def same(found, expected):
             and all(torch.equal(weights[name], wanted) for name, wanted in wanted_weights.items()))
 
 
-@pytest.mark.parametrize("run", [PLAIN, STOPPING, ADAPTERS], ids=["plain", "stopping", "adapters"])
+@pytest.mark.parametrize("run", [PLAIN, STOPPING, ADAPTERS, FROZEN],
+                         ids=["plain", "stopping", "adapters", "frozen"])
 def test_kills_at_every_moment_one_after_another_change_neither_weights_nor_log(train, tmp_path,
                                                                                 run):
     expected = train(run, tmp_path / "whole", moments := Kill())

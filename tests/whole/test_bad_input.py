@@ -84,6 +84,12 @@ BAD_CONFIGS = {
     "adapters without weight": ({"train": {"lora": {"alpha": 0}}}, "alpha 0 must be above 0"),
     "adapters on more layers": ({"train": {"lora": {}, "trainable_layers": 2}},
                                 "trainable_layers 2, but the model keeps 1 layers"),
+    "embeddings that are frozen anyway": (
+        {"train": {"freeze_embeddings": True, "trainable_layers": 1}},
+        "train: freeze_embeddings: with trainable_layers the embeddings do not train anyway"),
+    "embeddings under adapters": (
+        {"train": {"freeze_embeddings": True, "lora": {}}},
+        "train: freeze_embeddings: with lora the embeddings do not train anyway"),
     "one rung twice": ({"students": [{"model": "MODEL", "layers": [2]},
                                      {"model": "MODEL", "layers": [2]}]}, "repeat"),
     "another keep": ({"students": [{"model": "MODEL", "layers": [2], "keep": "last"}]}, "'last'"),

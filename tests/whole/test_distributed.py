@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.tokenised import open_split
 from model.reload_check import plain_rewards
+from src.runs.folders import read_run_config
 from src.training.trainer import PairTrainer
 from tests.tiny_experiment import (
     TinyExperiment,
@@ -214,3 +215,20 @@ def test_bf16_is_trained_with_gradients_in_fp32_and_what_is_saved_passes_its_gat
     for name, tensor in found.items():
         torch.testing.assert_close(tensor.float(), expected[name], atol=0.02, rtol=0.02, msg=name)
     np.testing.assert_allclose(losses(folder), losses(single), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("hardware", ["zero2", "zero3"])
+def test_frozen_embeddings_stay_under_zero_and_all_else_trains_as_in_one_process(
+        prepared, hardware):
+    frozen = {"train": {"epochs": 1, "freeze_embeddings": True}}
+    together, alone = (prepared.copy(f"{name}_tables_{hardware}", **frozen)
+                       for name in ("frozen", "alone"))
+    ended = launch("train_teacher_model.sh", together, hardware)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert in_process("src.train", *alone.train("teachers")) == 0
+    found, expected = (load_file(folder / "model.safetensors") for tiny in (together, alone)
+                       for folder in tiny.finished("teachers")
+                       if read_run_config(folder).train.freeze_embeddings)
+    table = "model.embed_tokens.weight"
+    assert torch.equal(found[table], load_file(prepared.model / "model.safetensors")[table])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
