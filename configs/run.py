@@ -49,6 +49,8 @@ class RunConfig:
     method: MethodConfig
     train: TrainConfig
     seed: Whole
+    earlier: str = ""
+    """The identity of the student whose labels its treatment takes too; empty for none."""
     keep: str = ""
     """The rule that chose the kept layers, for people; what enters the identity are the layers."""
 
@@ -73,7 +75,8 @@ class RunConfig:
     @property
     def needs(self) -> tuple[str, ...]:
         """Identities of the runs that have to be finished first."""
-        return () if self.labels == GROUND_TRUTH else tuple(self.labels.split("+"))
+        teachers = () if self.labels == GROUND_TRUTH else tuple(self.labels.split("+"))
+        return (*teachers, self.earlier) if self.earlier else teachers
 
     @property
     def stage(self) -> str:

@@ -72,9 +72,14 @@ class MethodConfig:
     """Confidence loss: share of the training over which aux_coef rises linearly from 0."""
     treatment: str = "as_is"
     """What the weak labels become: a name in TREATMENTS (src/methods/label_treatments.py). Some
-    take the labels of all teachers together."""
-    loss_options: dict[str, Any] = field(default_factory=dict)
+    take the labels of all teachers together, some those of an earlier student."""
+    loss_options: dict[str, Any] = field(default_factory=dict, hash=False)
     """What else the loss is told: its function's parameters that have a default."""
+    treatment_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The same of the treatment."""
+    after: str = ""
+    """The name of a method above this one, whose student of the same rung, teacher and seed labels
+    for this one's, where the treatment asks for an earlier student."""
 
     def __post_init__(self):
         require(self.loss == "confidence" or self.aux_coef == 0, f"method {self.name}: aux_coef "
@@ -203,6 +208,10 @@ class ExperimentConfig:
         names = [method.name for method in self.methods]
         require(len(set(names)) == len(names), f"methods {names} repeat a name")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds {list(self.seeds)} repeat")
+        for place, method in enumerate(self.methods):
+            require(not method.after or method.after in names[:place], f"method {method.name}: "
+                    f"after {method.after!r}: expected one that stands above it, of "
+                    f"{', '.join(names[:place]) or 'none'}")
 
     @property
     def model_names(self) -> list[str]:

@@ -31,6 +31,7 @@ from speed.mixes import Mix as LengthMix
 from speed.mixes import Row, draw
 from speed.shapes import Shape, write_model
 from src.common.files import REPO_ROOT
+from src.methods.label_treatments import Taught
 from src.runs.folders import WEIGHTS
 from src.runs.plan import Plan
 from src.scoring.pairs import scores_of
@@ -128,7 +129,7 @@ def _labels_for(run: RunConfig, plan: Plan, runs_dir: Path, labels_once: bool) -
     if not labels_once:
         shutil.rmtree(folder / "weak_labels", ignore_errors=True)
         (folder / "scores" / f"{run.split}.parquet").unlink(missing_ok=True)
-    return weak_labels_of(folder, teacher.identity, plan.split(teacher, run.split),
+    return weak_labels_of(folder, teacher, plan.split(teacher, run.split),
                           run.split, plan.experiment.runtime)
 
 
@@ -148,8 +149,8 @@ def train_ceiling(plan: Plan, runs_dir: Path) -> None:
 
 
 def _train_and_score(run: RunConfig, plan: Plan, runs_dir: Path, labels: np.ndarray) -> None:
-    train_run(run, plan, labels, None, folder_of(run, runs_dir))
-    scores_of(folder_of(run, runs_dir), run.identity, plan.split(run, "test"), "test",
+    train_run(run, plan, Taught(labels), None, folder_of(run, runs_dir))
+    scores_of(folder_of(run, runs_dir), run, plan.split(run, "test"), "test",
               plan.experiment.runtime, lambda: trunk_of(run, plan, "test", runs_dir))
 
 

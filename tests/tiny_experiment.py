@@ -186,7 +186,7 @@ def launch(script: str, tiny: TinyExperiment, hardware: str, *options: str,
 
 def kill_at_checkpoint(stage: str, tiny: TinyExperiment, hardware: str, step: int) -> None:
     """Train a stage, and kill everything once there is a checkpoint of `step`."""
-    from src.training.finish import SCRIPTS
+    from src.scoring.labels import SCRIPTS
 
     launcher = start(SCRIPTS[stage], tiny, hardware)
     deadline = time.monotonic() + 200

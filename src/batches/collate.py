@@ -16,7 +16,7 @@ from data.records import left_is_chosen
 from data.tokens.tokenised import TokenisedSplit
 from model.attention.tree import HostLayout, Segment
 from src.batches.packing import responses_of
-from src.batches.steps import Step
+from src.batches.steps import ALL_PAIRS, Course, Step
 from src.batches.trees import TreeIds, Trees, trees_of
 
 PADDING = -1
@@ -37,6 +37,8 @@ class Examples(NamedTuple):
     right: np.ndarray
     labels: np.ndarray
     """(P,) float32: P(left preferred to right)."""
+    weights: np.ndarray
+    """(P,) float32: of each pair's loss."""
     row: np.ndarray
     """(P,) int: index of each pair in its split."""
     hidden_of: HiddenOf | None
@@ -52,13 +54,18 @@ class PairDataset(Dataset):
             is dropped here, and nothing downstream can see it.
         share_prompt: off, each response is a tree of its own.
         hidden_of: what frozen layers make of this split, see src/scoring/trunk_cache.py.
+        weights: of each pair's loss, (n,); None for 1.
+        course: which of the pairs are trained on, and when.
     """
 
     def __init__(self, split: TokenisedSplit, labels: np.ndarray, share_prompt: bool = True,
-                 hidden_of: HiddenOf | None = None):
+                 hidden_of: HiddenOf | None = None, weights: np.ndarray | None = None,
+                 course: Course = ALL_PAIRS):
         if len(labels) != len(split):
             raise ValueError(f"{len(labels)} labels for {len(split)} pairs: one each is needed")
-        self.split, self.hidden_of = split, hidden_of
+        self.split, self.hidden_of, self.course = split, hidden_of, course
+        self.weights = np.ones(len(split), np.float32) if weights is None else weights.astype(
+            np.float32)
         self.trees: Trees = trees_of(split, share_prompt)
         self.left_is_chosen = np.array([left_is_chosen(pair) for pair in split.pair_ids], bool)
         self.labels = np.where(self.left_is_chosen, labels, 1 - labels).astype(np.float32)
@@ -77,14 +84,14 @@ class PairDataset(Dataset):
         responses, units, (chosen, rejected) = responses_of(self.trees, pairs, unit)
         left = self.left_is_chosen[pairs]
         return Examples(self.trees.read(responses, units), np.where(left, chosen, rejected),
-                        np.where(left, rejected, chosen), self.labels[pairs], pairs,
-                        self.hidden_of)
+                        np.where(left, rejected, chosen), self.labels[pairs],
+                        self.weights[pairs], pairs, self.hidden_of)
 
 
 NONE = np.zeros(0, np.int64)
 FILLER = Examples(TreeIds([np.zeros(1, np.int32)], [np.zeros(1, np.int32)], np.zeros(1, np.int64),
                           np.zeros(2, np.int64)),
-                  NONE, NONE, NONE.astype(np.float32), NONE, None)
+                  NONE, NONE, *[NONE.astype(np.float32)] * 2, NONE, None)
 """For ranks with less to do: all of them run as many forwards as the one with most, in which they
 gather weights from each other. A tree of two tokens, without a pair."""
 
@@ -118,10 +125,10 @@ class TreeCollator:
 
     def collate(self, examples: Examples) -> dict[str, Tensor]:
         """MODEL_INPUTS; left, right (P,): where in the model's rewards, flattened, those of each
-        pair are; labels (P,) float32; row (P,) int64."""
+        pair are; labels, weights (P,) float32; row (P,) int64."""
         batch, place = self.lay_out(examples.ids, examples.hidden_of)
         rest = {"left": place[examples.left], "right": place[examples.right],
-                "labels": examples.labels, "row": examples.row}
+                "labels": examples.labels, "weights": examples.weights, "row": examples.row}
         return batch | {name: torch.from_numpy(array) for name, array in rest.items()}
 
     def lay_out(self, ids: TreeIds,

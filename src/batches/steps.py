@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,23 @@ class Step(NamedTuple):
     micro_batches: list[MicroBatch]
 
 
+@dataclass(frozen=True, eq=False)
+class Course:
+    """Which pairs of a split a training takes, and how it begins; see src/methods Taught."""
+
+    kept: np.ndarray | None = None
+    """(n,) bool: the pairs that are in any step; None for all."""
+    first: np.ndarray | None = None
+    """(n,) bool: the pairs that the first steps go through, epoch by epoch of their own; None for
+    all that are kept."""
+    first_steps: int = 0
+    later_rate: float = 1.0
+    """Factor of the learning rate after them."""
+
+
+ALL_PAIRS = Course()
+
+
 class StepSampler(Sampler[Step]):
     """One rank's steps of an epoch: every optimiser step takes the same pairs whatever the number
     of ranks, the budget and the layout.
@@ -37,12 +55,13 @@ class StepSampler(Sampler[Step]):
         batch_pairs: in a step, over all ranks; the epoch's last step takes what is left.
         together: whether the pairs of a prompt are shuffled as one; else each alone.
         seed: of the shuffle, with the epoch; None for the given order.
+        course: which of the pairs.
     """
 
     def __init__(self, trees: Trees, batch_pairs: int, budget: Budget, rank: int, world: int,
-                 seed: int | None, together: bool = True):
+                 seed: int | None, together: bool = True, course: Course = ALL_PAIRS):
         self.trees, self.batch_pairs, self.budget = trees, batch_pairs, budget
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.course = rank, world, course
         self.seed, self.together, self.epoch = seed, together, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -50,11 +69,11 @@ class StepSampler(Sampler[Step]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.trees.chosen) // self.batch_pairs)
+        return -(-count_kept(self.trees, self.course.kept) // self.batch_pairs)
 
     def __iter__(self) -> Iterator[Step]:
-        for pairs in epoch_steps(self.trees, self.batch_pairs, self.seed, self.epoch,
-                                 self.together):
+        for pairs in course_steps(self.trees, self.batch_pairs, self.seed, self.epoch,
+                                  self.together, self.course):
             yield Step(len(pairs), micro_batches(self.trees, pairs, self.budget, self.rank,
                                                  self.world))
 
@@ -74,6 +93,11 @@ class SinglePass(StepSampler):
         return iter(self._steps)
 
 
+def count_kept(trees: Trees, kept: np.ndarray | None) -> int:
+    """How many pairs are in an epoch."""
+    return len(trees.chosen) if kept is None else int(kept.sum())
+
+
 def epoch_order(trees: Trees, seed: int | None, epoch: int, together: bool) -> np.ndarray:
     """(n,): the pairs in the order that an epoch takes them; see StepSampler."""
     pairs = len(trees.chosen)
@@ -86,14 +110,35 @@ def epoch_order(trees: Trees, seed: int | None, epoch: int, together: bool) -> n
     return np.argsort(np.argsort(shuffled)[trees.group], kind="stable")
 
 
-def epoch_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int,
-                together: bool) -> list[np.ndarray]:
+def course_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int, together: bool,
+                 course: Course) -> list[np.ndarray]:
+    """The pairs of each step of an epoch of a course: those of the same place in an epoch of all
+    that are kept, but where the course goes through its first pairs still.
+
+    A function of the epoch alone, so that a resumed training goes on with the steps that it missed.
+    """
+    steps = epoch_steps(trees, batch_pairs, seed, epoch, together, course.kept)
+    begin = epoch * len(steps)
+    if course.first is None or begin >= course.first_steps:
+        return steps
+    own: list[np.ndarray] = []  # of the first pairs, from the first epoch that is needed on
+    their_epoch, missing = divmod(begin, -(-count_kept(trees, course.first) // batch_pairs))
+    count = min(len(steps), course.first_steps - begin)
+    while len(own) < missing + count:
+        own += epoch_steps(trees, batch_pairs, seed, their_epoch, together, course.first)
+        their_epoch += 1
+    return own[missing:missing + count] + steps[count:]
+
+
+def epoch_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int, together: bool,
+                kept: np.ndarray | None = None) -> list[np.ndarray]:
     """The pairs of each step of an epoch, in as many steps as pairs alone would make.
 
     Pairs that travel together are not parted: a step ends with the prompt that ends next to where
     it should, unless that is half a step away.
     """
     order = epoch_order(trees, seed, epoch, together)
+    order = order if kept is None else order[kept[order]]
     ends = np.arange(batch_pairs, len(order), batch_pairs)
     if together and len(order):
         prompts = np.flatnonzero(np.diff(trees.group[order], prepend=-1))  # where each begins
@@ -105,13 +150,14 @@ def epoch_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int,
 
 
 @functools.lru_cache(maxsize=16)
-def tokens_trained(trees: Trees, batch_pairs: int, epochs: float, seed: int,
-                   together: bool) -> int:
+def tokens_trained(trees: Trees, batch_pairs: int, epochs: float, seed: int, together: bool,
+                   course: Course = ALL_PAIRS) -> int:
     """Tokens that a training computes, forward and backward: every tree of every step."""
-    per_epoch = -(-len(trees.chosen) // batch_pairs)
+    per_epoch = -(-count_kept(trees, course.kept) // batch_pairs)
     steps, total = max(1, int(np.ceil(epochs * per_epoch))), 0
     for epoch in range(-(-steps // per_epoch)):
-        parts = epoch_steps(trees, batch_pairs, seed, epoch, together)[:steps - epoch * per_epoch]
+        parts = course_steps(trees, batch_pairs, seed, epoch, together,
+                             course)[:steps - epoch * per_epoch]
         total += trees.tokens(np.concatenate(parts), np.repeat(
             np.arange(len(parts)), [len(part) for part in parts]))
     return total

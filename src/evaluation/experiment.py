@@ -28,7 +28,8 @@ from src.measures.best_ceiling import ceilings_table, with_best_ceiling
 from src.measures.cells import correctness
 from src.measures.method_comparison import differences, methods_table
 from src.measures.run_scores import EvalPairs, RunScores
-from src.methods.label_treatments import TREATMENTS, log_odds, sigmoid
+from src.methods.label_treatments import TREATMENTS, treat
+from src.methods.log_odds import log_odds, sigmoid
 from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark
 from src.runs.cards import Accuracy, write_model_card
@@ -102,12 +103,12 @@ def combined_teachers(runs: Sequence[RunConfig], scored: Sequence[RunScores]) ->
     known = {run.identity: scores for run, scores in zip(runs, scored, strict=True)}
     combined = {}
     for run in runs:
-        if len(run.needs) > 1 and set(run.needs) <= known.keys():
+        if "labels" in TREATMENTS.asks(run.method.treatment) and set(run.needs) <= known.keys():
             teachers = [known[identity] for identity in run.needs]
             ids = teachers[0].pair_ids
             each = np.stack([in_order(one.margins, one.pair_ids, ids, f"scores of {one.column}",
                                       "delete them and run eval.py again") for one in teachers])
-            label = TREATMENTS[run.method.treatment].treat(sigmoid(each))
+            label = treat(run.method, {"labels": sigmoid(each)}).labels
             combined[run.teacher, run.seed] = RunScores(
                 "teacher", run.teacher, max(teacher.layers for teacher in teachers), "", "",
                 run.seed, ids, log_odds(label))

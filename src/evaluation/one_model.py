@@ -59,9 +59,10 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
     if {"teacher", "ceiling"} <= set(margins):
         lines += _pgr_lines(margins, splits, config)
     elif run is not None and run.kind == "student":
+        teachers = run.labels.count("+") + 1
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
-                     f"{runs_dir} and have their weights still" if len(run.needs) == 1 else
-                     f"PGR of a student of {len(run.needs)} teachers is in its experiment's table: "
+                     f"{runs_dir} and have their weights still" if teachers == 1 else
+                     f"PGR of a student of {teachers} teachers is in its experiment's table: "
                      f"python eval.py --model {run.experiment}")
     return "\n".join([*lines, *filter(None, [said])])
 
@@ -112,7 +113,7 @@ def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
     if run.kind != "student":
         return {}
     ceiling = dataclasses.replace(
-        run, kind="ceiling", labels=GROUND_TRUTH, teacher="",
+        run, kind="ceiling", labels=GROUND_TRUTH, teacher="", earlier="",
         method=GROUND_TRUTH_METHOD,
         train=without_stopping(run.train))
     folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),

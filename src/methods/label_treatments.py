@@ -1,67 +1,207 @@
 """What weak labels become before a student learns from them. Pure functions: arrays in, labels out.
 
-    labels      (k, n): P(chosen > rejected) of n pairs, by each of the k teachers of a student
-    treated     (n,): what the student learns from
+Each asks for some of these, and has options of its own (src/methods/named.py). Arrays are of the n
+pairs of one split, train_2 or val, whose sides are picked by a hash of the pair:
 
-A treatment never sees a human label.
+    label       (n,): P(left > right) by the one teacher
+    labels      (k, n): the same by each of several teachers, whom the student learns from together
+    earlier     (n,): the same by the student of the method that this one comes `after`
+    val_label   (m,): the teacher's of val
+    seed        of the run
+    truth       (n,): 1 where the human label prefers left, else 0. What asks for it is no method:
+                its name begins with `oracle`, which marks its rows
+
+A pair whose sides are swapped has its label swapped and nothing else, or the human label, which
+decides what `chosen` is, would come through.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
+from configs.field_types import NotNegative, Number, Positive, SomeShare
 from configs.schema import MethodConfig
 from configs.strict_yaml import require, shown
+from src.methods.log_odds import log_odds, sigmoid, surest, temperature
+from src.methods.named import Named
 
-PROBABILITY_FLOOR = 1e-6
-"""Keeps log-odds finite: margins of at most 13.8."""
+ORACLE = "oracle"
+"""How the names of methods that read human labels begin."""
+TREATMENTS = Named("treatment", ("label", "labels", "earlier", "val_label", "seed", "truth"))
+"""Every treatment that a method may name."""
 
 
 @dataclass(frozen=True)
-class Treatment:
-    """What is done with the labels, and whose labels a student gets."""
+class Taught:
+    """What a student learns from a split of n pairs; a treatment that gives labels alone means
+    every pair, all with one weight, in any order."""
 
-    treat: Callable[[np.ndarray], np.ndarray]
-    """(k, n) -> (n,)."""
-    together: bool = False
-    """Whether a student learns from all teachers at once, instead of from each by itself."""
+    labels: np.ndarray
+    """(n,): P(left > right)."""
+    weights: np.ndarray | None = None
+    """(n,): of each pair's loss; their mean over the pairs that are kept is 1."""
+    kept: np.ndarray | None = None
+    """(n,) bool: the pairs that are learned from; the others are in no step."""
+    first: np.ndarray | None = None
+    """(n,) bool: the pairs that alone are learned from in the beginning."""
+    first_frac: float = 0.0
+    """Of the optimiser steps: how long that is."""
+    later_rate: float = 1.0
+    """What the learning rate is multiplied with afterwards."""
 
 
-def as_is(labels: np.ndarray) -> np.ndarray:
+@TREATMENTS.add("as_is")
+def as_is(label: np.ndarray) -> np.ndarray:
     """The labels of the one teacher."""
-    return labels[0]
+    return label
 
 
+@TREATMENTS.add("mean_margin")
 def mean_margin(labels: np.ndarray) -> np.ndarray:
     """sigmoid of the teachers' mean log-odds: their geometric mean, renormalised (a product of
     experts with weights 1/k; Hinton 2002, Neural Computation 14(8))."""
     return sigmoid(log_odds(labels).mean(axis=0))
 
 
-def sigmoid(margin: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-margin)) without overflow."""
-    return np.exp(-np.logaddexp(0.0, -margin))
+@TREATMENTS.add("confident")
+def confident(label: np.ndarray, keep_share: SomeShare = 0.5) -> Taught:
+    """The share of pairs that the teacher is surest of; the others are dropped."""
+    return Taught(label, kept=surest(label, keep_share))
 
 
-def log_odds(label: np.ndarray) -> np.ndarray:
-    """log(label / (1 - label)), finite for labels of 0 and 1."""
-    label = np.clip(label, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    return np.log(label) - np.log1p(-label)
+@TREATMENTS.add("confidence_weights")
+def confidence_weights(label: np.ndarray, power: NotNegative = 1.0) -> Taught:
+    """Loss weights C^power / mean(C^power), C = |2 label - 1| (CW-PO, arXiv 2603.04968).
+
+    Its loss is sum(C l) / sum(C) over a batch. Here the sum of all C is over the whole split, once:
+    a batch's own would make the weight of a pair depend on those beside it, and be another one in
+    every micro batch and on every rank.
+    """
+    weights = np.abs(2 * label - 1) ** power
+    mean = weights.mean()
+    return Taught(label, weights / mean if mean > 0 else np.ones(len(label)))
 
 
-TREATMENTS = {"as_is": Treatment(as_is), "mean_margin": Treatment(mean_margin, together=True)}
-"""Every treatment that a method may name."""
+@TREATMENTS.add("calibrated")
+def calibrated(label: np.ndarray, val_label: np.ndarray,
+               confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.73) -> np.ndarray:
+    """sigmoid(log-odds / T), where T makes the teacher's mean confidence on val, max(p, 1 - p),
+    equal to `confidence`.
+
+    Without human labels nothing says how often a teacher is right, and those of val are not for
+    students. What its own labels on pairs that it never saw do fix is T, once it is said how sure
+    a label should be. The default is how often two people prefer the same answer: 72.6 +- 1.5% of
+    the time (Ouyang et al. 2022, arXiv 2203.02155, section 3.4).
+    """
+    return sigmoid(log_odds(label) / temperature(log_odds(val_label), confidence))
 
 
-def check_treatments(methods: Sequence[MethodConfig], teachers: int, where: str) -> None:
-    """UserError for a method whose treatment has no code, or more teachers than there are.
+@TREATMENTS.add("curriculum")
+def curriculum(label: np.ndarray, share: SomeShare = 0.5, first_frac: SomeShare = 0.25,
+               later_rate: Positive = 0.5) -> Taught:
+    """First the pairs that the teacher is surest of, then all at half the learning rate (the
+    "curriculum by description length" of the automated-researcher write-up of 2026: the confident
+    half for 2 epochs, then everything for 3, which are 1 to 3 in steps).
+
+    In one run of the usual number of steps: the first quarter of them goes through the surest half;
+    the others are the steps that the run would have without it, at their learning rate times
+    `later_rate`.
+    """
+    return Taught(label, first=surest(label, share), first_frac=first_frac, later_rate=later_rate)
+
+
+@TREATMENTS.add("relabel")
+def relabel(label: np.ndarray, earlier: np.ndarray, share: SomeShare = 0.5) -> np.ndarray:
+    """The teacher's labels of the pairs that it is surest of, the earlier student's of the others.
+    After `confident` with the same share, which that student learned from, this is the second stage
+    of arXiv 2503.04249."""
+    return np.where(surest(label, share), label, earlier)
+
+
+@TREATMENTS.add("strong_to_strong")
+def strong_to_strong(earlier: np.ndarray) -> np.ndarray:
+    """The labels of the earlier student: one more round, by a student that begins anew."""
+    return earlier
+
+
+@TREATMENTS.add("shuffled")
+def shuffled(label: np.ndarray, seed: int) -> np.ndarray:
+    """A control: labels as sure as the teacher's, on other pairs and for a side drawn by lot. What
+    a student gains from them it did not learn from the teacher."""
+    draw = np.random.default_rng([seed, 1])
+    side = np.sign(label - 0.5) * draw.choice([-1.0, 1.0], len(label))  # turns where sides do
+    return 0.5 + side * draw.permutation(np.abs(label - 0.5))
+
+
+@TREATMENTS.add("noisy_truth")
+def noisy_truth(label: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:
+    """A control: the human labels, of which as many are wrong as of the teacher's, drawn by lot.
+    It is what errors of this number cost without a pattern that could be learned (Burns et al.
+    2023, figure 25)."""
+    wrong = np.where(label == 0.5, 0.5, (label > 0.5) != (truth > 0.5)).sum()
+    flipped = np.random.default_rng([seed, 2]).permutation(len(label)) < round(wrong)
+    return np.where(flipped, 1 - truth, truth)
+
+
+def treat(method: MethodConfig, given: Mapping[str, Any]) -> Taught:
+    """What a student of `method` learns from a split, of what its treatment asks for."""
+    found = TREATMENTS.call(method.treatment, given, method.treatment_options)
+    return found if isinstance(found, Taught) else Taught(found)
+
+
+def keep_share(method: MethodConfig) -> float:
+    """About which share of the pairs a student of `method` learns from: known without a label."""
+    return TREATMENTS.option(method.treatment, method.treatment_options, "keep_share", 1.0)
+
+
+def first_of(method: MethodConfig, methods: Sequence[MethodConfig]) -> MethodConfig:
+    """The one at the head of the methods that `method` is after: its teachers are those of all."""
+    return method if not method.after else first_of(
+        next(other for other in methods if other.name == method.after), methods)
+
+
+def of_several(method: MethodConfig, methods: Sequence[MethodConfig]) -> bool:
+    """Whether a student learns from all teachers together, instead of from each by itself."""
+    return "labels" in TREATMENTS.asks(first_of(method, methods).treatment)
+
+
+def check_treatments(methods: Sequence[MethodConfig], teachers: int,
+                     where: str) -> tuple[MethodConfig, ...]:
+    """The methods, of their treatments' options only those that are no defaults.
 
     Args:
         where: names the methods' experiment, for the message.
+    Raises:
+        UserError: a treatment without code, or not with these options; what it asks for is not
+            there, or is a human label.
     """
+    checked = []
     for method in methods:
-        name = f"{where}: method {method.name}: treatment {shown(method.treatment)}"
-        require(method.treatment in TREATMENTS, f"{name} is none of {', '.join(TREATMENTS)}")
-        require(teachers > 1 or not TREATMENTS[method.treatment].together,
-                f"{name} is of several teachers, and there is one: name more under teachers")
+        name = f"{where}: method {method.name}"
+        options = TREATMENTS.checked(method.treatment, method.treatment_options, name)
+        _check_asked(method, methods, teachers, f"{name}: treatment {shown(method.treatment)}")
+        checked.append(dataclasses.replace(method, treatment_options=options))
+    return tuple(checked)
+
+
+def _check_asked(method: MethodConfig, methods: Sequence[MethodConfig], teachers: int,
+                 name: str) -> None:
+    asked = set(TREATMENTS.asks(method.treatment))
+    require("earlier" not in asked or bool(method.after),
+            f"{name} learns from an earlier student: name its method under after")
+    require("earlier" in asked or not method.after,
+            f"{name} learns from no earlier student: leave out after {method.after}")
+    several = of_several(method, methods)
+    require(teachers > 1 or not several,
+            f"{name} is of several teachers, and there is one: name more under teachers")
+    require(not (several and asked & {"label", "val_label"}),
+            f"{name} is of one teacher, and {method.after}, which it is after, of several")
+    require(several or "labels" not in asked,
+            f"{name} is of several teachers, and {method.after}, which it is after, of one")
+    oracle = "truth" in asked or method.after.startswith(ORACLE)
+    require(not oracle or method.name.startswith(ORACLE), f"{name} reads human labels: a name that "
+            f"begins with {ORACLE} marks its rows, such as {ORACLE}_{method.name}")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from configs.field_types import NotNegative, Share
 from configs.schema import MethodConfig
-from src.methods.label_treatments import PROBABILITY_FLOOR
+from src.methods.log_odds import PROBABILITY_FLOOR
 from src.methods.named import Named
 
 LOSSES = Named("loss", ("margin", "label", "progress", "aux_coef", "warmup_frac"))

@@ -64,6 +64,11 @@ class Named(dict[str, Callable[..., Any]]):
         return {option.name: found[option.name] for option in known
                 if found[option.name] != option.default}
 
+    def option(self, name: str, options: Mapping[str, Any], key: str, otherwise: Any) -> Any:
+        """The option `key`, given or by default, of the function called `name`; `otherwise` where
+        it has none of that name."""
+        return options.get(key, getattr(self._options[name], key, otherwise))
+
     def call(self, name: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
         """What the function makes of what it asks for, and of its options."""
         return self[name](**{key: given[key] for key in self.asks(name)}, **options)

@@ -1,7 +1,8 @@
 """Experiment -> its runs, each once, with the identity that its folder is known by: a graph.
 
     teacher   on train_1, human labels       ceiling   on train_2, human labels
-    student   on train_2, the weak labels of a teacher that is not bigger, which it needs
+    student   on train_2, the weak labels of a teacher that is not bigger, which it needs, and with
+              some methods those of an earlier student
 
 A stage is the runs of one kind. Opens no pairs and trains nothing.
 """
@@ -32,7 +33,7 @@ from model.base.trunk import frozen_layers
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
-from src.methods.label_treatments import TREATMENTS, check_treatments
+from src.methods.label_treatments import check_treatments, first_of, of_several
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
 
@@ -81,7 +82,8 @@ class Plan:
         self.teachers = self._rungs(experiment.teachers)
         self.students = self._rungs(experiment.students)
         self._refuse_equal_names()
-        check_treatments(experiment.methods, len(self.teachers), f"experiments/{experiment.name}")
+        self.experiment = dataclasses.replace(self.experiment, methods=check_treatments(
+            methods, len(self.teachers), f"experiments/{experiment.name}"))
         self.runs = tuple(itertools.chain(self._truth_runs("teacher", self.teachers),
                                           self._truth_runs("ceiling", self.students),
                                           self._student_runs()))
@@ -166,21 +168,25 @@ class Plan:
 
     def _student_runs(self) -> list[RunConfig]:
         groups = [(False, [teacher]) for teacher in self.teachers] + [(True, self.teachers)]
+        methods = self.experiment.methods
         return [self._student_run(student, teachers, method, seed)
                 for seed in self.experiment.seeds
-                for together, teachers in groups
+                for several, teachers in groups
                 for student in self.students
                 if student.parameters >= max(teacher.parameters for teacher in teachers)
-                for method in self.experiment.methods
-                if TREATMENTS[method.treatment].together == together]
+                for method in methods if of_several(method, methods) == several]
 
     def _student_run(self, student: Rung, teachers: list[Rung], method: MethodConfig,
                      seed: int) -> RunConfig:
+        methods = self.experiment.methods
         names = "+".join(teacher.name for teacher in teachers)
         labels = [self._truth_run("teacher", teacher, seed).identity for teacher in teachers]
+        before = [self._student_run(student, teachers, other, seed).identity
+                  for other in methods if other.name == method.after]
         return self._run(
-            student, kind="student", labels="+".join(labels), method=method, seed=seed,
-            teacher=names if len(teachers) == 1 else f"{method.treatment}-of-{names}")
+            student, kind="student", labels="+".join(labels), earlier="".join(before),
+            method=method, seed=seed, teacher=names if len(teachers) == 1 else
+            f"{first_of(method, methods).treatment}-of-{names}")
 
 
 def without_stopping(train: TrainConfig) -> TrainConfig:

@@ -20,7 +20,7 @@ from src.common.errors import UserError
 from src.common.join import in_order
 from src.common.lock import lock, quiet
 from src.common.table_files import read_table, write_table
-from src.methods.label_treatments import sigmoid
+from src.methods.log_odds import sigmoid
 from src.runs.freed import run_fingerprint
 from src.scoring.pairs import margins, scores_of
 from src.scoring.trunk_cache import TrunkCache

@@ -8,7 +8,7 @@ from src.runs.plan import Plan
 from src.training.estimate import Estimate
 from src.training.fit import memory_lines
 from src.training.speed import runs_at_a_time
-from src.training.work import work
+from src.training.work import pairs_of, work
 
 
 def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
@@ -22,7 +22,7 @@ def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
     for piece in pieces:
         run = piece.run
         tokens, _ = work(run, plan)
-        steps = optimiser_steps(run, len(plan.split(run, run.split)))
+        steps = optimiser_steps(run, pairs_of(run, plan))
         lines.append(f"{run.display_name:<52} {'done' if piece.is_done else 'to do':<6} "
                      f"{steps:>7,} {tokens:>14,} {duration(estimate.seconds_of(piece)):>9}")
     to_do = [piece.run for piece in pieces if not piece.is_done]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.run import STAGES, RunConfig
+from src.methods.label_treatments import TREATMENTS
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
 from src.scoring.trunk_cache import MANIFEST, TRUNKS, Trunk, planned_trunk, trunk_bytes
@@ -92,17 +93,19 @@ class Estimate:
         splits = [run.split, *(["val"] if run.train.early_stopping_evals else [])]
         if not done:
             beside = sum(self._trunk(run, split) for split in splits)
-            beside += sum(self._labels(teacher, split) for teacher in self.plan.needed(run)
+            if "val_label" in TREATMENTS.asks(run.method.treatment):
+                splits = list(dict.fromkeys([*splits, "val"]))
+            beside += sum(self._labels(other, split) for other in self.plan.needed(run)
                           for split in splits)
         return Piece(run, done, work.training(run, self.plan, self._cached(run, run.split)), beside)
 
-    def _labels(self, teacher: RunConfig, split: str) -> float:
-        """Of a teacher's labels, unless they are there or an earlier run has asked for them."""
-        if (teacher.identity, split) in self._labelled or self._has(teacher, "weak_labels", split):
+    def _labels(self, run: RunConfig, split: str) -> float:
+        """Of a run's labels, unless they are there or one before has asked for them."""
+        if (run.identity, split) in self._labelled or self._has(run, "weak_labels", split):
             return 0.0
-        self._labelled.add((teacher.identity, split))
-        return self._trunk(teacher, split) + work.scoring(teacher, self.plan, split,
-                                                          self._cached(teacher, split))
+        self._labelled.add((run.identity, split))
+        return self._trunk(run, split) + work.scoring(run, self.plan, split,
+                                                      self._cached(run, split))
 
     def _has(self, run: RunConfig, folder: str, split: str) -> bool:
         found = self.folders[run.identity]

@@ -23,10 +23,12 @@ from model.hub.present import dequantised_from
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
+from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
 from src.common import distributed
 from src.common.files import read_json, write_json, write_text
 from src.common.hashing import commit
 from src.common.owned import claim
+from src.methods.label_treatments import Taught
 from src.runs.cards import write_model_card
 from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
 from src.runs.plan import Plan
@@ -42,13 +44,13 @@ SPEED = ("_runtime", "_per_second")
 """How the library's figures of speed end."""
 
 
-def train_run(run: RunConfig, plan: Plan, labels: np.ndarray, val_labels: np.ndarray | None,
+def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray | None,
               folder: Path) -> None:
     """Train `run` into `folder` and mark it done.
 
     Args:
-        labels: P(chosen > rejected) of the run's split, (n,).
-        val_labels: the teacher's, of val, for early stopping; None without it.
+        taught: what it learns from the pairs of its split, chosen left and rejected right.
+        val_labels: P(chosen > rejected) of val by its teachers, for early stopping; None without.
     Raises:
         NonFiniteLossError, ReloadError: the folder keeps its checkpoints but gets no DONE.
     """
@@ -58,11 +60,12 @@ def train_run(run: RunConfig, plan: Plan, labels: np.ndarray, val_labels: np.nda
     base = plan.bases[run.model]
     distributed.on_main(lambda: _open_folder(run, folder))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
-    args = training_arguments(run, runtime, folder,
-                              len(plan.split(run, run.split)))
+    course = course_of(run, taught)
+    args = training_arguments(run, runtime, folder, pairs_in(taught))
     runs_dir = folder.parents[2]
-    data = _dataset(run, plan, run.split, labels, runs_dir)
-    val_data = None if val_labels is None else _dataset(run, plan, "val", val_labels, runs_dir)
+    data = _dataset(run, plan, run.split, taught, course, runs_dir)
+    val_data = None if val_labels is None else _dataset(run, plan, "val", Taught(val_labels),
+                                                        ALL_PAIRS, runs_dir)
     trainer = build_trainer(run, runtime, lambda: _build(run, plan, weights_type(args)), args,
                             data, val_data, base.tokenizer.pad_token_id)
     try:
@@ -83,13 +86,27 @@ def train_run(run: RunConfig, plan: Plan, labels: np.ndarray, val_labels: np.nda
     distributed.on_main(prove_and_mark)
 
 
-def _dataset(run: RunConfig, plan: Plan, split: str, labels: np.ndarray,
+def pairs_in(taught: Taught) -> int:
+    """How many pairs are learned from."""
+    return len(taught.labels) if taught.kept is None else int(taught.kept.sum())
+
+
+def course_of(run: RunConfig, taught: Taught) -> Course:
+    """Which pairs the steps of `run` take."""
+    if taught.kept is None and taught.first is None:
+        return ALL_PAIRS
+    steps = optimiser_steps(run, pairs_in(taught))
+    return Course(taught.kept, taught.first, max(1, round(taught.first_frac * steps)),
+                  taught.later_rate)
+
+
+def _dataset(run: RunConfig, plan: Plan, split: str, taught: Taught, course: Course,
              runs_dir: Path) -> PairDataset:
     """The split's pairs, with what the run's frozen layers make of them where that is kept."""
     runtime = plan.experiment.runtime
     cache = trunk_of(run, plan, split, runs_dir)
-    return PairDataset(plan.split(run, split), labels, runtime.share_prompt,
-                       cache.read if cache else None)
+    return PairDataset(plan.split(run, split), taught.labels, runtime.share_prompt,
+                       cache.read if cache else None, taught.weights, course)
 
 
 def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
@@ -168,13 +185,16 @@ def _keep_checkpoints_of_this_launch(run: RunConfig, resume: Path) -> None:
 def _facts(run: RunConfig, plan: Plan, trainer: PairTrainer,
            seconds: float) -> dict[str, object]:
     """manifest.json; every rank calls it."""
-    tokens, flops = work(run, plan)
+    data = trainer.train_dataset
+    tokens, flops = work(run, plan, data.course)
+    pairs = count_kept(data.trees, data.course.kept)
     base = plan.bases[run.model].config
     rounded = dequantised_from(base)
     return {
         "identity": run.identity,
         "name": run.display_name,
-        "pairs": len(trainer.train_dataset),
+        "pairs": pairs,
+        **({"dropped_pairs": len(data) - pairs} if pairs < len(data) else {}),
         "steps": trainer.state.global_step,
         "tokens": tokens,
         "flops": flops,

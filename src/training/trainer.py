@@ -54,7 +54,7 @@ class PairTrainer(ResumableTrainer):
         steps = StepSampler(
             self.train_dataset.trees, self.train_config.batch_pairs, self.budgets[0],
             self.accelerator.process_index, self.accelerator.num_processes, self.args.data_seed,
-            self.train_config.shuffle == "prompts")
+            self.train_config.shuffle == "prompts", self.train_dataset.course)
         loader = self._loader(self.train_dataset, steps)
         loader.set_epoch = steps.set_epoch  # where the Trainer looks, unless it resumes
         return loader
@@ -67,6 +67,17 @@ class PairTrainer(ResumableTrainer):
     def _loader(self, dataset: PairDataset, steps: StepSampler) -> DataLoader:
         return DataLoader(dataset, batch_sampler=steps, collate_fn=self.data_collator,
                           pin_memory=self.args.dataloader_pin_memory)
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """The schedule of the arguments, which a course may lower after its first steps."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        course = self.train_dataset.course
+        if course.later_rate != 1:
+            scheduler.lr_lambdas = [
+                lambda step, usual=usual: usual(step) * (course.later_rate if
+                                                         step >= course.first_steps else 1.0)
+                for usual in scheduler.lr_lambdas]
+        return scheduler
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> Tensor:
         """Forward and backward over the micro batches of a step; under DeepSpeed, the step too.
@@ -117,14 +128,15 @@ class PairTrainer(ResumableTrainer):
         """(P,): the loss of every pair of a micro batch; while training, the method's."""
         micro = {name: value.to(self.args.device, non_blocking=True)
                  for name, value in micro.items() if name != "row"}
-        left, right, labels = (micro.pop(name) for name in ("left", "right", "labels"))
+        left, right, labels, weights = (micro.pop(name) for name in ("left", "right", "labels",
+                                                                     "weights"))
         rewards = model(**micro).flatten()
         rewards = torch.stack([rewards[left], rewards[right]], dim=-1)  # (P, 2)
         margin = rewards[:, 0] - rewards[:, 1]
         if not model.training:
             return soft_bradley_terry(margin, labels)
         progress = self.state.global_step / max(1, self.state.max_steps)
-        losses = pair_loss(self.method, margin, labels, progress)
+        losses = weights * pair_loss(self.method, margin, labels, progress)
         if self.train_config.center_coef:
             losses = losses + self.train_config.center_coef * centering(rewards)
         return losses

@@ -9,16 +9,29 @@ from collections.abc import Sequence
 from configs.run import RunConfig
 from model.base.adapters import adapter_parameters
 from model.base.trunk import frozen_layers
-from src.batches.steps import tokens_trained
+from src.batches.steps import ALL_PAIRS, Course, tokens_trained
 from src.batches.trees import Trees, trees_of
+from src.methods.label_treatments import keep_share
 from src.runs.plan import Plan
 
 
-def work(run: RunConfig, plan: Plan) -> tuple[int, float]:
+def pairs_of(run: RunConfig, plan: Plan) -> int:
+    """About how many pairs `run` is trained on: before there are labels, a method that drops pairs
+    has only said which share it keeps."""
+    return max(1, round(keep_share(run.method) * len(plan.split(run, run.split))))
+
+
+def work(run: RunConfig, plan: Plan, course: Course | None = None) -> tuple[int, float]:
     """(tokens, floating-point operations) of training `run`: 6 per parameter and token, or 4 where
     only its adapter has a gradient. Of prompts that several pairs of a step share, each is counted
-    once; of layers below those that train, nothing: they run once for all runs."""
-    train, tokens = run.train, _tokens(run, plan)
+    once; of layers below those that train, nothing: they run once for all runs.
+
+    Args:
+        course: the run's; None where nothing has labelled its pairs, and it is about this much.
+    """
+    train, tokens = run.train, _tokens(run, plan, course or ALL_PAIRS)
+    if course is None:
+        tokens = round(tokens * pairs_of(run, plan) / len(plan.split(run, run.split)))
     top = run.kept[-(train.trainable_layers or len(run.kept)):]
     base = plan.bases[run.model]
     if train.lora is None:
@@ -67,10 +80,10 @@ def frozen(run: RunConfig) -> int:
     return frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
 
 
-def _tokens(run: RunConfig, plan: Plan) -> int:
+def _tokens(run: RunConfig, plan: Plan, course: Course) -> int:
     train = run.train
     return tokens_trained(_trees(run, plan, run.split), train.batch_pairs, train.epochs, run.seed,
-                          train.shuffle == "prompts")
+                          train.shuffle == "prompts", course)
 
 
 def _trees(run: RunConfig, plan: Plan, split: str) -> Trees:

@@ -114,7 +114,7 @@ def test_tensors_have_the_types_that_the_model_takes():
     split = random_pairs(3)
     batch = TreeCollator(PAD).collate(PairDataset(split, np.ones(3)).read(*whole(split)))
     types = {name: tensor.dtype for name, tensor in batch.items() if name != "host"}
-    assert types.pop("labels") == torch.float32
+    assert types.pop("labels") == types.pop("weights") == torch.float32
     assert set(types.values()) == {torch.int64}
 
 
@@ -139,7 +139,7 @@ def test_a_filler_is_a_forward_without_a_pair():
     assert data.read(np.zeros(0, int), np.zeros(0, int)).ids is FILLER.ids
     batch = TreeCollator(PAD).collate(FILLER)
     assert batch["input_ids"].shape == (1, 2) and batch["last_index"].tolist() == [[1]]
-    assert all(len(batch[name]) == 0 for name in ("left", "right", "labels", "row"))
+    assert all(len(batch[name]) == 0 for name in ("left", "right", "labels", "weights", "row"))
 
 
 @pytest.mark.parametrize(("shared", "pack"), itertools.product((True, False), repeat=2))
@@ -165,7 +165,8 @@ def test_human_labels_are_1_where_the_chosen_answer_is_left_and_0_elsewhere():
 def test_a_student_s_batch_holds_ids_and_weak_labels_and_no_other_column():
     split = random_pairs(3)
     batch = TreeCollator(PAD).collate(PairDataset(split, np.full(3, 0.3)).read(*whole(split)))
-    assert sorted(batch) == sorted([*MODEL_INPUTS, "host", "left", "right", "labels", "row"])
+    assert sorted(batch) == sorted([*MODEL_INPUTS, "host", "left", "right", "labels", "weights",
+                                    "row"])
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from src.batches.steps import epoch_steps, tokens_trained
+from src.batches.packing import Budget
+from src.batches.steps import (
+    ALL_PAIRS,
+    Course,
+    StepSampler,
+    course_steps,
+    epoch_steps,
+    tokens_trained,
+)
 from src.batches.trees import Trees, trees_of
 from src.common.hashing import content_hash
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
@@ -109,6 +117,43 @@ def test_the_tokens_of_a_training_are_those_of_its_steps(together, epochs):
     expected = sum(trees.tokens(step, np.zeros(len(step), int))
                    for step in steps[:int(np.ceil(epochs * 6))])
     assert tokens_trained(trees, 4, epochs, 3, together) == expected
+
+
+TREES = Trees(tree_pairs(7, 3))  # 21 pairs
+SOME = np.random.default_rng(0).random(21) < 0.6
+FEW = SOME & (np.random.default_rng(1).random(21) < 0.5)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_dropped_pairs_are_in_no_step_and_the_others_keep_their_order(together):
+    whole = np.concatenate(course_steps(TREES, 4, 3, 1, together, ALL_PAIRS))
+    steps = course_steps(TREES, 4, 3, 1, together, Course(SOME))
+    assert np.concatenate(steps).tolist() == whole[SOME[whole]].tolist()
+    assert len(steps) == -(-SOME.sum() // 4)
+    budget = Budget(10**6, True)
+    assert len(StepSampler(TREES, 4, budget, 0, 1, 3, together, Course(SOME))) == len(steps)
+
+
+@pytest.mark.parametrize("first_steps", [1, 3, 5, 7, 12])
+def test_a_course_goes_through_its_first_pairs_by_epochs_of_their_own_and_then_goes_on(first_steps):
+    course = Course(SOME, FEW, first_steps)
+    found = [step.tolist() for epoch in range(3)
+             for step in course_steps(TREES, 4, 3, epoch, False, course)]
+    own = [step.tolist() for epoch in range(12)
+           for step in epoch_steps(TREES, 4, 3, epoch, False, FEW)]
+    usual = [step.tolist() for epoch in range(3)
+             for step in epoch_steps(TREES, 4, 3, epoch, False, SOME)]
+    assert found == (own[:first_steps] + usual[first_steps:])[:len(usual)]
+    assert tokens_trained(TREES, 4, 3, 3, False, course) == sum(
+        TREES.tokens(np.array(step), np.zeros(len(step), int)) for step in found)
+
+
+def test_a_course_whose_first_pairs_are_all_is_none():
+    course = Course(None, np.ones(21, bool), 7)
+    for epoch in range(3):
+        for found, usual in zip(course_steps(TREES, 4, 3, epoch, True, course),
+                                epoch_steps(TREES, 4, 3, epoch, True), strict=True):
+            assert found.tolist() == usual.tolist()
 
 
 def test_prompts_that_travel_together_cost_less():

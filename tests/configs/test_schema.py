@@ -218,8 +218,12 @@ RUN = RunConfig(
 MATTERS = {
     "kind": "ceiling", "base": "9" * 16, "kept": (0, 3), "data_hash": "9" * 16,
     "tokenizer": "9" * 12, "split": "train_1", "labels": "9" * 16, "seed": 1,
+    "earlier": "9" * 16,
     "method": [MethodConfig("conf", "confidence", 0.6, 0.2), MethodConfig("conf", "soft_bt"),
-               MethodConfig("conf", "confidence", 0.5, 0.3)],
+               MethodConfig("conf", "confidence", 0.5, 0.3),
+               dataclasses.replace(RUN.method, loss_options={"beta": 2.0}),
+               dataclasses.replace(RUN.method, treatment="confident"),
+               dataclasses.replace(RUN.method, treatment_options={"keep_share": 0.2})],
     "train": [dataclasses.replace(RUN.train, **change) for change in (
         {"epochs": 2.0}, {"batch_pairs": 8}, {"learning_rate": 2e-4}, {"schedule": "linear"},
         {"lr_warmup_frac": 0.1}, {"weight_decay": 0.0}, {"max_grad_norm": 2.0},
@@ -230,7 +234,8 @@ MATTERS = {
 """What can change a run's result, and another value of it."""
 NAMES = {"experiment": "other", "name": "other-L4", "model": "/elsewhere/m.yaml", "data": "other",
          "teacher": "other-L2", "keep": "first",
-         "method": MethodConfig("renamed", "confidence", 0.5, 0.2)}
+         "method": [MethodConfig("renamed", "confidence", 0.5, 0.2),
+                    dataclasses.replace(RUN.method, after="soft")]}
 """What is only called otherwise."""
 
 

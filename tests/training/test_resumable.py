@@ -14,6 +14,7 @@ from model.base.adapters import add_adapters
 from model.base.trunk import freeze_embeddings
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
+from src.batches.steps import ALL_PAIRS, Course
 from src.runs.folders import newest_checkpoint
 from src.training.arguments import training_arguments
 from src.training.resumable import PROGRESS
@@ -23,6 +24,9 @@ from tests.families import PAD
 from tests.tiny_pairs import random_pairs
 
 PAIRS = 37  # three steps in an epoch
+NUMBERS = np.arange(PAIRS)
+COURSE = Course(NUMBERS % 7 > 0, NUMBERS % 3 == 1, first_steps=4, later_rate=0.5)
+"""31 pairs, two steps in an epoch; first those of 13, which are one."""
 PLAIN = RunConfig(
     experiment="e", kind="student", name="m-L3", model="m", base="0" * 16, kept=(1, 3), data="d",
     data_hash="1" * 16, tokenizer="2" * 12, split="train_2", labels="3" * 16, teacher="m-L2",
@@ -85,12 +89,13 @@ def train(base):
             freeze_embeddings(model)
         return add_adapters(model, run.train.lora, 0, run.seed) if run.train.lora else model
 
-    def one(run, folder, kill=None, **runtime):
+    def one(run, folder, kill=None, course=ALL_PAIRS, **runtime):
         runtime = dataclasses.replace(RuntimeConfig(
             micro_batch_tokens=4096, logging_steps=3, save_steps=2, report_to="none"), **runtime)
         trainer = build_trainer(
             run, runtime, lambda: build(run),
-            training_arguments(run, runtime, folder, PAIRS), PairDataset(split, labels, True),
+            training_arguments(run, runtime, folder, PAIRS),
+            PairDataset(split, labels, weights=2 * labels, course=course),
             val if run.train.early_stopping_evals else None, PAD)
         if kill:
             kill.trainer = trainer
@@ -126,6 +131,16 @@ def test_kills_at_every_moment_one_after_another_change_neither_weights_nor_log(
     for moment in moments.seen:
         assert train(run, tmp_path / "killed", Kill(*moment)) is None, moment
     assert same(train(run, tmp_path / "killed"), expected)
+
+
+def test_kills_at_every_moment_of_a_course_change_neither_weights_nor_log(train, tmp_path):
+    run = dataclasses.replace(PLAIN, train=dataclasses.replace(PLAIN.train, epochs=5))
+    expected = train(run, tmp_path / "whole", moments := Kill(), COURSE)
+    assert expected[0] == 10
+    for moment in moments.seen:
+        assert train(run, tmp_path / "killed", Kill(*moment), COURSE) is None, moment
+    assert same(train(run, tmp_path / "killed", course=COURSE), expected)
+    assert not same(train(run, tmp_path / "plain", course=Course(COURSE.kept)), expected)
 
 
 def test_a_kill_at_any_early_stopping_moment_changes_neither_weights_nor_log(train, tmp_path):

@@ -111,6 +111,27 @@ def test_losses_are_those_of_one_process(trained, hardware):
         np.testing.assert_allclose(losses(folder), losses(single), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("hardware", ["multi_gpu", "zero2"])
+def test_dropped_weighted_and_ordered_pairs_are_those_of_one_process(prepared, hardware):
+    """And a student that another one labels for, of the same launch."""
+    methods = [{"name": "some", "treatment": "confident"},
+               {"name": "weighted", "treatment": "confidence_weights", "loss": "hard_bt"},
+               {"name": "ordered", "treatment": "curriculum"},
+               {"name": "again", "treatment": "relabel", "after": "some"}]
+    changes = {"methods": methods, "students": [{**prepared.settings()["students"][0],
+                                                 "layers": [2]}]}
+    together, alone = (prepared.copy(f"{hardware}_{name}", **changes) for name in ("two", "one"))
+    ended = launch("weak_to_strong.sh", together, hardware)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert in_process("src.train", *alone.train("students")) == 0
+    assert len(alone.finished("students")) == 4
+    for folder, single in zip(together.finished("students"), alone.finished("students"),
+                              strict=True):
+        assert folder.name == single.name and facts(folder)["processes"] == 2
+        assert len(losses(folder)) == (10 if "-some-" in folder.name else STEPS)
+        np.testing.assert_allclose(losses(folder), losses(single), atol=1e-4, rtol=0)
+
+
 def test_a_step_in_one_micro_batch_is_one_in_several(prepared, trained):
     whole = prepared.copy("whole", runtime={"micro_batch_tokens": 8192})
     assert in_process("src.train", *whole.train("students")) == 0

@@ -1,0 +1,84 @@
+"""What a run learns from: human labels, or those of the runs that it needs, as its method treats
+them.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from configs.run import RunConfig
+from data.records import left_is_chosen
+from src.common.errors import UserError
+from src.methods.label_treatments import TREATMENTS, Taught, treat
+from src.runs import folders
+from src.runs.plan import Plan
+from src.scoring.trunk_cache import trunk_of
+from src.scoring.weak_labels import weak_labels_of
+
+SCRIPTS = {"teachers": "train_teacher_model.sh", "ceilings": "train_student_model.sh",
+           "students": "weak_to_strong.sh"}
+
+
+def labels_for(run: RunConfig, plan: Plan, runs_dir: Path) -> tuple[Taught, np.ndarray | None]:
+    """What `run` learns from its split, chosen left and rejected right; and P(chosen > rejected) of
+    val where it stops early.
+
+    Human labels are all 1. A student's are those of the runs that it needs, each under its own
+    tokenizer.
+    """
+    if run.kind != "student":
+        return Taught(np.ones(len(plan.split(run, run.split)))), None
+    given = Given(run, plan, runs_dir)
+    val = given.treated("val").labels if run.train.early_stopping_evals else None
+    return given.treated(run.split), val
+
+
+class Given:
+    """What a student's treatment may ask for, looked up where it does.
+
+    Treatments see each pair with its sides as a batch has them, picked by a hash: `chosen` is the
+    human label, and none of them can read what it does not get.
+    """
+
+    def __init__(self, run: RunConfig, plan: Plan, runs_dir: Path):
+        self.run, self.plan, self.runs_dir = run, plan, runs_dir
+        self.needed = {kind: [(other, self._folder(other)) for other in plan.needed(run)
+                              if other.kind == kind] for kind in ("teacher", "student")}
+
+    def treated(self, split: str) -> Taught:
+        """What the student learns from the pairs of a split, chosen left again."""
+        found = treat(self.run.method, {asked: self._find(asked, split) for asked in
+                                        TREATMENTS.asks(self.run.method.treatment)})
+        return dataclasses.replace(found, labels=self._turned(found.labels, split))
+
+    def _find(self, asked: str, split: str) -> int | np.ndarray:
+        if asked == "seed":
+            return self.run.seed
+        if asked == "truth":
+            return self._left_is_chosen(split).astype(float)
+        kind = "student" if asked == "earlier" else "teacher"
+        place = "val" if asked == "val_label" else split
+        labels = [self._turned(self._weak_labels(*one, place), place) for one in self.needed[kind]]
+        return np.stack(labels) if asked == "labels" else labels[0]
+
+    def _weak_labels(self, other: RunConfig, folder: Path, split: str) -> np.ndarray:
+        pairs = self.plan.split(other, split)
+        if not len(pairs):
+            raise UserError(f"method {self.run.method.name} needs labels of {split}, which has no "
+                            "pairs: raise val_pairs in the data config")
+        return weak_labels_of(folder, other, pairs, split, self.plan.experiment.runtime,
+                              lambda: trunk_of(other, self.plan, split, self.runs_dir))
+
+    def _folder(self, other: RunConfig) -> Path:
+        return folders.require_finished(
+            self.runs_dir, other.stage, other.identity, other.display_name,
+            f"run ./{SCRIPTS[other.stage]} {self.run.experiment} first")
+
+    def _left_is_chosen(self, split: str) -> np.ndarray:
+        ids = self.plan.split(self.run, split).pair_ids
+        return np.array([left_is_chosen(pair_id) for pair_id in ids], bool)
+
+    def _turned(self, labels: np.ndarray, split: str) -> np.ndarray:
+        """P(chosen > rejected) -> P(left > right), or back, which gives the same numbers again."""
+        return np.where(self._left_is_chosen(split), labels, 1 - labels)

@@ -1,0 +1,194 @@
+"""Students by every method there is: none reads a human label, and each without its own part is
+soft Bradley-Terry."""
+
+import functools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.tokens.tokenised import IDS, TokenisedSplit
+from src.methods.label_treatments import TREATMENTS
+from src.methods.losses import LOSSES
+from src.runs.folders import find_finished
+from src.runs.plan import Plan
+from src.training.finish import finish
+from tests.tiny_experiment import in_process, make_experiment
+from tests.tiny_experiment_parts import prepare_data, sweep_of
+
+SETTINGS = {"confidence": {"aux_coef": 0.5}, "relabel": {"after": "confident"},
+            "strong_to_strong": {"after": "soft_bt"}}
+"""What a method's YAML needs beside its name."""
+ORACLES = [name for name in TREATMENTS if "truth" in TREATMENTS.asks(name)]
+METHODS = [{"name": name, "loss": name, **SETTINGS.get(name, {})} for name in LOSSES]
+METHODS += [{"name": f"oracle_{name}" if name in ORACLES else name, "treatment": name,
+             **SETTINGS.get(name, {})} for name in TREATMENTS]
+"""Every loss and every treatment, one that this file does not know by name too."""
+NOTHING = [
+    {"name": "no_aux", "loss": "confidence"},
+    {"name": "no_coef", "loss": "adaptive_confidence", "loss_options": {"coef": 0}},
+    {"name": "no_beta", "loss": "product", "loss_options": {"beta": 0}},
+    {"name": "no_power", "treatment": "confidence_weights", "treatment_options": {"power": 0}},
+    {"name": "all_kept", "treatment": "confident", "treatment_options": {"keep_share": 1}},
+    {"name": "all_first", "treatment": "curriculum", "treatment_options": {
+        "share": 1, "later_rate": 1}},
+    {"name": "all_sure", "treatment": "relabel", "after": "soft_bt", "treatment_options": {
+        "share": 1}}]
+"""Methods that are soft Bradley-Terry, by another name."""
+ROUNDING = 5e-5
+"""As in test_trainer.py."""
+
+
+class Turned:
+    """A split in which the human labels of half of the pairs are the opposite."""
+
+    def __init__(self, split: TokenisedSplit):
+        self.split = split
+        self.turned = np.random.default_rng(7).random(len(split)) < 0.5
+
+    def __getattr__(self, name):
+        return getattr(self.split, name)
+
+    def __len__(self):
+        return len(self.split)
+
+    def ids(self, rows, columns):
+        columns = np.asarray(columns)
+        sided = self.turned[np.asarray(rows)] & (columns > 0)
+        return self.split.ids(rows, np.where(sided, len(IDS) - columns, columns))
+
+    def lengths(self):
+        lengths = self.split.lengths()
+        return np.where(self.turned[:, None], lengths[:, [0, 2, 1]], lengths)
+
+
+class NoisyPlan(Plan):
+    """An experiment in which only teachers see what was really preferred."""
+
+    @functools.cache  # noqa: B019 - a test's plan may live on
+    def split(self, run, split):
+        usual = super().split(run, split)
+        return usual if split == "train_1" else Turned(usual)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Data, and two teachers; students have a val to stop on, and are not stopped."""
+    tiny = make_experiment(
+        tmp_path_factory.mktemp("methods"), rows=170, train_pairs=44, layers=([1, 2], [4]),
+        methods=[*METHODS, *NOTHING], train={"epochs": 2, "early_stopping_evals": 50,
+                                             "eval_frac": 0.5, "learning_rate": 3e-3})
+    prepare_data(tiny)
+    assert in_process("src.train", *tiny.train("teachers")) == 0
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def world(prepared):
+    """Where students learn from the data as it is."""
+    return student_of(prepared, sweep_of(prepared))
+
+
+@pytest.fixture(scope="module")
+def noise(prepared):
+    """Where half of the human labels of what students see are the opposite of what they were. The
+    teachers are the same ones, and label again."""
+    tiny = prepared.copy("noise")
+    for kind in ("weak_labels", "scores"):
+        for path in tiny.runs_dir.glob(f"tiny/teachers/*/{kind}/*"):
+            path.unlink()
+    plan = sweep_of(tiny)
+    plan.__class__ = NoisyPlan
+    return student_of(tiny, plan)
+
+
+def student_of(tiny, plan):
+    """method -> its finished student, of both teachers together or of the first alone."""
+    def student(method: str) -> SimpleNamespace:
+        run = next(run for run in plan.stage("students") if run.method.name == method)
+        finish(run, plan, tiny.runs_dir)
+        folder = find_finished(tiny.runs_dir, run.stage, run.identity)
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return SimpleNamespace(run=run, folder=folder, log=log,
+                               weights=load_file(folder / "model.safetensors"),
+                               manifest=json.loads((folder / "manifest.json").read_text()))
+    return student
+
+
+def gap(first, second):
+    """The largest difference between the weights of two students."""
+    return max((first.weights[name] - second.weights[name]).abs().max().item()
+               for name in first.weights)
+
+
+@pytest.mark.parametrize("method", [each["name"] for each in METHODS])
+def test_a_student_whose_human_labels_are_noise_has_the_same_weights(world, noise, method):
+    first, second = world(method), noise(method)
+    assert first.folder != second.folder
+    if method.startswith("oracle"):  # or this would show nothing
+        assert gap(first, second) > 1e-3
+        return
+    assert gap(first, second) < ROUNDING
+    losses = [[entry["loss"] for entry in one.log if "loss" in entry] for one in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5) and len(losses[0]) > 1
+
+
+@pytest.mark.parametrize("method", [each["name"] for each in NOTHING])
+def test_a_method_without_its_own_part_has_the_weights_of_soft_bradley_terry(world, method):
+    plain, found = world("soft_bt"), world(method)
+    assert found.run.identity != plain.run.identity and found.log == plain.log
+    assert all(torch.equal(found.weights[name], value) for name, value in plain.weights.items())
+
+
+@pytest.mark.parametrize("method", [each["name"] for each in METHODS[1:]
+                                    if each["name"] != "as_is"])
+def test_a_method_is_no_soft_bradley_terry(world, method):
+    assert gap(world(method), world("soft_bt")) > 1e-4
+
+
+def test_dropped_pairs_cost_no_step_and_are_counted(world):
+    plain, found = world("soft_bt").manifest, world("confident").manifest
+    assert (found["pairs"], found["dropped_pairs"]) == (22, 22)
+    assert plain["pairs"] == 44 and "dropped_pairs" not in plain
+    assert (plain["steps"], found["steps"]) == (6, 4)
+    assert 0.3 < found["tokens"] / plain["tokens"] < 0.7
+    assert found["flops"] / plain["flops"] == pytest.approx(found["tokens"] / plain["tokens"])
+
+
+def test_after_the_confident_half_a_curriculum_has_half_the_learning_rate(world):
+    rates = [[entry["learning_rate"] for entry in world(method).log if "loss" in entry]
+             for method in ("soft_bt", "curriculum")]
+    first = round(0.25 * 6)
+    np.testing.assert_allclose(rates[1], rates[0] * np.where(np.arange(6) < first, 1.0, 0.5))
+
+
+@pytest.mark.parametrize("train", [{"trainable_layers": 1}, {"lora": {"rank": 2}}], ids=str)
+def test_dropped_pairs_weights_and_a_course_do_with_a_trunk_and_with_adapters(prepared, train):
+    """As they do without what is kept on disk, and with all that they may."""
+    tiny = prepared.copy(next(iter(train)), train=train)
+    plan = sweep_of(tiny)
+    for teacher in plan.stage("teachers"):
+        finish(teacher, plan, tiny.runs_dir)
+    student = student_of(tiny, plan)
+    assert student("confident").manifest["pairs"] == 22
+    assert all(gap(student(method), student("soft_bt")) < 1e-9 for method in (
+        "no_power", "all_kept", "all_first"))
+    alone = prepared.copy(f"{tiny.runs}_alone", train=train, runtime={"trunk_cache_gb": 0})
+    plan = sweep_of(alone)
+    for teacher in plan.stage("teachers"):
+        finish(teacher, plan, alone.runs_dir)
+    for method in ("confident", "confidence_weights", "curriculum"):
+        assert gap(student_of(alone, plan)(method), student(method)) < ROUNDING
+    assert (tiny.runs_dir / "trunks").is_dir() == ("trainable_layers" in train)
+
+
+def test_a_student_learns_from_the_labels_of_the_student_that_it_is_after(world):
+    found = world("strong_to_strong")
+    earlier = world("soft_bt")
+    assert found.run.needs == (earlier.run.labels, earlier.run.identity)
+    table = pd.read_parquet(earlier.folder / "weak_labels" / "train_2.parquet")
+    assert len(table) == 44 and table.weak_label.between(0, 1).all()
