@@ -3,13 +3,13 @@
     python -m src.push --model runs/demo/ceilings/demo-L8-s0-1a2b3c4d --repo OWNER/NAME --dry-run
     python -m src.push --model runs/demo/ceilings/demo-L8-s0-1a2b3c4d --repo OWNER/NAME --private
 
-Weights (safetensors), config, tokenizer and card go up, nothing else of the run's folder. Log in
-before with `hf auth login` and a token that may write. The card has the accuracy once eval.py has
-scored the experiment. HF_ENDPOINT names another hub.
+Weights (safetensors), config, tokenizer and card go up, and the adapter that was merged into the
+weights where there is one; nothing else of the run's folder. Log in before with `hf auth login` and
+a token that may write. The card has the accuracy once eval.py has scored the experiment.
+HF_ENDPOINT names another hub.
 """
 
 import argparse
-import fnmatch
 import os
 from pathlib import Path
 
@@ -20,14 +20,15 @@ from src.common.errors import UserError, run_command
 
 PUBLISHED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*",
              "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-             "chat_template.jinja")
+             "chat_template.jinja", "adapter/adapter_model.safetensors",
+             "adapter/adapter_config.json")
+"""Paths in a run's folder."""
 PLACE = 'from_pretrained(".")'
 
 
 def published_files(folder: Path) -> list[Path]:
     """What of a run's folder is for others: all but the card."""
-    return sorted(file for file in folder.iterdir()
-                  if any(fnmatch.fnmatch(file.name, pattern) for pattern in PUBLISHED))
+    return sorted({file for pattern in PUBLISHED for file in folder.glob(pattern)})
 
 
 def card_for(folder: Path, repo: str) -> str:
@@ -77,7 +78,8 @@ def push(folder: Path, repo: str, private: bool) -> str:
         except LocalTokenNotFoundError:
             raise UserError("no login: `hf auth login` with a token that may write, or set "
                             "HF_TOKEN") from None
-        files = [CommitOperationAdd(file.name, file) for file in published_files(folder)]
+        files = [CommitOperationAdd(file.relative_to(folder).as_posix(), file)
+                 for file in published_files(folder)]
         files.append(CommitOperationAdd(CARD, card_for(folder, repo).encode()))
         api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(repo, files, commit_message=f"Reward model {folder.resolve().name}")
@@ -99,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     check(args.model, args.repo)
     files = published_files(args.model)
     for file in files:
-        print(f"{file.stat().st_size / 1e6:12,.2f} MB  {file.name}")
+        print(f"{file.stat().st_size / 1e6:12,.2f} MB  {file.relative_to(args.model)}")
     print(f"{len(card_for(args.model, args.repo)) / 1e6:12,.2f} MB  {CARD}", flush=True)
     if NOT_SCORED in card_for(args.model, args.repo):
         print("! the card has no accuracy: score the experiment with eval.py first", flush=True)

@@ -6,6 +6,7 @@
 A layer of little influence is the first to go. Measured once on text and kept beside the base.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoModel, PreTrainedModel
 
 from model.base.truncate import decoder_layers
-from model.base.weights import whole_weights
+from model.base.weights import read_config, whole_weights
 from src.common.files import read_json, write_json
 from src.common.lock import lock, quiet
 from src.common.pretrained import from_folder
@@ -26,16 +27,23 @@ def block_influence(base_path: Path, facts: dict[str, str],
     """The influence of every layer of the base model in a folder, bottom first.
 
     Args:
-        facts: what the texts are; measured anew where the file beside the base is of others.
+        facts: what the texts are; measured anew where the file beside the base is of others, or
+            is none of ours.
         texts: token ids, each text alone and unpadded.
     """
     path = base_path / "block_influence.json"
     with lock(path, quiet):
-        found = read_json(path)
-        if found is None or found["facts"] != facts:
+        found = read_json(path) or {}
+        if found.get("facts") != facts or not _is_influence(found.get("influence"), base_path):
             found = {"facts": facts, "influence": _measure(base_path, texts)}
             write_json(path, found)
     return found["influence"]
+
+
+def _is_influence(found: object, base_path: Path) -> bool:
+    """Whether it is a finite number for each layer of the base model."""
+    return isinstance(found, list) and len(found) == read_config(base_path).num_hidden_layers and (
+        all(type(each) is float and math.isfinite(each) for each in found))
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Block influence: the library's own hidden states say the same, and it is measured once."""
 
+import json
 import shutil
 
 import pytest
@@ -53,6 +54,20 @@ def test_it_is_measured_once_for_the_same_texts(llama, monkeypatch):
     assert other != first
     monkeypatch.setattr(influence, "_measure", lambda *args: pytest.fail("measured again"))
     assert block_influence(llama, {"data": "2"}, TEXTS) == other
+
+
+@pytest.mark.parametrize("held", [
+    {}, {"facts": {}}, {"influence": [0.1] * LAYERS}, {"facts": {}, "influence": None},
+    {"facts": {}, "influence": {"0": 0.1}}, {"facts": {}, "influence": [0.1] * (LAYERS - 1)},
+    {"facts": {}, "influence": ["0.1"] * LAYERS}, {"facts": {}, "influence": [None] * LAYERS},
+    {"facts": {}, "influence": [float("nan")] * LAYERS},
+    {"facts": {}, "influence": [10 ** 400] * LAYERS}, "text", [], "half"], ids=str)
+def test_a_file_that_holds_something_else_is_measured_anew(llama, held):
+    path = llama / "block_influence.json"
+    path.write_text('{"facts": {' if held == "half" else json.dumps(held))
+    found = block_influence(llama, {}, TEXTS[1:])
+    assert len(found) == LAYERS and json.loads(path.read_text()) == {
+        "facts": {}, "influence": found}
 
 
 def test_an_experiment_keeps_the_most_influential_layers_and_its_cards_say_so(finished, tmp_path):

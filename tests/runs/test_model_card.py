@@ -17,7 +17,7 @@ from src.common.files import read_json, write_json
 from src.evaluation.experiment import write_cards
 from src.reports.results import read_results
 from src.runs.cards import Accuracy, model_card, write_model_card
-from src.runs.folders import is_done, read_run
+from src.runs.folders import ADAPTER, is_done, read_run
 from tests.hub_stand_in import StandInHub, client_of
 from tests.tiny_experiment import in_process
 
@@ -159,6 +159,21 @@ def test_a_push_uploads_weights_config_tokenizer_and_card_and_nothing_else(evalu
         assert name == "model.safetensors" or str(evaluated.root).encode() not in data
     assert hub.private == {"someone/mine"}
     assert f"pushed to {hub.endpoint}/someone/mine" in capsys.readouterr().out
+
+
+def test_an_adapter_goes_up_beside_the_weights_that_it_was_merged_into(ceiling, hub, tmp_path,
+                                                                       capsys):
+    folder = shutil.copytree(ceiling, tmp_path / "run")
+    write_model_card(folder)
+    (folder / ADAPTER).mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json", "README.md", "mine.json"):
+        (folder / ADAPTER / name).write_bytes(name.encode())
+    push.main(["--model", str(folder), "--repo", "someone/mine"])
+    files = hub.pushed["someone/mine"]
+    adapter = {name: data for name, data in files.items() if "/" in name}
+    assert adapter == {f"adapter/{name}": name.encode()
+                       for name in ("adapter_model.safetensors", "adapter_config.json")}
+    assert len(files) == 8 and "MB  adapter/adapter_config.json" in capsys.readouterr().out
 
 
 def test_a_dry_run_shows_the_files_and_asks_nobody(ceiling, hub, capsys):
