@@ -52,6 +52,7 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
     from src.evaluation import experiment
     from src.reports.experiment import console_table
     from src.reports.results import read_results
+    from src.training.speed import runs_at_a_time
 
     found, missing = experiment.finished_runs(plan, args.runs_dir)
     inputs = experiment.inputs_hash(found, missing, plan, args.split)
@@ -59,7 +60,8 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
         print(f"nothing to do: {folder} is up to date")
     else:
         pairs, answers = experiment.eval_pairs(plan, args.split)
-        scored = experiment.score_runs(found, plan, args.split, args.runs_dir)
+        scored = experiment.score_runs(found, plan, args.split, args.runs_dir,
+                                       args.workers or runs_at_a_time())
         scored += experiment.baselines(plan, pairs, answers)
         experiment.write_experiment(folder, scored, pairs, plan, missing, inputs)
     results = read_results(folder)
@@ -128,6 +130,8 @@ def parse_args() -> argparse.Namespace:
                         help="instead of the experiment's seeds")
     parser.add_argument("--transfer", nargs="+", metavar="NAME_OR_FILE", default=[],
                         help="an experiment only: evaluation sets to score its models on as well")
+    parser.add_argument("--workers", type=int, metavar="N", help="an experiment only: runs to "
+                        "score at a time (default: WORKERS, or one a core on a CPU; one on GPUs)")
     parser.add_argument("--inspect", "--look", action="store_true",
                         help="one model only: a report on its rewards, in results/")
     parser.add_argument("--output_dir", type=Path,
@@ -143,6 +147,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers {args.workers}: expected 1 or more runs at a time")
     experiment = Path(args.model).suffix in (".yaml", ".yml") or (
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if args.scores is not None:

@@ -97,7 +97,7 @@ class TinyExperiment:
     def evaluate(self) -> list[str]:
         """Arguments of eval.py."""
         return ["--model", str(self.config), *self.folders,
-                "--results_dir", str(self.results.parent)]
+                "--results_dir", str(self.results.parent), "--workers", "1"]
 
     def finished(self, stage: str) -> list[Path]:
         """Run folders of a stage that have a DONE."""

@@ -22,6 +22,7 @@ from src.common.hashing import commit, content_hash
 from src.common.join import in_order
 from src.common.lock import clear_partials, name_under_lock
 from src.common.owned import claim, clear
+from src.evaluation.side_by_side import score_side_by_side, scores_in
 from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, AnswerTexts, length_margins, tfidf_margins
 from src.measures.best_ceiling import ceilings_table, with_best_ceiling
@@ -36,8 +37,7 @@ from src.runs.cards import Accuracy, write_model_card
 from src.runs.folders import find_finished
 from src.runs.freed import run_fingerprint
 from src.runs.plan import Plan
-from src.scoring.pairs import margins, require_scorable, scores_of
-from src.scoring.trunk_cache import trunk_of
+from src.scoring.pairs import margins, require_scorable
 
 RESULTS_FORMAT = 3
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
@@ -80,16 +80,17 @@ def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, AnswerTexts]:
 
 
 def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
-               runs_dir: Path) -> list[RunScores]:
-    """Margins of every finished run on `split`; runs that were scored before are only read."""
+               runs_dir: Path, workers: int = 1) -> list[RunScores]:
+    """Margins of every finished run on `split`; runs that were scored before are only read.
+
+    Args:
+        workers: runs to score at a time.
+    """
     for run, folder in found:
         require_scorable(folder, run, plan.split(run, split), split)
-    scored = []
-    for run, folder in tqdm(found, desc=f"scores on {split}", unit="run"):
-        table = scores_of(folder, run, plan.split(run, split), split,
-                          plan.experiment.runtime,
-                          lambda run=run: trunk_of(run, plan, split, runs_dir))
-        scored.append(run_scores(run, folder, table))
+    score_side_by_side(found, plan, split, runs_dir, workers)
+    scored = [run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir))
+              for run, folder in tqdm(found, desc=f"scores on {split}", unit="run")]
     return scored + combined_teachers([run for run, _ in found], scored)
 
 

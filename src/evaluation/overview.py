@@ -47,8 +47,8 @@ class Whole:
                                     for run in plan.runs]
 
     def evaluation_seconds(self) -> float:
-        """What is left to score and to tabulate, by one process."""
-        return sum(map(self.training.left, self.scores)) + EVALUATION_SECONDS
+        """What is left to score, so many runs at a time, and to tabulate."""
+        return sum(map(self.training.left, self.scores)) / self.workers + EVALUATION_SECONDS
 
     def seconds(self) -> float:
         """What is left of the whole."""

@@ -35,7 +35,7 @@ def test_every_run_is_scored_once_on_as_many_tokens_as_train_2_lets_expect(tiny,
         expected * parameters((0, 1, 2)))  # one trunk, of the deepest cut
     monkeypatch.setattr(whole.training, "speed", Speed(1e6, "said"))
     seconds = sum((piece.own + piece.beside) / 1e6 + RUN_SECONDS for piece in whole.scores)
-    assert whole.evaluation_seconds() == pytest.approx(seconds + EVALUATION_SECONDS)
+    assert whole.evaluation_seconds() == pytest.approx(seconds / 2 + EVALUATION_SECONDS)
 
 
 def test_runs_that_are_scored_are_not_scored_again(finished):
