@@ -1,6 +1,7 @@
 """Questions asked of evaluated experiments, each answered by one file of src/evaluation.
 
     python -m src.analysis --what methods --experiment demo chess    # which method is better?
+    python -m src.analysis --what shared_errors --experiment demo chess sciq
     python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
 
@@ -32,8 +33,15 @@ def which_layers(args: argparse.Namespace) -> str:
     return compare_layers(args.experiment, args.results_dir)
 
 
-ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {"methods": methods,
-                                                            "which_layers": which_layers}
+def shared_errors(args: argparse.Namespace) -> str:
+    """Whether gain goes with the errors that teacher and ceiling share, over all experiments."""
+    from src.evaluation.shared_errors import write_shared_errors
+
+    return write_shared_errors(args.experiment, args.results_dir)
+
+
+ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
+    "methods": methods, "which_layers": which_layers, "shared_errors": shared_errors}
 """What may be asked."""
 
 
