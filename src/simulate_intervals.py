@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
 
-    from src.evaluation.interval_coverage import write_coverage
+    from src.evaluation.simulation.coverage import write_coverage
 
     path = write_coverage(args.results_dir / "intervals", args.repetitions, args.nested)
     print(f"table:  {path}\nfigure: {path.parent / 'figures' / 'coverage.png'}")

@@ -27,7 +27,7 @@ from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, AnswerTexts, length_margins, tfidf_margins
 from src.measures.best_ceiling import ceilings_table, with_best_ceiling
 from src.measures.cells import correctness
-from src.measures.method_comparison import differences, methods_table
+from src.measures.comparisons.methods import differences, methods_table
 from src.measures.run_scores import EvalPairs, RunScores
 from src.methods.label_treatments import TREATMENTS, treat
 from src.methods.log_odds import log_odds, sigmoid

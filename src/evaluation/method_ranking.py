@@ -11,7 +11,7 @@ from src.common.errors import UserError
 from src.common.files import atomic_path
 from src.evaluation.committed_scores import committed_scores
 from src.measures.cells import correctness
-from src.measures.method_comparison import BASELINE, differences, ranking_table
+from src.measures.comparisons.methods import BASELINE, differences, ranking_table
 from src.reports.figures.methods import methods_figure
 from src.reports.figures.style import STYLE, save
 from src.reports.format import count

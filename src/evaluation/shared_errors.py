@@ -12,8 +12,8 @@ from src.common.console import table_lines
 from src.common.errors import UserError
 from src.common.files import atomic_path
 from src.evaluation.committed_scores import committed_scores
-from src.measures.regression import clustered_slope
-from src.measures.shared_errors import shared_errors_table
+from src.measures.comparisons.regression import clustered_slope
+from src.measures.comparisons.shared_errors import shared_errors_table
 from src.reports.figures.shared_errors import shared_errors_figure
 from src.reports.figures.style import STYLE, save
 from src.reports.format import interval_text, number

@@ -16,7 +16,7 @@ from src.measures import metrics
 from src.measures.baselines import LENGTH_ONLY, length_margins
 from src.measures.best_ceiling import BEST_COLUMNS, CEILING_COLUMNS
 from src.measures.cells import Recovered, correctness, interval_fields, recovered
-from src.measures.method_comparison import METHOD_COLUMNS
+from src.measures.comparisons.methods import METHOD_COLUMNS
 from src.measures.run_scores import EvalPairs, RunScores, align
 
 COLUMNS = {name: columns.split() for name, columns in {

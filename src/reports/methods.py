@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from src.measures.method_comparison import BETTER, WORSE
+from src.measures.comparisons.methods import BETTER, WORSE
 from src.reports.document import Element, Heading, Picture, Table, Text
 from src.reports.figures.style import Drawn
 from src.reports.findings import listed

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.evaluation.interval_coverage import NESTED, POOLED, coverage_rows, write_coverage
-from src.evaluation.simulated_experiment import Scenario, World, scenarios
+from src.evaluation.simulation.coverage import NESTED, POOLED, coverage_rows, write_coverage
+from src.evaluation.simulation.experiments import Scenario, World, scenarios
 
 
 @pytest.mark.parametrize("options", [{}, {"heavy": True}, {"spread": 4.0}, {"teachers": 1}])
@@ -52,8 +52,8 @@ def test_a_second_call_simulates_only_what_is_missing(tmp_path, monkeypatch):
     kept = table[table.scenario != "small gaps"]
     kept.to_csv(path, index=False)
     asked = []
-    monkeypatch.setattr("src.evaluation.interval_coverage.simulate",
+    monkeypatch.setattr("src.evaluation.simulation.coverage.simulate",
                         lambda scenario, *args: asked.append(scenario.name) or iter(()))
-    monkeypatch.setattr("src.evaluation.interval_coverage.draw_coverage", lambda *args: None)
+    monkeypatch.setattr("src.evaluation.simulation.coverage.draw_coverage", lambda *args: None)
     write_coverage(tmp_path / "intervals", repetitions=3, nested=2)
     assert asked == ["small gaps", "small gaps"]

@@ -6,7 +6,7 @@ from scipy.stats import norm, wilcoxon
 
 from configs.schema import EvalConfig
 from src.measures.cells import correctness
-from src.measures.method_comparison import (
+from src.measures.comparisons.methods import (
     BETTER,
     METHOD_COLUMNS,
     OPEN,

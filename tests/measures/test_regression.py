@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.measures.regression import clustered_slope
+from src.measures.comparisons.regression import clustered_slope
 
 
 def cloud(rng, clusters=8, each=6, slope=2.0):

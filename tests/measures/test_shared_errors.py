@@ -7,14 +7,14 @@ from scipy.stats import norm
 from sklearn.metrics import cohen_kappa_score
 
 from configs.schema import EvalConfig
-from src.measures.run_scores import EvalPairs, RunScores
-from src.measures.shared_errors import (
+from src.measures.comparisons.shared_errors import (
     SHARED_COLUMNS,
     capa,
     pseudo_values,
     shared_errors,
     shared_errors_table,
 )
+from src.measures.run_scores import EvalPairs, RunScores
 from src.measures.tables import pgr_table
 
 N = 400

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from src.measures.method_comparison import BETTER, METHOD_COLUMNS, OPEN, WORSE
+from src.measures.comparisons.methods import BETTER, METHOD_COLUMNS, OPEN, WORSE
 from src.reports.experiment import write_report
 from src.reports.methods import points_of, statement
 from tests.result_tables import write_results

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.measures.method_comparison import BETTER, WORSE
+from src.measures.comparisons.methods import BETTER, WORSE
 from src.reports.figures.style import INK, METHODS, QUIET, WARNING, Margins, page, provenance
 from src.reports.format import interval_text, number
 from src.reports.results import Results

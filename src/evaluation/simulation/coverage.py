@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from src.common.files import atomic_path
-from src.evaluation.simulated_experiment import PAIRS, Scenario, World, scenarios
+from src.evaluation.simulation.experiments import PAIRS, Scenario, World, scenarios
 from src.measures.intervals import pooled_gaps
 from src.measures.pgr import GapRecovered, gaps_recovered
 from src.reports.figures.coverage import draw_coverage

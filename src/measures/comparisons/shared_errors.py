@@ -25,7 +25,7 @@ from configs.schema import EvalConfig
 from src.measures import metrics
 from src.measures.bootstrap import Interval, interval, nested_replicates, resampled_means
 from src.measures.cells import ALL, interval_fields, recovered
-from src.measures.method_comparison import BASELINE
+from src.measures.comparisons.methods import BASELINE
 from src.measures.run_scores import EvalPairs, RunScores, align
 
 SHARED_COLUMNS = ("experiment teacher student method seeds n capa capa_low capa_high hard hard_low "

@@ -1,0 +1,1 @@
+"""Experiments of which everything is known, and how often intervals hold the truth there."""
