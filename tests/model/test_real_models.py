@@ -3,6 +3,7 @@
     ./test.sh -m real_model
 """
 
+import dataclasses
 import hashlib
 
 import pytest
@@ -15,13 +16,21 @@ from transformers import (
 )
 
 from configs.model_schema import ModelConfig
-from configs.schema import load_config
+from configs.schema import DataConfig, ExperimentConfig, load_config
+from data.prepare import TokenizerSpec, prepare
 from model.base.gguf_tokenizer import PROBES
 from model.base.weights import base_fingerprint
 from model.download import main
 from model.hub.package import fetch_package
 from model.reward_model import build_reward_model
+from src.runs.folders import find_finished
+from src.runs.plan import Plan
+from src.scoring.pairs import load_scorer, score, scores_of
+from src.scoring.trunk_cache import trunk_of
+from src.train import train_stage
 from tests.families import Tree, tree_batch
+from tests.tiny_data import write_jsonl
+from tests.tiny_experiment import preference_rows
 
 pytestmark = pytest.mark.real_model
 
@@ -123,3 +132,50 @@ def test_rewards_are_those_of_the_plain_classifier(root, name, tmp_path):
         held = model(**batch)[batch["last_index"] >= 0]
     torch.testing.assert_close(held, expected, rtol=0, atol=1e-4)
     assert len(prompt) > 512 and expected.std() > 1e-3
+
+
+def trained(name, folder):
+    """A finished teacher of six layers, two of them trained for a few steps, and its plan."""
+    write_jsonl(folder / "raw.jsonl", preference_rows(60))
+    (folder / "pairs.yaml").write_text(
+        f"path: {folder / 'raw.jsonl'}\nform: messages\ntest_pairs: 12\nval_pairs: 0\n"
+        "max_length: 256\n")
+    (folder / "trained.yaml").write_text(
+        f"data: {folder / 'pairs.yaml'}\n"
+        f"teachers: [{{model: {name}, layers: [6], keep: first}}]\n"
+        "train: {batch_pairs: 8, learning_rate: 1.0e-3, trainable_layers: 2, precision: fp32}\n"
+        "runtime: {report_to: none}\n")
+    model = load_config(ModelConfig, name)
+    prepare(load_config(DataConfig, str(folder / "pairs.yaml")), folder / "processed" / "pairs",
+            [TokenizerSpec(name, str(model.path), model.chat_template)])
+    plan = Plan(load_config(ExperimentConfig, str(folder / "trained.yaml")), folder / "processed")
+    assert not train_stage(plan, "teachers", folder / "runs", 0, 1)
+    return plan, plan.stage("teachers")[0]
+
+
+@each
+def test_rewards_of_a_trained_run_are_those_of_the_plain_classifier(root, name, tmp_path,
+                                                                    record_property):
+    """As eval.py has them, over the trunk cache, packed, prompts shared; in bf16 how far they are
+    off is told: it is in the test's report, and printed with `-s`."""
+    plan, run = trained(name, tmp_path)
+    folder, split = find_finished(tmp_path / "runs", "teachers", run.identity), plan.split(
+        run, "test")
+    plain = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        expected = torch.tensor([
+            [plain(torch.tensor([[*pair["prompt_ids"], *pair[side]]])).logits[0, 0].item()
+             for side in ("chosen_ids", "rejected_ids")] for pair in split])
+    table = scores_of(folder, run, split, "test", plan.experiment.runtime,
+                      lambda: trunk_of(run, plan, "test", tmp_path / "runs"))
+    held = torch.tensor(table[["reward_chosen", "reward_rejected"]].to_numpy())
+    torch.testing.assert_close(held.float(), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 1e-2
+    rounded = dataclasses.replace(run, train=dataclasses.replace(run.train, precision="bf16"))
+    scorer = load_scorer(folder, plan.experiment.runtime, rounded)
+    off = torch.from_numpy(score(scorer, split, plan.experiment.runtime, name)) - expected
+    told = (f"{name}, bf16: rewards differ by {off.abs().mean():.4f} on average and "
+            f"{off.abs().max():.4f} at most; their standard deviation is {expected.std():.4f}")
+    record_property("bf16", told)
+    print(told)
+    assert off.abs().mean() < 0.1 * expected.std()
