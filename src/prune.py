@@ -4,15 +4,17 @@
     python -m src.prune --experiment gemma_3_sciq
     python -m src.prune --experiment gemma_3_sciq --teachers     their weights as well
 
-Weights go once the run's scores on test are written; with --teachers, once their weak labels are
-too. All else of a run's folder stays: it counts as finished, and eval.py gives the same tables from
-the scores. What needs the weights themselves (--transfer, --inspect on other data, src.scoring,
-src.push) says so: delete the folder of such a run and train it again. Runs that lie under another
-experiment, which this one shares, are left.
+Weights go once the run's scores on test are written, and its weak labels where students learn from
+them: those of teachers, with --teachers, and of students that another method comes after. All else
+of a run's folder stays: it counts as finished, and eval.py gives the same tables from the scores.
+What needs the weights themselves (--transfer, --inspect on other data, src.scoring, src.push) says
+so: delete the folder of such a run and train it again. Runs that lie under another experiment,
+which this one shares, are left.
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from configs.schema import ExperimentConfig, load_config
 from src.common.arguments import Parser
@@ -20,15 +22,26 @@ from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
 from src.common.lock import lock
 
+if TYPE_CHECKING:
+    from configs.run import RunConfig
+
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 
-def why_kept(folder: Path, stops_early: bool) -> str:
-    """Why the weights of the run in `folder` are still needed; empty where they are not.
+def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str, ...]:
+    """The splits that students of `experiment` need the labels of `run` of."""
+    from src.methods.label_treatments import TREATMENTS
 
-    Args:
-        stops_early: whether students of the experiment need their teacher's labels of val.
-    """
+    after = {method.after for method in experiment.methods}
+    if run.kind == "ceiling" or (run.kind == "student" and run.method.name not in after):
+        return ()
+    fits = run.kind == "teacher" and any("val_label" in TREATMENTS.asks(method.treatment)
+                                         for method in experiment.methods)
+    return ("train_2", "val") if fits or experiment.train.early_stopping_evals else ("train_2",)
+
+
+def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
+    """Why the weights of the run in `folder` are still needed; empty where they are not."""
     from src.runs.folders import is_done, read_run_config
     from src.scoring.pairs import stored_scores
     from src.scoring.weak_labels import stored_labels
@@ -38,25 +51,25 @@ def why_kept(folder: Path, stops_early: bool) -> str:
         return "not finished"
     if stored_scores(folder, run, "test") is None:
         return "has no scores of these weights on test yet: run eval.py"
-    labelled = ("train_2", *(["val"] if stops_early else [])) if run.kind == "teacher" else ()
-    missing = [split for split in labelled if stored_labels(folder, run, split) is None]
+    missing = [split for split in labelled_splits(run, experiment)
+               if stored_labels(folder, run, split) is None]
     return f"has no weak labels of {' and '.join(missing)} yet" if missing else ""
 
 
-def prune(folder: Path, stops_early: bool, dry_run: bool) -> tuple[int, str]:
+def prune(folder: Path, experiment: ExperimentConfig, dry_run: bool) -> tuple[int, str]:
     """Free the weights of the run in `folder` if nothing needs them: (bytes, what became of it)."""
     from src.runs.folders import read_run_config
     from src.runs.freed import free_weights, is_freed, weight_bytes
 
     if is_freed(folder) and not weight_bytes(folder):
         return 0, "freed before"
-    kept = why_kept(folder, stops_early)  # before the lock: a run in training holds it for hours
+    kept = why_kept(folder, experiment)  # before the lock: a run in training holds it for hours
     if kept:
         return 0, f"kept: {kept}"
     if dry_run:
         return weight_bytes(folder), "would be freed"
     with lock(folder):
-        kept = why_kept(folder, stops_early)
+        kept = why_kept(folder, experiment)
         if kept:
             return 0, f"kept: {kept}"
         return free_weights(folder, read_run_config(folder).identity), "freed"
@@ -87,7 +100,7 @@ def main() -> None:
                         "the runs")
     total = 0
     for folder in folders:
-        size, became = prune(folder, experiment.train.early_stopping_evals > 0, args.dry_run)
+        size, became = prune(folder, experiment, args.dry_run)
         total += size
         print(f"{folder.parent.name}/{folder.name}: {became}"
               + (f", {size / 1e6:,.1f} MB" if size else ""), flush=True)

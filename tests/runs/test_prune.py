@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from configs.run import STAGES
-from configs.schema import RuntimeConfig
+from configs.schema import ExperimentConfig, RuntimeConfig, load_config
 from model.base.weights import weights_fingerprint
 from src import push
 from src.common.errors import UserError
@@ -41,6 +41,10 @@ def tiny(scored, request) -> TinyExperiment:
     copy = scored.copy(f"prune-{request.node.name[:40]}")
     yield copy
     shutil.rmtree(copy.config.parent)
+
+
+def experiment_of(tiny: TinyExperiment) -> ExperimentConfig:
+    return load_config(ExperimentConfig, str(tiny.config))
 
 
 def ask(tiny: TinyExperiment, *words: str) -> int:
@@ -122,15 +126,27 @@ def test_what_was_not_scored_or_with_other_weights_or_labelled_or_finished_stays
     assert {folder: files(folder) for folder in before} == before
     for folder, why in ((first, "no scores"), (second, "no scores of these weights"),
                         (third, "not finished"), (teacher, "no weak labels of train_2")):
-        assert why in prune(folder, False, dry_run=False)[1]
-    assert "train_2 and val" in prune(teacher, True, dry_run=False)[1]
+        assert why in prune(folder, experiment_of(tiny), dry_run=False)[1]
+    changed = tiny.copy(f"{tiny.runs}_val", train={"early_stopping_evals": 1})
+    assert "train_2 and val" in prune(teacher, experiment_of(changed), dry_run=False)[1]
+    shutil.rmtree(changed.config.parent)
+
+
+def test_a_student_that_another_method_comes_after_stays_until_it_has_labelled(tiny):
+    soft = tiny.settings()["methods"][0]
+    tiny.write_config(tiny.settings(), methods=[
+        soft, {"name": "again", "treatment": "strong_to_strong", "after": soft["name"]}])
+    student = tiny.finished("students")[0]
+    assert "no weak labels of train_2" in prune(student, experiment_of(tiny), dry_run=False)[1]
+    assert train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
+    assert prune(student, experiment_of(tiny), dry_run=False)[1] == "freed"
 
 
 def test_a_run_in_training_is_not_waited_for(tiny):
     folder = tiny.finished("ceilings")[0]
     (folder / "DONE").unlink()
     with lock(folder):  # a second one in this process would wait for ever
-        assert prune(folder, False, dry_run=False) == (0, "kept: not finished")
+        assert prune(folder, experiment_of(tiny), dry_run=False) == (0, "kept: not finished")
 
 
 def shard(folder: Path) -> None:
@@ -183,7 +199,7 @@ def test_one_that_was_killed_before_it_had_written_has_freed_nothing(tiny, monke
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="disk full"):
-        prune(folder, False, dry_run=False)
+        prune(folder, experiment_of(tiny), dry_run=False)
     monkeypatch.undo()
     assert files(folder) == before
 
