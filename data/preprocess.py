@@ -191,7 +191,7 @@ def _fetch_tokenizer(hub_id: str, revision: str) -> str:
             f"no tokenizer {hub_id!r}: it is no folder here, no config of configs/models, and "
             f"could not be fetched from the hub ({type(error).__name__}): give a model folder, or "
             "fetch the model with python model/download.py --model NAME (gated models need "
-            "huggingface-cli login)") from error
+            "hf auth login)") from error
 
 
 def _true_or_false(text: str) -> bool:

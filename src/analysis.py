@@ -1,6 +1,6 @@
 """Questions asked of evaluated experiments, each answered by one file of src/evaluation.
 
-    python -m src.analysis --what methods --experiment demo chess    # which method is better?
+    python -m src.analysis --what methods --experiment demo    # which method is better?
     python -m src.analysis --what shared_errors --experiment demo chess sciq
     python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from src.common.arguments import Parser
-from src.common.errors import run_command
+from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
@@ -46,7 +46,7 @@ ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
 
 
 def parse_args() -> argparse.Namespace:
-    asked = "; ".join(f"{name}: {ask.__doc__.splitlines()[0]}" for name, ask in ANALYSES.items())
+    asked = "\n".join(f"{name}: {ask.__doc__.splitlines()[0]}" for name, ask in ANALYSES.items())
     parser = Parser(prog="python -m src.analysis", description=__doc__, epilog=asked,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", required=True, choices=ANALYSES)
@@ -54,7 +54,10 @@ def parse_args() -> argparse.Namespace:
                         help="experiments that eval.py has evaluated")
     parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
                         help="where they are, and where the answers go (default: results/)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if len(set(args.experiment)) < len(args.experiment):
+        raise UserError(f"--experiment {' '.join(args.experiment)}: name each experiment once")
+    return args
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ them: those of teachers, with --teachers, and of students that another method co
 of a run's folder stays: it counts as finished, and eval.py gives the same tables from the scores.
 What needs the weights themselves (--transfer, --inspect on other data, src.scoring, src.push) says
 so: delete the folder of such a run and train it again. Runs that lie under another experiment,
-which this one shares, are left.
+which this one shares, are left. Teachers of an experiment without students need no weak labels.
 """
 
 import argparse
@@ -32,6 +32,8 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
     """The splits that students of `experiment` need the labels of `run` of."""
     from src.methods.label_treatments import TREATMENTS
 
+    if not experiment.students:
+        return ()
     after = {method.after for method in experiment.methods}
     if run.kind == "ceiling" or (run.kind == "student" and run.method.name not in after):
         return ()
@@ -96,8 +98,10 @@ def main() -> None:
     folders = [config.parent for stage in stages
                for config in sorted((root / stage).glob("*/config.yaml"))]
     if not folders:
-        raise UserError(f"{root}: no {' or '.join(stages)} there: --runs_dir names the folder of "
-                        "the runs")
+        others = not args.teachers and any(root.glob("teachers/*/config.yaml"))
+        raise UserError(f"{root}: no {' or '.join(stages)} there: " + (
+            "--teachers frees the weights of teachers" if others else
+            "--runs_dir names the folder of the runs"))
     total = 0
     for folder in folders:
         size, became = prune(folder, experiment, args.dry_run)

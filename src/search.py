@@ -13,29 +13,27 @@ import dataclasses
 import itertools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import pandas as pd
-import transformers
 import yaml
 
 from configs.run import RunConfig
 from configs.schema import ExperimentConfig, TrainConfig, load_config
-from configs.strict_yaml import from_dict
-from src.common import distributed
+from configs.strict_yaml import from_dict, shown
 from src.common.arguments import Parser
 from src.common.console import table_lines
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT, atomic_path
-from src.evaluation.experiment import claim_results
-from src.measures.metrics import accuracies
-from src.runs.folders import find_finished
-from src.runs.plan import Plan
-from src.scoring.pairs import margins, scores_of
-from src.scoring.trunk_cache import trunk_of
-from src.training.finish import finish
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from src.runs.plan import Plan
+
+# What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 SPLIT = "train_2"
 
@@ -49,10 +47,14 @@ def parse_args() -> argparse.Namespace:
                         help="rungs of the experiment's first teacher's model to train")
     parser.add_argument("--try", dest="tries", nargs="+", action="append", required=True,
                         metavar=("KEY", "VALUE"), help="a key of `train:` and its values")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
-    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
-    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0],
+                        help="of each combination (default: 0 alone)")
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
+                        help="where the runs are (default: runs/)")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
+                        help="where prepared data are (default: data/processed/)")
+    parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
+                        help="where the table goes (default: results/)")
     return parser.parse_args()
 
 
@@ -60,20 +62,34 @@ def combinations(train: TrainConfig, tries: list[list[str]]) -> list[TrainConfig
     """`train` with every combination of the values that are tried.
 
     Raises:
-        UserError: no value, an unknown key, or a value that it cannot have.
+        UserError: no value, an unknown key, one that is given twice, or a value that it cannot
+            have.
     """
     for key, *values in tries:
         if not values:
             raise UserError(f"--try {key}: give at least one value after it")
     keys = [key for key, *_ in tries]
+    if len(set(keys)) < len(keys):
+        raise UserError(f"--try {' '.join(keys)}: a key is given twice: give all its values after "
+                        "one --try")
     given = dataclasses.asdict(train)
-    return [from_dict(TrainConfig, {**given, **dict(zip(keys, map(yaml.safe_load, values),
-                                                        strict=True))}, where="--try")
-            for values in itertools.product(*(values for _, *values in tries))]
+    known = [[_value(key, value) for value in values] for key, *values in tries]
+    return [from_dict(TrainConfig, {**given, **dict(zip(keys, values, strict=True))}, "--try")
+            for values in itertools.product(*known)]
 
 
-def plans(args: argparse.Namespace) -> list[Plan]:
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--try {key} {shown(text)}: not readable as YAML ({error}): give a value "
+                        "as a config has it") from error
+
+
+def plans(args: argparse.Namespace) -> list["Plan"]:
     """One for each combination: its teachers are the rungs that are asked for."""
+    from src.runs.plan import Plan
+
     experiment = load_config(ExperimentConfig, args.experiment)
     ladder = experiment.teachers[0]
     usual = dataclasses.replace(experiment.train, learning_rate=ladder.learning_rate
@@ -83,8 +99,14 @@ def plans(args: argparse.Namespace) -> list[Plan]:
                  tuple(args.seeds)) for train in combinations(usual, args.tries)]
 
 
-def row_of(run: RunConfig, plan: Plan, keys: list[str], runs_dir: Path) -> dict[str, object]:
+def row_of(run: RunConfig, plan: "Plan", keys: list[str], runs_dir: Path) -> dict[str, object]:
     """Train `run` unless that was done; how often it agrees with the human labels of train_2."""
+    from src.measures.metrics import accuracies
+    from src.runs.folders import find_finished
+    from src.scoring.pairs import margins, scores_of
+    from src.scoring.trunk_cache import trunk_of
+    from src.training.finish import finish
+
     finish(run, plan, runs_dir)
     folder, split = find_finished(runs_dir, run.stage, run.identity), plan.split(run, SPLIT)
     table = scores_of(folder, run, split, SPLIT, plan.experiment.runtime,
@@ -98,6 +120,13 @@ def row_of(run: RunConfig, plan: Plan, keys: list[str], runs_dir: Path) -> dict[
 
 def main() -> None:
     args = parse_args()
+    combinations(load_config(ExperimentConfig, args.experiment).train, args.tries)
+
+    import pandas as pd
+    import transformers
+
+    from src.common import distributed
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     keys = [key for key, *_ in args.tries]
@@ -117,8 +146,10 @@ def _said(row: dict[str, object], keys: list[str]) -> str:
             f"[{row['low']:.4f}, {row['high']:.4f}] of {row['n']:,} pairs of {SPLIT}")
 
 
-def _write(rows: pd.DataFrame, keys: list[str], results_dir: Path) -> None:
+def _write(rows: "pd.DataFrame", keys: list[str], results_dir: Path) -> None:
     """search.csv, and the means on the terminal, the best first."""
+    from src.evaluation.experiment import claim_results
+
     path = results_dir / str(rows.experiment[0]) / "search.csv"
     claim_results(path.parent)
     with atomic_path(path) as partial:

@@ -46,7 +46,9 @@ launch_stage() {
   local words=(-m src.train --experiment "${experiment}" --stage "${stage}" "$@")
 
   case " $* " in
-    *" --help "* | *" -h "*) exec "${python}" -m src.training.command_line "${words[@]:2}" ;;
+    *" --help "* | *" -h "*)
+      sed -n '2,/^set /s/^# \{0,1\}//p' "$(basename "$0")"  # the script's own head
+      exit 0 ;;
   esac
   "${python}" -m src.training.command_line "${words[@]:2}" || exit "$?"  # before what takes seconds
   case " $* " in

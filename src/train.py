@@ -103,6 +103,10 @@ def main() -> int:
                           tuple(args.seeds))
             for run in plan.stage(args.stage):
                 plan.split(run, run.split)  # prepared for this model, or say so now
+            if not plan.stage(args.stage):
+                if worker == 0:
+                    say(f"{plan.experiment.name} has no run of stage {args.stage}: nothing to do")
+                return 0
             say(notice(used(plan.experiment.train.precision)))
             if not args.dry_run:
                 distributed.on_main(lambda: require_fit(plan, unfinished(plan, args.stage,

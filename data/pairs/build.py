@@ -81,7 +81,9 @@ def _check_filled(assignment: Assignment, config: DataConfig, report: BuildRepor
         names += ["train_1", "train_2"]
     empty = [name for name in names if not (assignment.split == SPLITS.index(name)).any()]
     if empty:
+        unused = ", ".join(f"{count:,} {reason}" for reason, count in report.unused.items()
+                           if count)
         raise UserError(f"data/{config.name}: no pair is left for {', '.join(empty)}: "
                         f"{int((assignment.reason == -1).sum())} pairs are too few, or the files "
                         "have the same prompts, or fraction is too small; dropped: "
-                        f"{report.reasons()}")
+                        f"{report.reasons()}; left out: {unused or 'no pairs'}")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from configs.field_types import NotNegative, Share
 from configs.schema import MethodConfig
+from configs.strict_yaml import require
 from src.methods.log_odds import PROBABILITY_FLOOR
 from src.methods.named import Named
 
@@ -118,6 +119,10 @@ def check_losses(methods: Sequence[MethodConfig], where: str) -> tuple[MethodCon
     Raises:
         UserError: a method whose loss has no code, or not these options.
     """
+    for method in methods:
+        own = sorted({"aux_coef", "warmup_frac"} & method.loss_options.keys())
+        require(not own, f"{where}: method {method.name}: loss_options: {', '.join(own)}: a key of "
+                "the method itself: write it beside loss")
     return tuple(dataclasses.replace(method, loss_options=LOSSES.checked(
         method.loss, method.loss_options, f"{where}: method {method.name}")) for method in methods)
 

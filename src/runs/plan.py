@@ -115,7 +115,8 @@ class Plan:
                                   self._learning_rate(ladder)))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
-            raise UserError(f"{where}: rungs {', '.join(names)} repeat")
+            raise UserError(f"{where}: rungs {', '.join(names)} repeat; python -m src.search "
+                            "compares the learning rates of one")
         return rungs
 
     def _learning_rate(self, ladder: LadderConfig) -> float:

@@ -13,6 +13,7 @@ from src.evaluation.committed_scores import committed_scores
 from src.evaluation.method_ranking import rank_methods
 from src.measures import tables
 from tests.scored_experiment import write_scores
+from tests.tiny_experiment import in_process
 
 
 def test_scores_are_read_back_as_they_were_written(tmp_path):
@@ -48,6 +49,11 @@ def test_one_method_alone_is_nothing_to_compare(tmp_path):
     write_scores(tmp_path / "demo", methods=("soft",))
     with pytest.raises(UserError, match="no method beside soft"):
         rank_methods(["demo"], tmp_path)
+
+
+def test_an_experiment_that_is_named_twice_is_refused():
+    with pytest.raises(UserError, match="--experiment demo demo: name each experiment once"):
+        in_process("src.analysis", "--what", "methods", "--experiment", "demo", "demo")
 
 
 def test_the_command_tells_a_mistake_in_one_line(tmp_path):

@@ -114,6 +114,9 @@ def test_teachers_alone_are_trained_evaluated_and_compared_by_rule(finished, cap
     with pytest.raises(UserError, match="eval.py --model tiny"):
         in_process(*ask)
     assert not train_stage(sweep_of(tiny), "teachers", tiny.runs_dir, 0, 1)
+    for stage in ("ceilings", "students"):
+        assert in_process("src.train", *tiny.train(stage)) == 0
+        assert f"tiny has no run of stage {stage}: nothing to do" in capsys.readouterr().out
     assert in_process("eval", *tiny.evaluate()) == 0
     assert in_process(*ask) == 0
     folder = tiny.results.parent / "which_layers"

@@ -257,6 +257,19 @@ def test_a_run_that_lies_under_another_experiment_is_left(tiny):
     assert not list((tiny.runs_dir / "tiny" / "ceilings").rglob(WEIGHTS))
 
 
+def test_teachers_of_an_experiment_without_students_need_no_weak_labels(tiny):
+    tiny.write_config(tiny.settings(), students=[])
+    for stage in ("ceilings", "students"):
+        shutil.rmtree(tiny.runs_dir / "tiny" / stage)
+    first, second = tiny.finished("teachers")[:2]
+    shutil.rmtree(first / "weak_labels")
+    (second / "scores" / "test.parquet").unlink()
+    with pytest.raises(UserError, match="no ceilings or students there: --teachers frees"):
+        ask(tiny)
+    assert ask(tiny, "--teachers") == 0
+    assert is_freed(first) and not is_freed(second)
+
+
 def test_an_experiment_without_runs_is_an_error(tiny, tmp_path):
     with pytest.raises(UserError, match="no ceilings or students there: --runs_dir"):
         in_process("src.prune", "--experiment", str(tiny.config), "--runs_dir", str(tmp_path))

@@ -23,7 +23,7 @@ def test_every_combination_is_trained_once_and_scored_on_train_2_alone(finished,
         splits.add((run.split, name))
         return scored(folder, run, split, name, *rest)
 
-    monkeypatch.setattr("src.search.scores_of", watched)
+    monkeypatch.setattr(pairs, "scores_of", watched)
     before = set(tiny.finished("teachers"))
     tried = arguments(tiny, "--try", "learning_rate", "1e-3", "1e-2", "--try", "epochs", "1", "2")
     assert in_process("src.search", *tried) == 0
@@ -44,9 +44,11 @@ def test_every_combination_is_trained_once_and_scored_on_train_2_alone(finished,
     (["learning_rate"], "--try learning_rate: give at least one value"),
     (["learning_rates", "1e-3"], "learning_rates"),
     (["epochs", "none"], "epochs"),
-], ids=["no value", "unknown key", "no number"])
+    (["lora", "{rank: ["], "--try lora '{rank: \\[': not readable as YAML"),
+    (["epochs", "1", "--try", "epochs", "2"], "--try epochs epochs: a key is given twice"),
+], ids=["no value", "unknown key", "no number", "no YAML", "twice"])
 def test_what_cannot_be_tried_is_refused_before_anything_is_trained(finished, tried, message):
-    tiny = finished.copy(f"refused-{tried[0]}")
+    tiny = finished.copy(f"refused-{len(tried)}-{tried[0]}")
     before = tiny.finished("teachers")
     with pytest.raises(UserError, match=message):
         in_process("src.search", *arguments(tiny, "--try", *tried))

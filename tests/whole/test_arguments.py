@@ -11,7 +11,8 @@ from tests.tiny_experiment import ENVIRONMENT, command
 
 COMMANDS = ("eval.py", "data/preprocess.py", "data/demo.py", "model/download.py",
             "data.chess_documents", "model.pretrain", "src.training.command_line", "src.scoring",
-            "src.push", "src.prune", "data.check_raw", "src.evaluation.overview")
+            "src.push", "src.prune", "src.search", "src.analysis", "src.simulate_intervals",
+            "data.check_raw", "src.evaluation.overview")
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib")
 RUN = """
 import runpy, sys
@@ -64,6 +65,17 @@ def test_the_scripts_check_what_they_are_given_before_they_launch(words, setting
     assert told.returncode == 2 and len(errors) == 1, told
     assert errors[0].startswith("error: ") and message in errors[0]
     assert "run(s) at a time" not in told.stdout
+
+
+@pytest.mark.parametrize("script", ["train_teacher_model.sh", "train_student_model.sh",
+                                    "weak_to_strong.sh"])
+def test_a_script_s_help_is_its_own_and_not_that_of_what_it_starts(script):
+    told = command(f"./{script}", "--help")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("Stage ") and f"usage: ./{script} [EXPERIMENT]" in told.stdout
+    for word in ("--dry-run", "--seeds", "HARDWARE", "NPROC", "WORKERS", "--runs_dir"):
+        assert word in told.stdout
+    assert "set -euo" not in told.stdout
 
 
 def quickstart(*words: str) -> subprocess.CompletedProcess[str]:

@@ -97,6 +97,18 @@ BAD_CONFIGS = {
     "a seed twice": ({"seeds": [1, 1]}, "repeat"),
     "a method twice": ({"methods": [{"name": "a"}, {"name": "a"}]}, "repeat a name"),
     "another loss": ({"methods": [{"name": "a", "loss": "hinge"}]}, "'hinge' is none of"),
+    "an option that is a key": (
+        {"methods": [{"name": "a", "loss": "confidence", "loss_options": {"aux_coef": 0.5}}]},
+        "method a: loss_options: aux_coef: a key of the method itself: write it beside loss"),
+    "an option that a loss has not": (
+        {"methods": [{"name": "a", "loss": "product", "loss_options": {"gamma": 1}}]},
+        "method a: loss_options: unknown key gamma; expected some of alpha, beta"),
+    "a rung at two learning rates": (
+        {"students": [{"model": "MODEL", "layers": [2], "learning_rate": rate}
+                      for rate in (1e-3, 1e-4)]}, "python -m src.search compares"),
+    "a ladder's learning rate in words": (
+        {"students": [{"model": "MODEL", "layers": [2], "learning_rate": "fast"}]},
+        "students[0]: learning_rate 'fast' must be a number"),
     "aux_coef": ({"methods": [{"name": "a", "loss": "confidence", "aux_coef": 2.0}]}, "at most 1"),
     "aux_coef without its loss": ({"methods": [{"name": "a", "aux_coef": 0.5}]}, "soft_bt"),
     "no epochs": ({"train": {"epochs": 0}}, "epochs 0"),

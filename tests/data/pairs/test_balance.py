@@ -12,6 +12,7 @@ from data.pairs.pair_files import read_pairs
 from data.pairs.splits import LENGTH, REASONS, PairIndex, assign_splits, rank_in_group
 from data.prepare import prepare
 from data.records import SPLITS
+from src.common.errors import UserError
 from src.measures.baselines import length_margins
 from src.measures.metrics import correctness
 
@@ -118,3 +119,10 @@ def test_prepared_splits_are_disjoint_by_topic_and_length_alone_is_right_in_half
     assert read_manifest(again)["data_hash"] == manifest["data_hash"]
     assert read_manifest(plain)["data_hash"] != manifest["data_hash"]
     assert read_manifest(plain)["unused"][LENGTH] == 0
+
+
+def test_a_data_set_whose_longer_answers_all_win_is_told_why_nothing_is_left(tmp_path):
+    rows = [{"prompt": f"Topic {number}", "chosen": "No, for three reasons.", "rejected": "No."}
+            for number in range(300)]
+    with pytest.raises(UserError, match=f"no pair is left .*; left out: 300 {LENGTH}$"):
+        prepared(tmp_path, "long", rows, balance="length")
