@@ -3,7 +3,9 @@
 import ast
 import dataclasses
 import json
+import re
 import typing
+from fnmatch import fnmatch
 
 import pytest
 import yaml
@@ -57,6 +59,15 @@ def test_every_config_loads_strictly(folder, name):
 @pytest.mark.parametrize("folder", NAMED)
 def test_what_is_promised_is_there(folder):
     assert NAMED[folder] <= set(names(folder))
+
+
+def test_the_readme_s_list_of_experiments_is_whole():
+    """`gemma_3_*` stands for all that begin so."""
+    page = (REPO_ROOT / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"`([\w*]+)`", page.split("Ready in `configs/experiments`")[1].split("##")[0])
+    there = names("experiments")
+    assert [name for name in there if not any(fnmatch(name, each) for each in told)] == []
+    assert [each for each in told if not any(fnmatch(name, each) for name in there)] == []
 
 
 @each("experiments")

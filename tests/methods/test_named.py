@@ -1,5 +1,6 @@
 """Functions by name: their options come from their own parameters, and are held to their types."""
 
+import inspect
 import re
 import unittest.mock
 
@@ -14,6 +15,7 @@ from configs.schema import MethodConfig
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
 from src.methods import losses
+from src.methods.label_treatments import TREATMENTS
 from src.methods.losses import LOSSES, check_losses
 from src.methods.named import Named
 
@@ -87,3 +89,15 @@ def test_the_loss_that_contributing_shows_can_be_pasted():
         for name in set(names) - known:
             if name.startswith("test_"):
                 names[name]()
+
+
+@pytest.mark.parametrize("functions", [LOSSES, TREATMENTS], ids=lambda functions: functions.kind)
+def test_the_page_of_methods_has_every_name_with_its_options_and_their_defaults(functions):
+    page = (REPO_ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = page.split(f"| {functions.kind} | what it")[1].split("\n\n")[0]
+    rows = {re.match(r"\| `(\w+)`", row)[1]: row for row in table.splitlines()[2:]}
+    assert set(rows) == set(functions)
+    for name, function in functions.items():
+        for key, parameter in inspect.signature(function).parameters.items():
+            if parameter.default is not parameter.empty:
+                assert f"`{key}: {parameter.default}`" in rows[name]
