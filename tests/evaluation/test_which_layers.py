@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from configs.schema import EvalConfig
 from src.common.errors import UserError
+from src.evaluation import overview
 from src.evaluation.layer_rules import COLUMNS, rules_table
 from src.measures.run_scores import EvalPairs, RunScores
 from src.reports.which_layers import BEHIND, BEST, HIGHEST, LEVEL, MEAN, statements
@@ -113,7 +114,9 @@ def test_teachers_alone_are_trained_evaluated_and_compared_by_rule(finished, cap
            str(tiny.results.parent)]
     with pytest.raises(UserError, match="eval.py --model tiny"):
         in_process(*ask)
-    assert not train_stage(sweep_of(tiny), "teachers", tiny.runs_dir, 0, 1)
+    plan = sweep_of(tiny)
+    assert not train_stage(plan, "teachers", tiny.runs_dir, 0, 1)
+    assert "tiny: about" in overview.table(overview.Whole(plan, tiny.runs_dir, 1))
     for stage in ("ceilings", "students"):
         assert in_process("src.train", *tiny.train(stage)) == 0
         assert f"tiny has no run of stage {stage}: nothing to do" in capsys.readouterr().out
