@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from configs.strict_yaml import require_name
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
@@ -49,12 +50,15 @@ def parse_args() -> argparse.Namespace:
     asked = "\n".join(f"{name}: {ask.__doc__.splitlines()[0]}" for name, ask in ANALYSES.items())
     parser = Parser(prog="python -m src.analysis", description=__doc__, epilog=asked,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", required=True, choices=ANALYSES)
+    parser.add_argument("--what", required=True, choices=ANALYSES,
+                        help="the question: see below")
     parser.add_argument("--experiment", required=True, nargs="+", metavar="NAME",
-                        help="experiments that eval.py has evaluated")
+                        help="experiments that eval.py has evaluated, or their YAML files")
     parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
                         help="where they are, and where the answers go (default: results/)")
     args = parser.parse_args()
+    args.experiment = [Path(name).stem if name.endswith((".yaml", ".yml"))
+                       else require_name(name, "--experiment ") for name in args.experiment]
     if len(set(args.experiment)) < len(args.experiment):
         raise UserError(f"--experiment {' '.join(args.experiment)}: name each experiment once")
     return args

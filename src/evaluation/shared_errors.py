@@ -12,6 +12,7 @@ from src.common.console import table_lines
 from src.common.errors import UserError
 from src.common.files import atomic_path
 from src.evaluation.committed_scores import committed_scores
+from src.measures.comparisons.methods import BASELINE
 from src.measures.comparisons.regression import clustered_slope
 from src.measures.comparisons.shared_errors import shared_errors_table
 from src.reports.figures.shared_errors import shared_errors_figure
@@ -28,15 +29,15 @@ def write_shared_errors(experiments: Sequence[str], results_dir: Path) -> str:
     """Write cells.csv, slopes.csv and their figure; return what to print.
 
     Raises:
-        UserError: an experiment without scores; fewer than two experiments.
+        UserError: an experiment without scores, or without a student of the baseline beside its
+            teacher and ceiling; fewer than two experiments.
     """
     if len(set(experiments)) < 2:
         raise UserError(f"--experiment {' '.join(experiments)}: expected two experiments at least, "
                         "the interval resamples them")
     config = EvalConfig()
-    scored = [committed_scores(results_dir / name) for name in dict.fromkeys(experiments)]
-    cells = pd.concat([shared_errors_table([run for run in runs if run.role != "baseline"], pairs,
-                                           config) for runs, pairs in scored], ignore_index=True)
+    tables = [_cells(results_dir / name, config) for name in dict.fromkeys(experiments)]
+    cells = pd.concat(tables, ignore_index=True)
     slopes = slopes_table(cells, config)
     folder = results_dir / "shared_errors"
     for name, table in (("cells", cells), ("slopes", slopes)):
@@ -52,6 +53,15 @@ def write_shared_errors(experiments: Sequence[str], results_dir: Path) -> str:
                       *table_lines(["predictor", "model", "slope", "", "cells", "experiments"],
                                    rows, 2),
                       "", f"tables: {folder}/*.csv", f"figure: {drawn.path}"])
+
+
+def _cells(folder: Path, config: EvalConfig) -> pd.DataFrame:
+    runs, pairs = committed_scores(folder)
+    table = shared_errors_table([run for run in runs if run.role != "baseline"], pairs, config)
+    if not len(table):
+        raise UserError(f"{pairs.experiment}: no student of method {BASELINE} beside its teacher "
+                        "and its ceiling: leave this experiment out")
+    return table
 
 
 def slopes_table(cells: pd.DataFrame, config: EvalConfig) -> pd.DataFrame:

@@ -51,9 +51,13 @@ def test_one_method_alone_is_nothing_to_compare(tmp_path):
         rank_methods(["demo"], tmp_path)
 
 
-def test_an_experiment_that_is_named_twice_is_refused():
-    with pytest.raises(UserError, match="--experiment demo demo: name each experiment once"):
-        in_process("src.analysis", "--what", "methods", "--experiment", "demo", "demo")
+@pytest.mark.parametrize(("names", "message"), [
+    (["demo", "configs/experiments/demo.yaml"], "--experiment demo demo: name each experiment on"),
+    (["results/demo"], "--experiment 'results/demo' becomes part of a folder's name"),
+    ([""], "--experiment '' becomes part of a folder's name")])
+def test_experiments_are_named_once_by_name_or_file(names, message):
+    with pytest.raises(UserError, match=message):
+        in_process("src.analysis", "--what", "methods", "--experiment", *names)
 
 
 def test_the_command_tells_a_mistake_in_one_line(tmp_path):

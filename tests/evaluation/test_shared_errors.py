@@ -25,3 +25,10 @@ def test_one_experiment_is_nothing_to_resample(tmp_path):
     write_scores(tmp_path / "first")
     with pytest.raises(UserError, match="expected two experiments at least"):
         write_shared_errors(["first", "first"], tmp_path)
+
+
+def test_an_experiment_without_students_of_the_baseline_is_named(tmp_path):
+    write_scores(tmp_path / "first")
+    write_scores(tmp_path / "teachers", methods=())
+    with pytest.raises(UserError, match="teachers: no student of method soft beside its teacher"):
+        write_shared_errors(["first", "teachers"], tmp_path)
