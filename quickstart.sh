@@ -71,6 +71,9 @@ ensure_venv
 step "models"
 "${python}" model/download.py --model "${experiment}" "${terms[@]+"${terms[@]}"}"
 step "data"
+config="${experiment}"
+if [[ "${config}" != *.yaml && "${config}" != *.yml ]]; then config="configs/experiments/${experiment}.yaml"; fi
+if grep -qE '^data:[[:space:]]+demo[[:space:]]*(#.*)?$' "${config}"; then "${python}" data/demo.py; fi
 "${python}" data/preprocess.py --experiment "${experiment}"
 "${python}" -m src.evaluation.overview --experiment "${experiment}"
 step "teachers, human labels of train_1"

@@ -113,6 +113,13 @@ def test_an_experiment_s_steps_follow_each_other(clone):
             assert call.endswith(end)
 
 
+def test_the_demo_s_pairs_are_made_for_every_experiment_on_them(clone):
+    _, fetched, made, prepared, *_ = calls(clone, "demo_methods")
+    assert fetched == "model/download.py --model demo_methods"
+    assert made == "data/demo.py"
+    assert prepared == "data/preprocess.py --experiment demo_methods"
+
+
 def test_a_killed_quickstart_goes_on_and_ends_with_the_table(clone, tiny):
     runs = clone / "runs" / "tiny"
     with (clone / "log").open("w") as log:
