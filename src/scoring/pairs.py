@@ -137,7 +137,10 @@ def stored_scores(folder: Path, run: RunConfig, split_name: str,
     Args:
         data_hash: of the pairs; empty for the data that the run was trained with.
     """
-    return read_table(_path(folder, split_name), _inputs(folder, run, split_name, data_hash))
+    path = _path(folder, split_name)
+    if not path.is_file():  # the weights may be gigabytes, and be read for nothing
+        return None
+    return read_table(path, _inputs(folder, run, split_name, data_hash))
 
 
 def require_scorable(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: str) -> None:

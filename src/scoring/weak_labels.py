@@ -59,7 +59,10 @@ def stored_labels(folder: Path, teacher: RunConfig, split_name: str,
     Args:
         data_hash: of the pairs; empty for the data that the teacher was trained with.
     """
-    return read_table(_path(folder, split_name), _inputs(folder, teacher, split_name, data_hash))
+    path = _path(folder, split_name)
+    if not path.is_file():
+        return None
+    return read_table(path, _inputs(folder, teacher, split_name, data_hash))
 
 
 def _path(folder: Path, split_name: str) -> Path:

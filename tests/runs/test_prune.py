@@ -142,6 +142,13 @@ def test_a_student_that_another_method_comes_after_stays_until_it_has_labelled(t
     assert prune(student, experiment_of(tiny), dry_run=False)[1] == "freed"
 
 
+def test_weights_are_not_read_where_nothing_was_made_of_them(tiny, monkeypatch):
+    folder = tiny.finished("ceilings")[0]
+    (folder / "scores" / "test.parquet").unlink()
+    monkeypatch.setattr("src.scoring.pairs.run_fingerprint", lambda folder: pytest.fail("read"))
+    assert "no scores" in prune(folder, False, dry_run=False)[1]
+
+
 def test_a_run_in_training_is_not_waited_for(tiny):
     folder = tiny.finished("ceilings")[0]
     (folder / "DONE").unlink()
