@@ -2,6 +2,7 @@
 
     python -m src.analysis --what methods --experiment demo    # which method is better?
     python -m src.analysis --what shared_errors --experiment demo chess sciq
+    python -m src.analysis --what pooled --experiment smollm2_sciq
     python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
 
@@ -22,7 +23,7 @@ from src.common.files import REPO_ROOT
 
 def methods(args: argparse.Namespace) -> str:
     """Methods against soft Bradley-Terry, ranked over all experiments together."""
-    from src.evaluation.method_ranking import rank_methods
+    from src.evaluation.across.methods import rank_methods
 
     return rank_methods(args.experiment, args.results_dir)
 
@@ -34,15 +35,23 @@ def which_layers(args: argparse.Namespace) -> str:
     return compare_layers(args.experiment, args.results_dir)
 
 
+def pooled(args: argparse.Namespace) -> str:
+    """PGR with the noise of seeds pooled over all cells of an experiment, beside pgr.csv."""
+    from src.evaluation.across.pooled import write_pooled
+
+    return write_pooled(args.experiment, args.results_dir)
+
+
 def shared_errors(args: argparse.Namespace) -> str:
     """Whether gain goes with the errors that teacher and ceiling share, over all experiments."""
-    from src.evaluation.shared_errors import write_shared_errors
+    from src.evaluation.across.shared_errors import write_shared_errors
 
     return write_shared_errors(args.experiment, args.results_dir)
 
 
 ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
-    "methods": methods, "which_layers": which_layers, "shared_errors": shared_errors}
+    "methods": methods, "pooled": pooled, "which_layers": which_layers,
+    "shared_errors": shared_errors}
 """What may be asked."""
 
 

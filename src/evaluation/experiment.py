@@ -167,7 +167,8 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
     config = plan.experiment.eval
     claim_results(folder)
     clear_partials(folder)
-    of_an_earlier_evaluation = ["report.html", "ceilings.csv", "methods.csv", "transfer*.*"]
+    of_an_earlier_evaluation = ["report.html", "pooled.csv", "ceilings.csv", "methods.csv",
+                                "transfer*.*"]
     clear(folder, of_an_earlier_evaluation, keep=SUB_FOLDERS)
     clear(folder / "figures", ["*.png"])
     models = [run for run in scored if run.role != "baseline"]
@@ -175,6 +176,7 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
         "scores": tables.scores_table(scored, pairs),
         "accuracy": tables.accuracy_table(scored, pairs, config),
         "pgr": with_best_ceiling(tables.pgr_table(models, pairs, config), models, pairs, config),
+        "pooled": tables.pooled_table(models, pairs, config),
         "ceilings": ceilings_table(models, pairs, config),
         "methods": methods_table(pairs.experiment, differences(
             correctness(models, pairs), pairs, config), config.level),
@@ -183,7 +185,7 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
         "curves": tables.curves_table(models, pairs),
     }
     for name, table in files.items():
-        if name in ("ceilings", "methods") and not len(table):  # there is nothing to say
+        if name in ("pooled", "ceilings", "methods") and not len(table):  # there is nothing to say
             continue
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)

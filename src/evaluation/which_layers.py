@@ -10,7 +10,7 @@ import pandas as pd
 from configs.schema import EvalConfig
 from src.common.files import atomic_path, read_json, write_text
 from src.common.hashing import commit
-from src.evaluation.committed_scores import committed_scores
+from src.evaluation.across.committed_scores import committed_scores
 from src.evaluation.layer_rules import rules_table
 from src.reports.document import to_markdown
 from src.reports.figures.style import STYLE, save

@@ -15,7 +15,7 @@ from data.records import left_is_chosen
 from src.measures import metrics
 from src.measures.baselines import LENGTH_ONLY, length_margins
 from src.measures.best_ceiling import BEST_COLUMNS, CEILING_COLUMNS
-from src.measures.cells import Recovered, correctness, interval_fields, recovered
+from src.measures.cells import Recovered, correctness, interval_fields, pooled, recovered
 from src.measures.comparisons.methods import METHOD_COLUMNS
 from src.measures.run_scores import EvalPairs, RunScores, align
 
@@ -32,6 +32,7 @@ COLUMNS = {name: columns.split() for name, columns in {
 """File of `results/<experiment>/` -> its columns, in order."""
 COLUMNS["ceilings"] = CEILING_COLUMNS
 COLUMNS["methods"] = METHOD_COLUMNS
+COLUMNS["pooled"] = COLUMNS["pgr"]
 FURTHER_COLUMNS = {"pgr": BEST_COLUMNS}
 """What may stand after them, all or none."""
 
@@ -64,6 +65,14 @@ def pgr_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -
     own = {run.name: run.name for run in runs if run.role == "student"}
     return _table([_pgr_row(pairs, one) for one in
                    recovered(correctness(runs, pairs), pairs, config, own)], COLUMNS["pgr"])
+
+
+def pooled_table(runs: Sequence[RunScores], pairs: EvalPairs, config: EvalConfig) -> pd.DataFrame:
+    """pooled.csv: as pgr.csv, with the noise of seeds pooled over all cells; no rows where there
+    is nothing to pool."""
+    own = {run.name: run.name for run in runs if run.role == "student"}
+    return _table([_pgr_row(pairs, one) for one in
+                   pooled(correctness(runs, pairs), pairs, config, own)], COLUMNS["pooled"])
 
 
 def _pgr_row(pairs: EvalPairs, one: Recovered) -> dict:

@@ -37,6 +37,8 @@ class Results:
     """No rows where the ceilings of every base model rise with depth."""
     methods: pd.DataFrame
     """No rows where there is no method beside the baseline."""
+    pooled: pd.DataFrame
+    """As `pgr`, with pooled intervals; no rows where there are not two cells and two seeds."""
 
     @property
     def cells(self) -> pd.DataFrame:

@@ -15,11 +15,12 @@ from src.reports.format import (
     number,
     pgr_text,
 )
-from src.reports.results import Results, Rungs, mean_over_seeds
+from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
 
 FILES = {
     "accuracy.csv": "one row per run: accuracy, interval, ties, AUROC, log-loss, Brier score",
     "pgr.csv": "one row per teacher, student and method: gain, gap, PGR, status",
+    "pooled.csv": "as pgr.csv, with the noise of seeds pooled over all cells",
     "ceilings.csv": "ceilings of a base model where they do not rise with depth",
     "methods.csv": "each method's paired difference to the baseline, with its tests",
     "companions.csv": "agreement of students with their teachers, errors inherited",
@@ -42,6 +43,13 @@ READING = (
 )
 
 
+POOLED = (
+    "The same with intervals that pool the seeds' noise over all cells, and so are narrower. They "
+    "are right on average over cells if seeds are as noisy in one cell as in another; where they "
+    "are not, those of the noisier cells are too narrow (results/intervals/coverage.csv), so that "
+    "the table above decides.")
+
+
 def sections(results: Results, figures: dict[str, Drawn]) -> list[Element]:
     """The whole report below its title, in reading order."""
     notes = _noted(results)
@@ -52,7 +60,7 @@ def sections(results: Results, figures: dict[str, Drawn]) -> list[Element]:
         *map(Text, best_ceiling.statements(results.pgr, results.ceilings)),
         *_baseline_warning(notes),
         Heading("Performance gap recovered"), *_pgr_tables(results, notes, rungs),
-        *_picture(figures, "pgr_heatmap"),
+        *_picture(figures, "pgr_heatmap"), *_pooled(results, rungs),
         *best_ceiling.blocks(results, rungs),
         *methods.blocks(results.methods, figures),
         Heading("Accuracy"), *_picture(figures, "accuracy_by_depth"), _accuracy_table(notes, rungs),
@@ -112,6 +120,20 @@ def _pgr_row(row: object, note: str | None, rungs: Rungs) -> list[str]:
             estimate(row, "gain", signed=True), estimate(row, "gap", signed=True), pgr_text(row),
             number(row.weak), ("! " if note else "") + number(row.student_accuracy),
             number(row.ceiling), count(row.n), row.seeds or MISSING]
+
+
+def _pooled(results: Results, rungs: Rungs) -> list[Element]:
+    """Both intervals of every row side by side."""
+    if not len(results.pooled):
+        return []
+    keys = ["teacher", "student", "method"]
+    own = {tuple(row[key] for key in keys): row for _, row in results.pgr.iterrows()}
+    rows = [[rungs.short(row.teacher), rungs.short(row.student), row.method,
+             estimate(row, "gain", signed=True), estimate(row, "gap", signed=True), pgr_text(row),
+             pgr_text(own[row.teacher, row.student, row.method])]
+            for table in (results.pooled[results.pooled.teacher == ALL],
+                          pgr_cells(results.pooled)) for row in table.itertuples()]
+    return [Table(POOLED, [*keys, "gain", "gap", "PGR", "PGR, as above"], rows, words=3)]
 
 
 def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Element:

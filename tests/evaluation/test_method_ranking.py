@@ -9,8 +9,8 @@ import pytest
 from configs.schema import EvalConfig
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
-from src.evaluation.committed_scores import committed_scores
-from src.evaluation.method_ranking import rank_methods
+from src.evaluation.across.committed_scores import committed_scores
+from src.evaluation.across.methods import rank_methods
 from src.measures import tables
 from tests.scored_experiment import write_scores
 from tests.tiny_experiment import in_process

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from src.common.errors import UserError
-from src.evaluation.shared_errors import MODELS, PREDICTORS, write_shared_errors
+from src.evaluation.across.shared_errors import MODELS, PREDICTORS, write_shared_errors
 from tests.scored_experiment import write_scores
 
 

@@ -5,9 +5,13 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_1samp
 
+from configs.schema import EvalConfig
 from src.common.errors import UserError
+from src.measures.cells import ALL
 from src.measures.intervals import KeyedCell, components, pooled_freedom, pooled_gaps
 from src.measures.pgr import Cell
+from src.measures.run_scores import EvalPairs, RunScores
+from src.measures.tables import COLUMNS, pgr_table, pooled_table
 
 PAIRS = 40
 PROMPTS = np.arange(PAIRS)
@@ -151,3 +155,44 @@ def test_one_seed_or_one_prompt_is_nothing_to_pool():
         pooled_gaps([noisy(rng, (0.6, 0.7, 0.8), 1, 30)], [[0]], np.arange(30), floor=0.0)
     with pytest.raises(UserError, match="two seeds and two prompts"):
         pooled_gaps([noisy(rng, (0.6, 0.7, 0.8), 3, 30)], [[0]], np.zeros(30), floor=0.0)
+
+
+def experiment(rng, n=300, seeds=(0, 1, 2), without=()):
+    """Two teachers and two students, less the runs named `without`."""
+    ids = np.array([f"{i:016x}" for i in range(n)])
+    pairs = EvalPairs("demo", "people", "test", ids, np.arange(n), np.ones(n), np.ones(n))
+    runs = [RunScores(role, name, 2, teacher, method, seed, ids, level + rng.standard_normal(n))
+            for seed in seeds for role, name, teacher, method, level in (
+                *(("teacher", name, "", "", 0.2) for name in ("m-L2", "m-L3")),
+                *(("ceiling", name, "", "", 1.2) for name in ("m-L4", "m-L8")),
+                *(("student", name, teacher, "soft", 0.6) for name in ("m-L4", "m-L8")
+                  for teacher in ("m-L2", "m-L3")))]
+    return [one for one in runs if one.column not in without], pairs
+
+
+def test_the_table_is_pgr_csv_s_but_for_its_intervals():
+    runs, pairs = experiment(np.random.default_rng(9))
+    config = EvalConfig(bootstrap_samples=200)
+    pooled, own = pooled_table(runs, pairs, config), pgr_table(runs, pairs, config)
+    assert list(pooled.columns) == COLUMNS["pooled"] == COLUMNS["pgr"]
+    assert pooled.teacher.tolist() == own.teacher.tolist() and pooled.teacher.iloc[-1] == ALL
+    assert pooled.seeds.tolist() == own.seeds.tolist()
+    for column in ("weak", "student_accuracy", "ceiling", "gain", "gap", "pgr"):
+        np.testing.assert_allclose(pooled[column], own[column])
+    assert (pooled.gain_low != own.gain_low).all()
+
+
+def test_every_row_takes_the_seeds_that_all_cells_have():
+    runs, pairs = experiment(np.random.default_rng(10), without=("student/m-L8/m-L2/soft/1",))
+    table = pooled_table(runs, pairs, EvalConfig())
+    assert len(table) == 5 and set(table.seeds) == {"0 2"}
+
+
+@pytest.mark.parametrize("seeds, without", [
+    ((0,), ()),
+    ((0, 1), ("student/m-L8/m-L2/soft/1",)),
+    ((0, 1), ("ceiling/m-L4/0", "ceiling/m-L4/1", "teacher/m-L3/0", "teacher/m-L3/1")),
+])
+def test_where_there_is_nothing_to_pool_there_are_no_rows(seeds, without):
+    runs, pairs = experiment(np.random.default_rng(11), seeds=seeds, without=without)
+    assert pooled_table(runs, pairs, EvalConfig()).empty

@@ -9,7 +9,7 @@ from configs.schema import EvalConfig
 from src.common.console import table_lines
 from src.common.errors import UserError
 from src.common.files import atomic_path
-from src.evaluation.committed_scores import committed_scores
+from src.evaluation.across.committed_scores import committed_scores
 from src.measures.cells import correctness
 from src.measures.comparisons.methods import BASELINE, differences, ranking_table
 from src.reports.figures.methods import methods_figure

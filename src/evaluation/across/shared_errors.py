@@ -11,7 +11,7 @@ from configs.schema import EvalConfig
 from src.common.console import table_lines
 from src.common.errors import UserError
 from src.common.files import atomic_path
-from src.evaluation.committed_scores import committed_scores
+from src.evaluation.across.committed_scores import committed_scores
 from src.measures.comparisons.methods import BASELINE
 from src.measures.comparisons.regression import clustered_slope
 from src.measures.comparisons.shared_errors import shared_errors_table
