@@ -55,8 +55,8 @@ def _coverage(axes: Axes, rows: pd.DataFrame, names: list[tuple[str, int]]) -> N
         axes.plot(row.coverage, place, marker, color=colour, markersize=3.5)
         axes.plot(row.worst_cell, place, marker, color=colour, markersize=3.5,
                   markerfacecolor="none", markeredgewidth=0.7)
-    axes.set_xlim(0.74, 1.005)
-    axes.set_xticks([0.75, 0.8, 0.85, 0.9, 0.95, 1.0], ["75", "80", "85", "90", "95", "100%"])
+    axes.set_xlim(0.71, 1.01)
+    axes.set_xticks([0.75, 0.8, 0.85, 0.9, 0.95], ["75", "80", "85", "90", "95%"])
 
 
 def _widths(axes: Axes, rows: pd.DataFrame, names: list[tuple[str, int]]) -> None:
