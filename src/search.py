@@ -21,7 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import yaml
 
 from configs.run import RunConfig
-from configs.schema import ExperimentConfig, TrainConfig, load_config
+from configs.schema import ExperimentConfig, MethodConfig, TrainConfig, load_config
 from configs.strict_yaml import from_dict, shown
 from src.common.arguments import Parser
 from src.common.console import table_lines
@@ -95,8 +95,9 @@ def plans(args: argparse.Namespace) -> list["Plan"]:
     usual = dataclasses.replace(experiment.train, learning_rate=ladder.learning_rate
                                 or experiment.train.learning_rate)
     rungs = dataclasses.replace(ladder, layers=tuple(args.layers), learning_rate=None)
-    return [Plan(dataclasses.replace(experiment, teachers=(rungs,), train=train), args.data_dir,
-                 tuple(args.seeds)) for train in combinations(usual, args.tries)]
+    alone = dataclasses.replace(experiment, teachers=(rungs,), methods=(MethodConfig("soft"),))
+    return [Plan(dataclasses.replace(alone, train=train), args.data_dir, tuple(args.seeds))
+            for train in combinations(usual, args.tries)]
 
 
 def row_of(run: RunConfig, plan: "Plan", keys: list[str], runs_dir: Path) -> dict[str, object]:

@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """Which pairs of a split a training takes, and how it begins; see src/methods Taught."""
+    """Which pairs of a split a training takes, and with which it begins."""
 
     kept: np.ndarray | None = None
     """(n,) bool: the pairs that are in any step; None for all."""
@@ -69,7 +69,7 @@ class StepSampler(Sampler[Step]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-count_kept(self.trees, self.course.kept) // self.batch_pairs)
+        return -(-count_kept(len(self.trees.chosen), self.course.kept) // self.batch_pairs)
 
     def __iter__(self) -> Iterator[Step]:
         for pairs in course_steps(self.trees, self.batch_pairs, self.seed, self.epoch,
@@ -93,9 +93,9 @@ class SinglePass(StepSampler):
         return iter(self._steps)
 
 
-def count_kept(trees: Trees, kept: np.ndarray | None) -> int:
-    """How many pairs are in an epoch."""
-    return len(trees.chosen) if kept is None else int(kept.sum())
+def count_kept(pairs: int, kept: np.ndarray | None) -> int:
+    """How many of so many pairs are in an epoch."""
+    return pairs if kept is None else int(kept.sum())
 
 
 def epoch_order(trees: Trees, seed: int | None, epoch: int, together: bool) -> np.ndarray:
@@ -122,7 +122,7 @@ def course_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int, t
     if course.first is None or begin >= course.first_steps:
         return steps
     own: list[np.ndarray] = []  # of the first pairs, from the first epoch that is needed on
-    their_epoch, missing = divmod(begin, -(-count_kept(trees, course.first) // batch_pairs))
+    their_epoch, missing = divmod(begin, -(-int(course.first.sum()) // batch_pairs))
     count = min(len(steps), course.first_steps - begin)
     while len(own) < missing + count:
         own += epoch_steps(trees, batch_pairs, seed, their_epoch, together, course.first)
@@ -153,7 +153,7 @@ def epoch_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int, to
 def tokens_trained(trees: Trees, batch_pairs: int, epochs: float, seed: int, together: bool,
                    course: Course = ALL_PAIRS) -> int:
     """Tokens that a training computes, forward and backward: every tree of every step."""
-    per_epoch = -(-count_kept(trees, course.kept) // batch_pairs)
+    per_epoch = -(-count_kept(len(trees.chosen), course.kept) // batch_pairs)
     steps, total = max(1, int(np.ceil(epochs * per_epoch))), 0
     for epoch in range(-(-steps // per_epoch)):
         parts = course_steps(trees, batch_pairs, seed, epoch, together,

@@ -29,7 +29,8 @@ from src.measures.best_ceiling import ceilings_table, with_best_ceiling
 from src.measures.cells import correctness
 from src.measures.comparisons.methods import differences, methods_table
 from src.measures.run_scores import EvalPairs, RunScores
-from src.methods.label_treatments import TREATMENTS, treat
+from src.methods.label_treatments import TREATMENTS
+from src.methods.labelling import treat
 from src.methods.log_odds import log_odds, sigmoid
 from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark

@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from configs.run import RunConfig
 from src.common.files import read_json, write_text
 from src.common.lock import lock, quiet
+from src.methods.labelling import ORACLE
 from src.runs.folders import CARD, read_run_config
 
 HUB_DATASET = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)")
@@ -106,8 +107,19 @@ def model_card(folder: Path, scores: Sequence[Accuracy] = ()) -> str:
         facts="\n".join(f"| {name} | {value} |" for name, value in _facts(run, manifest).items()),
         accuracy=_accuracy_table(run, scores) if own else NOT_SCORED,
         pairs=f"{manifest['pairs']:,}" if "pairs" in manifest else "the", license=_license(base),
-        labels_limit="Its labels are a smaller model's, and it has taken over some of the errors "
-        "in them." if run.teacher else "Its labels are the data set's own, which err at times.")
+        labels_limit=_labels(run)[1])
+
+
+def _labels(run: RunConfig) -> tuple[str, str]:
+    """Whose labels the run learned from, and what is wrong with them."""
+    if not run.teacher:
+        return "human", "Its labels are the data set's own, which err at times."
+    if run.method.name.startswith(ORACLE):
+        return (f"human, changed on purpose ({run.method.treatment})",
+                "Its labels are the data set's own, changed on purpose: it is a control.")
+    earlier = " and of a student of theirs" if run.earlier else ""
+    return (f"weak labels of {run.teacher}{earlier}",
+            "Its labels are a smaller model's, and it has taken over some of the errors in them.")
 
 
 def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
@@ -123,7 +135,7 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "layers kept": f"{len(run.kept)}{total}: {', '.join(map(str, run.kept))}{_why(run)}",
         "data": f"{run.data}, {run.split}{pairs}",
         "data hash": run.data_hash,
-        "labels": f"weak labels of {run.teacher}" if run.teacher else "human",
+        "labels": _labels(run)[0],
         "method": run.method.name,
         **_frozen(run),
         "seed": run.seed,

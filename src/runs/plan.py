@@ -33,7 +33,7 @@ from model.base.trunk import frozen_layers
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
-from src.methods.label_treatments import check_treatments, first_of, of_several
+from src.methods.labelling import check_treatments, first_of, of_several
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
 

@@ -9,8 +9,10 @@ import numpy as np
 
 from configs.run import RunConfig
 from data.records import left_is_chosen
+from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
 from src.common.errors import UserError
-from src.methods.label_treatments import TREATMENTS, Taught, treat
+from src.methods.label_treatments import TREATMENTS, Taught
+from src.methods.labelling import treat
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.trunk_cache import trunk_of
@@ -32,6 +34,15 @@ def labels_for(run: RunConfig, plan: Plan, runs_dir: Path) -> tuple[Taught, np.n
     given = Given(run, plan, runs_dir)
     val = given.treated("val").labels if run.train.early_stopping_evals else None
     return given.treated(run.split), val
+
+
+def course_of(run: RunConfig, taught: Taught) -> Course:
+    """Which pairs the steps of `run` take."""
+    if taught.kept is None and taught.first is None:
+        return ALL_PAIRS
+    steps = optimiser_steps(run, count_kept(len(taught.labels), taught.kept))
+    return Course(taught.kept, taught.first, max(1, round(taught.first_frac * steps)),
+                  taught.later_rate)
 
 
 class Given:

@@ -23,7 +23,7 @@ from model.hub.present import dequantised_from
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
-from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
+from src.batches.steps import ALL_PAIRS, Course, count_kept
 from src.common import distributed
 from src.common.files import read_json, write_json, write_text
 from src.common.hashing import commit
@@ -32,6 +32,7 @@ from src.methods.label_treatments import Taught
 from src.runs.cards import write_model_card
 from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
 from src.runs.plan import Plan
+from src.scoring.labels import course_of
 from src.scoring.trunk_cache import trunk_of
 from src.training.arguments import training_arguments, weights_type
 from src.training.merge import save_merged
@@ -61,7 +62,7 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
     distributed.on_main(lambda: _open_folder(run, folder))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
     course = course_of(run, taught)
-    args = training_arguments(run, runtime, folder, pairs_in(taught))
+    args = training_arguments(run, runtime, folder, count_kept(len(taught.labels), course.kept))
     runs_dir = folder.parents[2]
     data = _dataset(run, plan, run.split, taught, course, runs_dir)
     val_data = None if val_labels is None else _dataset(run, plan, "val", Taught(val_labels),
@@ -84,20 +85,6 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
         shutil.rmtree(folder / RESUME, ignore_errors=True)
 
     distributed.on_main(prove_and_mark)
-
-
-def pairs_in(taught: Taught) -> int:
-    """How many pairs are learned from."""
-    return len(taught.labels) if taught.kept is None else int(taught.kept.sum())
-
-
-def course_of(run: RunConfig, taught: Taught) -> Course:
-    """Which pairs the steps of `run` take."""
-    if taught.kept is None and taught.first is None:
-        return ALL_PAIRS
-    steps = optimiser_steps(run, pairs_in(taught))
-    return Course(taught.kept, taught.first, max(1, round(taught.first_frac * steps)),
-                  taught.later_rate)
 
 
 def _dataset(run: RunConfig, plan: Plan, split: str, taught: Taught, course: Course,
@@ -187,7 +174,7 @@ def _facts(run: RunConfig, plan: Plan, trainer: PairTrainer,
     """manifest.json; every rank calls it."""
     data = trainer.train_dataset
     tokens, flops = work(run, plan, data.course)
-    pairs = count_kept(data.trees, data.course.kept)
+    pairs = count_kept(len(data), data.course.kept)
     base = plan.bases[run.model].config
     rounded = dequantised_from(base)
     return {

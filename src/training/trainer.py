@@ -37,8 +37,8 @@ class PairTrainer(ResumableTrainer):
     """Trains a reward model on the margins of pairs.
 
     For transformers a step is one batch. Here it is this rank's micro batches of the step: the loss
-    of the step is the mean over its pairs, however they are spread over micro batches and ranks, a
-    sum over the pairs of a micro batch divided by the pairs of the step.
+    of the step is the mean over its pairs, each with its weight, however they are spread over micro
+    batches and ranks: a sum over the pairs of a micro batch divided by the pairs of the step.
     """
 
     def __init__(self, *, method: MethodConfig, train: TrainConfig, runtime: RuntimeConfig,

@@ -11,7 +11,7 @@ from model.base.adapters import adapter_parameters
 from model.base.trunk import frozen_layers
 from src.batches.steps import ALL_PAIRS, Course, tokens_trained
 from src.batches.trees import Trees, trees_of
-from src.methods.label_treatments import keep_share
+from src.methods.labelling import keep_share
 from src.runs.plan import Plan
 
 

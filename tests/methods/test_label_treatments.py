@@ -11,7 +11,8 @@ from scipy.special import expit, logit
 from configs.schema import ExperimentConfig, MethodConfig
 from src.common.errors import UserError
 from src.evaluation.one_model import evaluate_one
-from src.methods.label_treatments import ORACLE, TREATMENTS, check_treatments, treat
+from src.methods.label_treatments import TREATMENTS
+from src.methods.labelling import ORACLE, check_treatments, treat
 from src.methods.log_odds import log_odds, surest, temperature
 from src.scoring.labels import labels_for
 from tests.tiny_experiment import in_process, make_experiment

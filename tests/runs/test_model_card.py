@@ -53,6 +53,20 @@ def test_the_card_of_a_run_that_was_not_scored_has_no_number(finished):
         assert "32 pairs" in text and run_of(folder).data_hash in text
 
 
+def test_whose_labels_a_student_learned_from_is_told_and_a_control_is_called_one(
+        finished, tmp_path):
+    folder = shutil.copytree(finished.finished("students")[0], tmp_path / "run")
+    values = read_yaml(folder / "config.yaml")
+    assert f"| labels | weak labels of {values['teacher']} |" in model_card(folder)
+    write = (folder / "config.yaml").write_text
+    write(yaml.safe_dump({**values, "earlier": "9" * 16}))
+    assert f"weak labels of {values['teacher']} and of a student of theirs |" in model_card(folder)
+    write(yaml.safe_dump({**values, "method": {"name": "oracle_noise",
+                                               "treatment": "noisy_truth"}}))
+    text = model_card(folder)
+    assert "human, changed on purpose (noisy_truth)" in text and "it is a control" in text
+
+
 def test_weights_that_were_rounded_are_called_so(ceiling):
     assert "rounded" not in model_card(ceiling)
     manifest = read_json(ceiling / "manifest.json")

@@ -11,7 +11,7 @@ from configs.schema import RuntimeConfig
 from src.common.errors import UserError
 from src.common.hashing import content_hash
 from src.common.table_files import read_table, write_table
-from src.methods.label_treatments import sigmoid
+from src.methods.log_odds import sigmoid
 from src.scoring import weak_labels
 from src.scoring.weak_labels import checked, weak_labels_of
 

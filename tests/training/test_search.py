@@ -14,6 +14,16 @@ def arguments(tiny, *more: str) -> list[str]:
             "--results_dir", str(tiny.results.parent), *more]
 
 
+def test_one_teacher_is_searched_for_where_methods_are_of_several(finished, capsys):
+    tiny = finished.copy("several")
+    methods = [*tiny.settings()["methods"], {"name": "both", "treatment": "mean_margin"}]
+    tiny.write_config(tiny.settings(), methods=methods)
+    words = arguments(tiny, "--try", "epochs", "1")
+    words.remove("2")
+    assert in_process("src.search", *words) == 0
+    assert "the first line" in capsys.readouterr().out
+
+
 def test_every_combination_is_trained_once_and_scored_on_train_2_alone(finished, monkeypatch,
                                                                        capsys):
     tiny = finished.copy("search")

@@ -1,0 +1,72 @@
+"""The treatment that a method names: whether it can have it, and what that makes of labels."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from configs.schema import MethodConfig
+from configs.strict_yaml import require, shown
+from src.methods.label_treatments import TREATMENTS, Taught
+
+ORACLE = "oracle"
+"""How the names of methods that read human labels begin."""
+
+
+def treat(method: MethodConfig, given: Mapping[str, Any]) -> Taught:
+    """What a student of `method` learns from a split, of what its treatment asks for."""
+    found = TREATMENTS.call(method.treatment, given, method.treatment_options)
+    return found if isinstance(found, Taught) else Taught(found)
+
+
+def keep_share(method: MethodConfig) -> float:
+    """About which share of the pairs a student of `method` learns from: known without a label."""
+    return TREATMENTS.option(method.treatment, method.treatment_options, "keep_share", 1.0)
+
+
+def first_of(method: MethodConfig, methods: Sequence[MethodConfig]) -> MethodConfig:
+    """The one at the head of the methods that `method` is after: its teachers are those of all."""
+    return method if not method.after else first_of(
+        next(other for other in methods if other.name == method.after), methods)
+
+
+def of_several(method: MethodConfig, methods: Sequence[MethodConfig]) -> bool:
+    """Whether a student learns from all teachers together, instead of from each by itself."""
+    return "labels" in TREATMENTS.asks(first_of(method, methods).treatment)
+
+
+def check_treatments(methods: Sequence[MethodConfig], teachers: int,
+                     where: str) -> tuple[MethodConfig, ...]:
+    """The methods, of their treatments' options only those that are no defaults.
+
+    Args:
+        where: names the methods' experiment, for the message.
+    Raises:
+        UserError: a treatment without code, or not with these options; what it asks for is not
+            there, or is a human label.
+    """
+    checked = []
+    for method in methods:
+        name = f"{where}: method {method.name}"
+        options = TREATMENTS.checked(method.treatment, method.treatment_options, name)
+        _check_asked(method, methods, teachers, f"{name}: treatment {shown(method.treatment)}")
+        checked.append(dataclasses.replace(method, treatment_options=options))
+    return tuple(checked)
+
+
+def _check_asked(method: MethodConfig, methods: Sequence[MethodConfig], teachers: int,
+                 name: str) -> None:
+    asked = set(TREATMENTS.asks(method.treatment))
+    require("earlier" not in asked or bool(method.after),
+            f"{name} learns from an earlier student: name its method under after")
+    require("earlier" in asked or not method.after,
+            f"{name} learns from no earlier student: leave out after {method.after}")
+    several = of_several(method, methods)
+    require(teachers > 1 or not several,
+            f"{name} is of several teachers, and there is one: name more under teachers")
+    require(not (several and asked & {"label", "val_label"}),
+            f"{name} is of one teacher, and {method.after}, which it is after, of several")
+    require(several or "labels" not in asked,
+            f"{name} is of several teachers, and {method.after}, which it is after, of one")
+    oracle = "truth" in asked or method.after.startswith(ORACLE)
+    require(not oracle or method.name.startswith(ORACLE), f"{name} reads human labels: a name that "
+            f"begins with {ORACLE} marks its rows, such as {ORACLE}_{method.name}")
