@@ -1,5 +1,6 @@
 """From the scores that an evaluation left to a ranking of methods; no model in between."""
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from configs.schema import EvalConfig
+from src.analysis import ANALYSES
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
 from src.evaluation.across.committed_scores import committed_scores
@@ -65,3 +67,9 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
                "--results_dir", str(tmp_path)]
     done = subprocess.run(command, cwd=REPO_ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "nothing" in done.stderr
+
+
+def test_the_page_of_results_has_every_question():
+    page = (REPO_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    table = page.split("| question |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(ANALYSES)
