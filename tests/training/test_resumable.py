@@ -95,7 +95,8 @@ def train(base):
         trainer = build_trainer(
             run, runtime, lambda: build(run),
             training_arguments(run, runtime, folder, PAIRS),
-            PairDataset(split, labels, weights=2 * labels, course=course),
+            PairDataset(split, labels, course=course,
+                        weights=None if course is ALL_PAIRS else 2 * labels),
             val if run.train.early_stopping_evals else None, PAD)
         if kill:
             kill.trainer = trainer
