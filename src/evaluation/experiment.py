@@ -90,8 +90,9 @@ def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
     for run, folder in found:
         require_scorable(folder, run, plan.split(run, split), split)
     score_side_by_side(found, plan, split, runs_dir, workers)
-    scored = [run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir))
-              for run, folder in tqdm(found, desc=f"scores on {split}", unit="run")]
+    with tqdm(found, desc=f"scores on {split}", unit="run") as bar:  # ends its line before an error
+        scored = [run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir))
+                  for run, folder in bar]
     return scored + combined_teachers([run for run, _ in found], scored)
 
 
