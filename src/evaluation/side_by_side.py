@@ -52,6 +52,8 @@ def scores_in(run: RunConfig, folder: Path, plan: Plan, split: str, runs_dir: Pa
 def score_side_by_side(found: Runs, plan: Plan, split: str, runs_dir: Path, workers: int) -> None:
     """Score those of the runs that have no scores on `split`, so many at a time; nothing at all
     where one process would do."""
+    if workers < 2:
+        return
     missing = tuple((run, folder) for run, folder in found
                     if stored_scores(folder, run, split) is None)
     count = min(workers, len(missing))

@@ -125,7 +125,7 @@ def scores_of(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: s
             table = pd.DataFrame({"pair_id": split.pair_ids, "reward_chosen": rewards[:, 0],
                                   "reward_rejected": rewards[:, 1]})
             distributed.on_main(lambda: write_table(
-                path, table, _inputs(folder, run, split_name, split.data_hash)))
+                path, table, made_from("run", folder, run, split_name, split.data_hash)))
     return table
 
 
@@ -137,10 +137,22 @@ def stored_scores(folder: Path, run: RunConfig, split_name: str,
     Args:
         data_hash: of the pairs; empty for the data that the run was trained with.
     """
-    path = _path(folder, split_name)
+    return stored(_path(folder, split_name), "run", folder, run, split_name, data_hash)
+
+
+def stored(path: Path, role: str, folder: Path, run: RunConfig, split_name: str,
+           data_hash: str) -> pd.DataFrame | None:
+    """The table at `path` if it was made by the weights of the run in `folder` from these pairs."""
     if not path.is_file():  # the weights may be gigabytes, and be read for nothing
         return None
-    return read_table(path, _inputs(folder, run, split_name, data_hash))
+    return read_table(path, made_from(role, folder, run, split_name, data_hash))
+
+
+def made_from(role: str, folder: Path, run: RunConfig, split_name: str,
+              data_hash: str) -> dict[str, str]:
+    """What a table says that it was made from; `role`: what it calls the run."""
+    return {role: run.identity, "data": data_hash or run.data_hash, "split": split_name,
+            "weights": run_fingerprint(folder)}
 
 
 def require_scorable(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: str) -> None:
@@ -151,8 +163,3 @@ def require_scorable(folder: Path, run: RunConfig, split: TokenisedSplit, split_
 
 def _path(folder: Path, split_name: str) -> Path:
     return folder / "scores" / f"{split_name}.parquet"
-
-
-def _inputs(folder: Path, run: RunConfig, split_name: str, data_hash: str) -> dict[str, str]:
-    return {"run": run.identity, "data": data_hash or run.data_hash, "split": split_name,
-            "weights": run_fingerprint(folder)}

@@ -19,14 +19,15 @@ from src.common import distributed
 from src.common.errors import UserError
 from src.common.join import in_order
 from src.common.lock import lock, quiet
-from src.common.table_files import read_table, write_table
+from src.common.table_files import write_table
 from src.methods.log_odds import sigmoid
-from src.runs.freed import run_fingerprint
-from src.scoring.pairs import margins, scores_of
+from src.scoring.pairs import made_from, margins, scores_of, stored
 from src.scoring.trunk_cache import TrunkCache
 
 WEAK_SPLITS = ("train_2", "val")
 """What a teacher labels. It was trained on train_1, and test is for nobody's training."""
+TEACHER = "teacher"
+"""What a table of labels calls the run that gave them, also where that is a student."""
 
 
 def weak_labels_of(folder: Path, teacher: RunConfig, split: TokenisedSplit, split_name: str,
@@ -47,7 +48,7 @@ def weak_labels_of(folder: Path, teacher: RunConfig, split: TokenisedSplit, spli
             table = pd.DataFrame({"pair_id": scores.pair_id,
                                   "weak_label": sigmoid(margins(scores))})
             distributed.on_main(lambda: write_table(
-                path, table, _inputs(folder, teacher, split_name, split.data_hash)))
+                path, table, made_from(TEACHER, folder, teacher, split_name, split.data_hash)))
     return checked(table, split.pair_ids, f"{path}")
 
 
@@ -59,19 +60,11 @@ def stored_labels(folder: Path, teacher: RunConfig, split_name: str,
     Args:
         data_hash: of the pairs; empty for the data that the teacher was trained with.
     """
-    path = _path(folder, split_name)
-    if not path.is_file():
-        return None
-    return read_table(path, _inputs(folder, teacher, split_name, data_hash))
+    return stored(_path(folder, split_name), TEACHER, folder, teacher, split_name, data_hash)
 
 
 def _path(folder: Path, split_name: str) -> Path:
     return folder / "weak_labels" / f"{split_name}.parquet"
-
-
-def _inputs(folder: Path, teacher: RunConfig, split_name: str, data_hash: str) -> dict[str, str]:
-    return {"teacher": teacher.identity, "data": data_hash or teacher.data_hash,
-            "split": split_name, "weights": run_fingerprint(folder)}
 
 
 def checked(table: pd.DataFrame, pair_ids: np.ndarray, where: str) -> np.ndarray:

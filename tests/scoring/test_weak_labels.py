@@ -12,7 +12,7 @@ from src.common.errors import UserError
 from src.common.hashing import content_hash
 from src.common.table_files import read_table, write_table
 from src.methods.log_odds import sigmoid
-from src.scoring import weak_labels
+from src.scoring import pairs, weak_labels
 from src.scoring.weak_labels import checked, weak_labels_of
 
 IDS = np.array([content_hash(i) for i in range(6)])
@@ -84,7 +84,7 @@ def scored(monkeypatch):
                              "reward_rejected": np.full(6, 2, np.float32)})
 
     monkeypatch.setattr(weak_labels, "scores_of", scores_of)
-    monkeypatch.setattr(weak_labels, "run_fingerprint", lambda folder: "weights")
+    monkeypatch.setattr(pairs, "run_fingerprint", lambda folder: "weights")
     return asked
 
 
@@ -117,7 +117,7 @@ def test_labels_of_another_teacher_or_other_data_are_made_again(tmp_path, scored
 
 def test_labels_of_weights_that_were_replaced_are_made_again(tmp_path, scored, monkeypatch):
     labels(tmp_path)
-    monkeypatch.setattr(weak_labels, "run_fingerprint", lambda folder: "others")
+    monkeypatch.setattr(pairs, "run_fingerprint", lambda folder: "others")
     labels(tmp_path)
     labels(tmp_path)
     assert len(scored) == 2

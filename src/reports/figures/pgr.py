@@ -18,6 +18,8 @@ BAR = 1.0
 """Least height of the colour scale, inches."""
 SCALE = Normalize(-1.0, 1.0)
 """0, nothing recovered, is white; values beyond the ends are marked in their cell."""
+SUBTITLE = 1.6
+"""Inches that the figures above a panel take, also where the panel itself is narrower."""
 
 
 def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
@@ -38,7 +40,8 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
     columns = max(1, int((11.6 - left) // (size[0] + left)))
     figure, panels = panel_grid(len(methods), columns, size, (left + 0.1, 1.0), title, notes,
                                 results,
-                                Margins(left, 1.05, 0.5, max(0.55, BAR + 0.1 - size[1])))
+                                Margins(left, 1.05 + max(0.0, SUBTITLE - size[0]), 0.5,
+                                        max(0.55, BAR + 0.1 - size[1])))
     colours = matplotlib.colormaps["RdBu"]
     for index, (axes, method) in enumerate(zip(panels, methods, strict=True)):
         _frame(axes, rungs, teachers, students, first=index % columns == 0)
@@ -100,7 +103,8 @@ def _colour_bar(figure: Figure, beside: Axes, colours: Colormap) -> None:
     box = beside.get_position()
     width, height = figure.get_size_inches()
     tall = max(box.height, BAR / height)
-    axes = figure.add_axes((box.x1 + 0.2 / width, box.y1 - tall, 0.12 / width, tall))
+    clear = max(box.x1, box.x0 + SUBTITLE / width)
+    axes = figure.add_axes((clear + 0.2 / width, box.y1 - tall, 0.12 / width, tall))
     bar = figure.colorbar(ScalarMappable(SCALE, colours), cax=axes, extend="both",
                           extendfrac=0.06)
     bar.set_ticks([-1, 0, 1], labels=["-1", "0", "1"])
