@@ -45,7 +45,7 @@ class RunConfig:
     """`ground_truth`, or the identity of the teacher whose weak labels these are; of several
     teachers, their identities with a + between them."""
     teacher: str
-    """The teacher's rung, or `treatment-of-rung+rung`; empty for ground truth."""
+    """The teacher's rung, or `mean_margin-of-rung+rung`; empty for ground truth."""
     method: MethodConfig
     train: TrainConfig
     seed: Whole

@@ -29,8 +29,7 @@ from src.measures.best_ceiling import ceilings_table, with_best_ceiling
 from src.measures.cells import correctness
 from src.measures.comparisons.methods import differences, methods_table
 from src.measures.run_scores import EvalPairs, RunScores
-from src.methods.label_treatments import TREATMENTS
-from src.methods.labelling import treat
+from src.methods.experts import mean_margin
 from src.methods.log_odds import log_odds, sigmoid
 from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark
@@ -97,8 +96,8 @@ def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
 
 
 def combined_teachers(runs: Sequence[RunConfig], scored: Sequence[RunScores]) -> list[RunScores]:
-    """Several teachers as the one that their students saw: the margin of a pair is the log-odds of
-    the label that they would give it together.
+    """Several teachers as one, whatever their students' methods make of their labels: the margin of
+    a pair is the mean of theirs.
 
     Args:
         scored: what each of `runs` makes of the pairs, in their order.
@@ -106,15 +105,15 @@ def combined_teachers(runs: Sequence[RunConfig], scored: Sequence[RunScores]) ->
     known = {run.identity: scores for run, scores in zip(runs, scored, strict=True)}
     combined = {}
     for run in runs:
-        if "labels" in TREATMENTS.asks(run.method.treatment) and set(run.needs) <= known.keys():
-            teachers = [known[identity] for identity in run.needs]
+        names = run.labels.split("+")
+        if len(names) > 1 and set(names) <= known.keys():
+            teachers = [known[identity] for identity in names]
             ids = teachers[0].pair_ids
             each = np.stack([in_order(one.margins, one.pair_ids, ids, f"scores of {one.column}",
                                       "delete them and run eval.py again") for one in teachers])
-            label = treat(run.method, {"labels": sigmoid(each)}).labels
             combined[run.teacher, run.seed] = RunScores(
                 "teacher", run.teacher, max(teacher.layers for teacher in teachers), "", "",
-                run.seed, ids, log_odds(label))
+                run.seed, ids, log_odds(mean_margin(sigmoid(each))))
     return list(combined.values())
 
 

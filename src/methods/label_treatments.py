@@ -15,7 +15,7 @@ A pair whose sides are swapped has its label swapped and nothing else, or the hu
 decides what `chosen` is, would come through.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -46,19 +46,14 @@ class Taught:
     """Of the optimiser steps: how long that is."""
     later_rate: float = 1.0
     """What the learning rate is multiplied with afterwards."""
+    notes: dict[str, float] = field(default_factory=dict)
+    """What the treatment found, for people: it is written into the run's manifest.json."""
 
 
 @TREATMENTS.add("as_is")
 def as_is(label: np.ndarray) -> np.ndarray:
     """The labels of the one teacher."""
     return label
-
-
-@TREATMENTS.add("mean_margin")
-def mean_margin(labels: np.ndarray) -> np.ndarray:
-    """sigmoid of the teachers' mean log-odds: their geometric mean, renormalised (a product of
-    experts with weights 1/k; Hinton 2002, Neural Computation 14(8))."""
-    return sigmoid(log_odds(labels).mean(axis=0))
 
 
 @TREATMENTS.add("confident")

@@ -33,7 +33,7 @@ from model.base.trunk import frozen_layers
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
-from src.methods.labelling import check_treatments, first_of, of_several
+from src.methods.labelling import check_treatments, of_several
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
 
@@ -187,7 +187,7 @@ class Plan:
         return self._run(
             student, kind="student", labels="+".join(labels), earlier="".join(before),
             method=method, seed=seed, teacher=names if len(teachers) == 1 else
-            f"{first_of(method, methods).treatment}-of-{names}")
+            f"mean_margin-of-{names}")
 
 
 def without_stopping(train: TrainConfig) -> TrainConfig:

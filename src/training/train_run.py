@@ -71,6 +71,7 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
                             data, val_data, base.tokenizer.pad_token_id)
     try:
         probe, log, facts = _train_and_save(trainer, run, plan, folder)
+        facts |= {"notes": taught.notes} if taught.notes else {}
     finally:
         trainer.release()
 

@@ -33,8 +33,9 @@ def treated(name, given=GIVEN, **options):
 
 
 def beside_labels(taught):
-    """Weights and choices, which sides must not touch."""
-    return [np.ones(1) if value is None else value for name, value in vars(taught).items()
+    """Weights, choices and what was found, which sides must not touch."""
+    values = {**vars(taught), "notes": list(taught.notes.values())}
+    return [np.ones(1) if value is None else value for name, value in values.items()
             if name != "labels"]
 
 
@@ -137,7 +138,7 @@ def refused(message, *methods, teachers=2):
 
 
 def test_a_treatment_without_code_its_options_or_its_teachers_is_refused():
-    refused("e: method a: treatment 'vote' is none of as_is, mean", MethodConfig("a", "soft_bt",
+    refused("e: method a: treatment 'vote' is none of as_is, ", MethodConfig("a", "soft_bt",
                                                                                treatment="vote"))
     refused("is of several teachers, and there is one", MethodConfig("a", treatment="mean_margin"),
             teachers=1)

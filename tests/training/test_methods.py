@@ -21,7 +21,7 @@ from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 
 SETTINGS = {"confidence": {"aux_coef": 0.5}, "relabel": {"after": "confident"},
-            "strong_to_strong": {"after": "soft_bt"}}
+            "strong_to_strong": {"after": "soft_bt"}, "co_supervised": {"after": "mean_margin"}}
 """What a method's YAML needs beside its name."""
 ORACLES = [name for name in TREATMENTS if "truth" in TREATMENTS.asks(name)]
 METHODS = [{"name": name, "loss": name, **SETTINGS.get(name, {})} for name in LOSSES]
@@ -192,3 +192,10 @@ def test_a_student_learns_from_the_labels_of_the_student_that_it_is_after(world)
     assert found.run.needs == (earlier.run.labels, earlier.run.identity)
     table = pd.read_parquet(earlier.folder / "weak_labels" / "train_2.parquet")
     assert len(table) == 44 and table.weak_label.between(0, 1).all()
+
+
+def test_what_a_treatment_found_stands_in_the_manifest(world):
+    notes = world("co_supervised").manifest["notes"]
+    assert list(notes) == ["teacher_1_share", "teacher_2_share"]
+    assert sum(notes.values()) == pytest.approx(1)
+    assert "notes" not in world("soft_bt").manifest
