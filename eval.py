@@ -112,7 +112,8 @@ def quieten_transformers() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(prog="python eval.py", description=__doc__.split("\n\n")[0], epilog=__doc__,
+    about, more = __doc__.split("\n\n", 1)
+    parser = Parser(prog="python eval.py", description=about, epilog=more,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True,
                         help="an experiment (name or YAML file), or the folder of a reward model")

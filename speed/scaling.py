@@ -46,7 +46,8 @@ class Point:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
+    about, more = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=about, epilog=more,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_options(parser, pairs=16, layers=(2,))
     parser.add_argument("--axis", nargs="+", choices=("length", "depth", "budget", "pairs"),

@@ -39,7 +39,8 @@ SEEDS, TEACHERS, DEEP_LAYERS, TRAINABLE = 3, 4, 8, 2
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
+    about, more = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=about, epilog=more,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_options(parser, pairs=16, layers=(DEEP_LAYERS,))
     parser.add_argument("--part", nargs="+", choices=("demo", "deep"), default=["demo", "deep"])

@@ -27,7 +27,8 @@ FORWARD_AND_BACKWARD = 3
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog=__doc__,
+    about, more = __doc__.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=about, epilog=more,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_options(parser, pairs=48, layers=(4,))
     options.add_ours(parser, "micro_batch_tokens")

@@ -78,8 +78,9 @@ def prune(folder: Path, experiment: ExperimentConfig, dry_run: bool) -> tuple[in
 
 
 def parse_args() -> argparse.Namespace:
-    parser = Parser(prog="python -m src.prune", description=__doc__.split("\n\n")[0],
-                    epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about, more = __doc__.split("\n\n", 1)
+    parser = Parser(prog="python -m src.prune", description=about, epilog=more,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", required=True,
                         help="name of a file in configs/experiments, or the path of a YAML file")
     parser.add_argument("--teachers", action="store_true",

@@ -88,7 +88,8 @@ def push(folder: Path, repo: str, private: bool) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Check, show, upload."""
-    parser = Parser(prog="python -m src.push", description=__doc__.split("\n\n")[0], epilog=__doc__,
+    about, more = __doc__.split("\n\n", 1)
+    parser = Parser(prog="python -m src.push", description=about, epilog=more,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="the folder of a finished run")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="where on the hub")

@@ -19,7 +19,7 @@ def answer(pgr: pd.DataFrame) -> str:
     """
     cells = pgr_cells(pgr)
     if not len(cells):
-        return "No student has been scored beside its teacher and its ceiling: there is no PGR yet."
+        return "No student has been scored beside its teacher and its ceiling: there is no PGR."
     shares, unclear, undefined = [], [], {}
     for method, own in cells.groupby("method", sort=False):
         undefined[method] = f"{(own.status != 'ok').sum()} of {len(own)}"

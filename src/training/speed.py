@@ -1,6 +1,7 @@
 """How fast this machine computes what runs consist of: from finished runs, or a matrix product."""
 
 import os
+import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from src.common.errors import UserError
 from src.common.files import read_json
 from src.common.precision import used
 from src.runs.plan import Plan
@@ -29,11 +31,17 @@ class Speed(NamedTuple):
 
 
 def runs_at_a_time() -> int:
-    """How many runs the scripts train at once on this machine: 1 on GPUs, else WORKERS."""
+    """How many runs the scripts train at once on this machine: 1 on GPUs, else WORKERS.
+
+    Raises:
+        UserError: WORKERS is no number from 1 to 99, which the scripts refuse too.
+    """
     if torch.cuda.is_available() or os.environ.get("HARDWARE", "auto") not in ("auto", "cpu"):
         return 1
-    asked = os.environ.get("WORKERS", "")
-    return max(1, int(asked)) if asked.isdecimal() else os.cpu_count() or 1
+    asked = os.environ.get("WORKERS") or str(os.cpu_count() or 1)
+    if not re.fullmatch("[1-9][0-9]?", asked):
+        raise UserError(f"WORKERS={asked}: expected how many runs at a time, 1 to 99")
+    return int(asked)
 
 
 def speed_of(plan: Plan, finished: Iterable[tuple[float, Path]], workers: int) -> Speed:

@@ -180,7 +180,7 @@ def test_the_answer_says_undefined_and_never_zero():
 
 def test_the_answer_without_a_common_seed_or_a_student_says_so():
     assert "no seed has all cells" in answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", 0.3)))
-    assert "there is no PGR yet" in answer(pgr_rows(("all", "all", 0.3)))
+    assert "there is no PGR" in answer(pgr_rows(("all", "all", 0.3)))
 
 
 def changed(folder: Path, **meta: object) -> Results:
@@ -241,7 +241,7 @@ def test_console_table_without_students_lists_the_models(folder: Path):
     results = read_results(folder)
     text = console_table(results.pgr.iloc[:0], results.accuracy.query("role != 'student'"),
                          results.ceilings)
-    assert "ceiling   demo-L8" in text and "there is no PGR yet" in text
+    assert "ceiling   demo-L8" in text and "there is no PGR" in text
 
 
 def test_report_without_students_is_written(tmp_path: Path):
@@ -251,7 +251,7 @@ def test_report_without_students_is_written(tmp_path: Path):
     for name in ("pgr", "companions", "calibration", "curves"):
         (path / f"{name}.csv").unlink()
     write_report(path)
-    assert "there is no PGR yet" in (path / "report.md").read_text()
+    assert "there is no PGR" in (path / "report.md").read_text()
 
 
 def test_numbers_are_written_the_same_everywhere():

@@ -1,12 +1,14 @@
 """What an experiment takes: every forward and backward counted once, against closed forms."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from configs.run import STAGES
 from src.batches.trees import trees_of
+from src.common.errors import UserError
 from src.runs.plan import Plan
 from src.training import speed
 from src.training.estimate import LAUNCH_SECONDS, RUN_SECONDS, Estimate
@@ -142,3 +144,10 @@ def test_the_runs_at_a_time_are_those_of_the_scripts(monkeypatch):
     assert runs_at_a_time() == 3
     monkeypatch.setenv("HARDWARE", "zero2")
     assert runs_at_a_time() == 1
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "1.5", "x", "100"])
+def test_what_the_scripts_refuse_as_runs_at_a_time_is_no_default_elsewhere(monkeypatch, asked):
+    monkeypatch.setenv("WORKERS", asked)
+    with pytest.raises(UserError, match=f"WORKERS={re.escape(asked)}: expected"):
+        runs_at_a_time()

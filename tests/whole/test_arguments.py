@@ -46,6 +46,8 @@ def test_help_teaches_without_loading_anything(name):
     told = ask(name, "--help")
     assert told.stdout.endswith("ended 0 []\n") and "usage: python " in told.stdout, told
     assert told.stderr == ""
+    sentences = re.findall(r"^[A-Z][^\n]{30,}\.$", told.stdout, re.M)
+    assert len(set(sentences)) == len(sentences)  # what it is for is said once
 
 
 BAD_SETTINGS = {"WORKERS": ("0", "-1", "1.5", "x", "100"), "NPROC": ("0", "-2", "1.5"),
