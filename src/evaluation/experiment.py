@@ -1,5 +1,6 @@
 """An experiment's finished runs, scored on one split -> the files of `results/<experiment>/`."""
 
+import dataclasses
 import datetime
 import json
 import sys
@@ -37,9 +38,10 @@ from src.runs.cards import Accuracy, write_model_card
 from src.runs.folders import find_finished
 from src.runs.freed import run_fingerprint
 from src.runs.plan import Plan
+from src.runs.seconds import training_seconds
 from src.scoring.pairs import margins, require_scorable
 
-RESULTS_FORMAT = 3
+RESULTS_FORMAT = 4
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
 SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
@@ -89,9 +91,11 @@ def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
     for run, folder in found:
         require_scorable(folder, run, plan.split(run, split), split)
     score_side_by_side(found, plan, split, runs_dir, workers)
+    seconds = training_seconds(found)
     with tqdm(found, desc=f"scores on {split}", unit="run") as bar:  # ends its line before an error
-        scored = [run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir))
-                  for run, folder in bar]
+        scored = [dataclasses.replace(
+            run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir)),
+            seconds=seconds[run.identity]) for run, folder in bar]
     return scored + combined_teachers([run for run, _ in found], scored)
 
 
@@ -180,7 +184,8 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
         "pooled": tables.pooled_table(models, pairs, config),
         "ceilings": ceilings_table(models, pairs, config),
         "methods": methods_table(pairs.experiment, differences(
-            correctness(models, pairs), pairs, config), config.level),
+            correctness(models, pairs), pairs, config,
+            seconds={run.key: run.seconds for run in models if run.seconds}), config.level),
         "companions": tables.companions_table(models, pairs),
         "calibration": tables.calibration_table(models, pairs),
         "curves": tables.curves_table(models, pairs),

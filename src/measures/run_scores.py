@@ -55,6 +55,8 @@ class RunScores:
     """(step, training loss) as logged."""
     keep: str = ""
     """The rule that chose its layers; `all` for a whole model, empty for a baseline."""
+    seconds: float | None = None
+    """Its training took, with that of the students that it learns from; None where not known."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int | None]:

@@ -16,7 +16,7 @@ from src.measures import metrics
 from src.measures.baselines import LENGTH_ONLY, length_margins
 from src.measures.best_ceiling import BEST_COLUMNS, CEILING_COLUMNS
 from src.measures.cells import Recovered, correctness, interval_fields, pooled, recovered
-from src.measures.comparisons.methods import METHOD_COLUMNS
+from src.measures.comparisons.methods import COST, METHOD_COLUMNS
 from src.measures.run_scores import EvalPairs, RunScores, align
 
 COLUMNS = {name: columns.split() for name, columns in {
@@ -33,7 +33,7 @@ COLUMNS = {name: columns.split() for name, columns in {
 COLUMNS["ceilings"] = CEILING_COLUMNS
 COLUMNS["methods"] = METHOD_COLUMNS
 COLUMNS["pooled"] = COLUMNS["pgr"]
-FURTHER_COLUMNS = {"pgr": BEST_COLUMNS}
+FURTHER_COLUMNS = {"pgr": BEST_COLUMNS, "methods": [COST]}
 """What may stand after them, all or none."""
 
 

@@ -11,7 +11,7 @@ from src.reports.findings import listed
 from src.reports.format import count, interval_text, number
 
 COLUMNS = ["verdict", "method", "difference", "cells", "won", "lost", "win rate", "p", "p (Holm)",
-           "n", "seeds"]
+           "cost", "n", "seeds"]
 
 
 def statement(table: pd.DataFrame) -> str:
@@ -31,9 +31,11 @@ def comparison(table: pd.DataFrame) -> Table:
     """Rows of methods.csv."""
     rows = [[row.verdict, row.method, points_of(row), count(row.cells), count(row.wins),
              count(row.losses), number(row.win_rate, 2), number(row.p, 4), number(row.p_holm, 4),
-             count(row.n), row.seeds] for row in table.itertuples()]
+             number(row.cost, 2), count(row.n), row.seeds] for row in table.itertuples()]
     return Table("Differences in points of accuracy to the baseline with the same teacher, "
-                 "student and seed; intervals over prompts and seeds.", COLUMNS, rows, words=2)
+                 "student and seed; intervals over prompts and seeds. Cost: seconds of training "
+                 "over the baseline's, with those of a student that has to come first.", COLUMNS,
+                 rows, words=2)
 
 
 def points_of(row: object) -> str:

@@ -44,7 +44,18 @@ def test_a_ranking_is_written_over_all_experiments(tmp_path):
     table = pd.read_csv(tmp_path / "methods" / "methods.csv")
     assert table.experiment.tolist() == ["first second"] and table.verdict.tolist() == ["better"]
     assert "up is better than soft" in said and "18" in said
+    assert table.cost.isna().all()
     assert (tmp_path / "methods" / "figures" / "methods.png").stat().st_size > 10_000
+
+
+def test_a_ranking_takes_costs_from_the_experiments(tmp_path):
+    for name, cost in (("first", 2.0), ("second", 3.0)):
+        write_scores(tmp_path / name)
+        rank_methods([name], tmp_path)
+        table = pd.read_csv(tmp_path / "methods" / "methods.csv").assign(cost=cost)
+        table.to_csv(tmp_path / name / "methods.csv", index=False)
+    rank_methods(["first", "second"], tmp_path)
+    assert pd.read_csv(tmp_path / "methods" / "methods.csv").cost.tolist() == [2.5]
 
 
 def test_one_method_alone_is_nothing_to_compare(tmp_path):

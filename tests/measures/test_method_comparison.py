@@ -8,6 +8,7 @@ from configs.schema import EvalConfig
 from src.measures.cells import correctness
 from src.measures.comparisons.methods import (
     BETTER,
+    COST,
     METHOD_COLUMNS,
     OPEN,
     WORSE,
@@ -47,7 +48,7 @@ def test_what_is_higher_in_every_cell_is_better_and_what_is_lower_is_worse():
     assert table.verdict.to_dict() == {"up": BETTER, "down": WORSE, "same": OPEN}
     assert table.difference.tolist() == pytest.approx([0.03, -0.03, 0.0])
     assert table.wins.tolist() == [9, 0, 0] and table.win_rate.tolist() == [1.0, 0.0, 0.5]
-    assert [*table.reset_index()[METHOD_COLUMNS].columns] == METHOD_COLUMNS
+    assert [*table.reset_index()[METHOD_COLUMNS].columns] == METHOD_COLUMNS and COST in table
     assert set(table.seeds) == {"0 1 2"} and set(table.cells) == {9} and set(table.n) == {N}
 
 
@@ -126,3 +127,16 @@ def test_a_ranking_weighs_experiments_alike_and_puts_the_best_first():
     alone = methods_table("one", first, 0.95)
     width = table.difference_high - table.difference_low
     assert width[1] == pytest.approx((alone.difference_high - alone.difference_low)[0] / 2)
+
+
+def test_a_cost_is_the_median_ratio_of_seconds_over_cells_that_have_them():
+    runs = [run(cell, method, seed, 0.7) for method in ("soft", "half", "none") for cell in CELLS
+            for seed in (0, 1, 2)]
+    seconds = {one.key: {"soft": 4.0, "half": 2.0}[one.method] + one.seed for one in runs
+               if one.method != "none" and one.seed < 2}
+    found = differences(correctness(runs, PAIRS), PAIRS, CONFIG, seconds=seconds)
+    table = methods_table("demo", found, 0.95).set_index("method")
+    assert table.cost["half"] == pytest.approx(np.median([2 / 4] * 3 + [3 / 5] * 3))
+    assert np.isnan(table.cost["none"])
+    ranked = ranking_table({"one": found, "two": found[:1]}, 0.95).set_index("method")
+    assert ranked.cost["half"] == table.cost["half"] and np.isnan(ranked.cost["none"])

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from src.measures.comparisons.methods import BETTER, METHOD_COLUMNS, OPEN, WORSE
+from src.measures.comparisons.methods import BETTER, COST, METHOD_COLUMNS, OPEN, WORSE
 from src.reports.experiment import write_report
 from src.reports.methods import points_of, statement
 from tests.result_tables import write_results
@@ -12,9 +12,9 @@ SMALL = {"names": ["demo-L2", "demo-L4", "demo-L8"], "layers": [2, 4, 8], "steps
 
 
 def rows(**verdicts):
-    return pd.DataFrame([dict(zip(METHOD_COLUMNS, (
+    return pd.DataFrame([dict(zip([*METHOD_COLUMNS, COST], (
         "demo", method, "soft", 15, "0 1 2", 4000, 0.007, 0.004, 0.01, 11, 4, 11 / 15, 0.013, 0.026,
-        verdict), strict=True)) for method, verdict in verdicts.items()])
+        verdict, 1.5), strict=True)) for method, verdict in verdicts.items()])
 
 
 @pytest.mark.parametrize("verdicts, said", [
@@ -32,10 +32,17 @@ def test_the_report_has_the_section_the_picture_and_every_number(tmp_path):
     write_report(folder)
     page = (folder / "report.md").read_text()
     assert "## Methods compared" in page and "(figures/methods.png)" in page
-    for line in ("better | confidence | +0.7 [0.4, 1.0] | 15 | 11 | 4 | 0.73 | 0.0130 | 0.0260",
-                 f"{OPEN} | margin | +0.7 [0.4, 1.0]"):
+    for line in ("better | confidence | +0.7 [0.4, 1.0] | 15 | 11 | 4 | 0.73 | 0.0130 | 0.0260 | "
+                 "1.50", f"{OPEN} | margin | +0.7 [0.4, 1.0]"):
         assert f"| {line} |" in page
     assert "[methods.csv](methods.csv)" in page
+
+
+def test_a_table_from_before_there_were_costs_has_none(tmp_path):
+    folder = write_results(tmp_path / "demo", **SMALL)
+    rows(a=OPEN).drop(columns=COST).to_csv(folder / "methods.csv", index=False)
+    write_report(folder)
+    assert "| 0.0130 | 0.0260 | - |" in (folder / "report.md").read_text()
 
 
 def test_one_method_has_no_such_section(tmp_path):

@@ -1,5 +1,6 @@
 """Methods ranked over several experiments: results/methods/."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from src.common.errors import UserError
 from src.common.files import atomic_path
 from src.evaluation.across.committed_scores import committed_scores
 from src.measures.cells import correctness
-from src.measures.comparisons.methods import BASELINE, differences, ranking_table
+from src.measures.comparisons.methods import BASELINE, COST, differences, ranking_table
 from src.reports.figures.methods import methods_figure
 from src.reports.figures.style import STYLE, save
 from src.reports.format import count
 from src.reports.methods import comparison, statement
+from src.reports.results import read_csv_table
 
 
 def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
@@ -32,7 +34,9 @@ def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
         if not found:
             raise UserError(f"{experiment}: no method beside {BASELINE} with a seed that all its "
                             "cells have: there is nothing to compare")
-        by_experiment[pairs.experiment] = found
+        costs = _costs(results_dir / experiment)
+        by_experiment[pairs.experiment] = [
+            dataclasses.replace(one, cost=costs.get(one.method, one.cost)) for one in found]
         scored.append(f"{pairs.experiment} (n = {count(len(pairs.pair_ids))})")
     table = ranking_table(by_experiment, config.level)
     folder = results_dir / "methods"
@@ -46,3 +50,9 @@ def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
     return "\n".join([*table_lines(shown.columns, shown.rows, shown.words, True), "",
                       statement(table), f"table:  {folder / 'methods.csv'}",
                       f"figure: {drawn.path}"])
+
+
+def _costs(folder: Path) -> dict[str, float]:
+    """Method -> its cost, from the experiment's own methods.csv: scores do not tell."""
+    table = read_csv_table(folder / "methods.csv")
+    return dict(zip(table.method, table[COST], strict=True))

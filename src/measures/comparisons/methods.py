@@ -11,7 +11,10 @@ method is called better only where both say yes:
   cells, and not in one of them alone. Cells of one teacher or one seed are not independent, so by
   itself it would be too sure; five cells or fewer can never pass it (p >= 2/2^5).
 
-Shares of cells won stand beside, and decide nothing: 16 wins of 21 may be noise.
+Shares of cells won stand beside, and decide nothing: 16 wins of 21 may be noise. So does `cost`:
+the seconds of a method's run, and of the students that it has to have before it, over those of the
+baseline's run of the same cell, the median over cells. What all methods share does not count:
+teachers, ceilings, labels, and hidden states that are kept.
 
 [1] Wilcoxon 1945, Individual comparisons by ranking methods. The ranks of differences of 0 are
     split between both signs.
@@ -19,6 +22,7 @@ Shares of cells won stand beside, and decide nothing: 16 wins of 21 may be noise
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -34,6 +38,8 @@ BASELINE = "soft"
 """The name of soft Bradley-Terry, without any treatment, in every experiment."""
 METHOD_COLUMNS = ("experiment method baseline cells seeds n difference difference_low "
                   "difference_high wins losses win_rate p p_holm verdict").split()
+COST = "cost"
+"""The column after them, which older tables have not."""
 BETTER, WORSE, OPEN = "better", "worse", "not told apart"
 
 
@@ -50,14 +56,17 @@ class Difference:
     mean: float
     replicates: np.ndarray
     """Of the mean, over prompts and seeds."""
+    cost: float = float("nan")
+    """Seconds of training, with what comes before it, over the baseline's; NaN where not known."""
 
 
-def differences(right: Correctness, pairs: EvalPairs, config: EvalConfig,
-                seed: int = 0) -> list[Difference]:
+def differences(right: Correctness, pairs: EvalPairs, config: EvalConfig, seed: int = 0,
+                seconds: Mapping[tuple, float] = MappingProxyType({})) -> list[Difference]:
     """Each other method less BASELINE; none where the baseline or a common seed is missing.
 
     Args:
         seed: of the resampling; experiments that are put together have one each.
+        seconds: RunScores.key -> seconds of training, of the runs of which that is known.
     """
     students: dict[str, dict[tuple, np.ndarray]] = {}
     for (role, name, teacher, method, run_seed), values in right.items():
@@ -79,8 +88,18 @@ def differences(right: Correctness, pairs: EvalPairs, config: EvalConfig,
         replicates = nested_replicates(values, over_prompts, pairs.prompt_ids, seed=seed)
         found.append(Difference(
             method, np.array([(own[key] - base[key]).mean() for key in common]), seeds,
-            values.shape[-1], float(values.mean()), replicates.along([1.0])))
+            values.shape[-1], float(values.mean()), replicates.along([1.0]),
+            _cost(method, common, seconds)))
     return found
+
+
+def _cost(method: str, cells: Sequence[tuple], seconds: Mapping[tuple, float]) -> float:
+    """Median ratio over the cells whose two runs have seconds; NaN where none has."""
+    both = [[("student", name, teacher, which, seed) for which in (method, BASELINE)]
+            for teacher, name, seed in cells]
+    ratios = [seconds[own] / seconds[base] for own, base in both if own in seconds
+              and base in seconds]
+    return float(np.median(ratios)) if ratios else float("nan")
 
 
 def methods_table(experiment: str, found: Sequence[Difference], level: float) -> pd.DataFrame:
@@ -88,14 +107,15 @@ def methods_table(experiment: str, found: Sequence[Difference], level: float) ->
     p_values = [_wilcoxon(one.cells) for one in found]
     rows = [_row(experiment, one, p, p_holm, level) for one, p, p_holm in
             zip(found, p_values, holm(p_values), strict=True)]
-    return pd.DataFrame(rows, columns=METHOD_COLUMNS)
+    return pd.DataFrame(rows, columns=[*METHOD_COLUMNS, COST])
 
 
 def ranking_table(by_experiment: Mapping[str, Sequence[Difference]], level: float) -> pd.DataFrame:
     """As methods.csv over several experiments, best mean difference first.
 
     A method's difference is the mean over the experiments that have it, each with the same weight;
-    Wilcoxon's test takes the cells of all of them. `experiment` names them.
+    Wilcoxon's test takes the cells of all of them. `experiment` names them. Its cost is the mean of
+    theirs, and missing where one of them does not tell.
     """
     by_method: dict[str, dict[str, Difference]] = {}
     for experiment, found in by_experiment.items():
@@ -109,9 +129,10 @@ def ranking_table(by_experiment: Mapping[str, Sequence[Difference]], level: floa
         whole = Difference(parts[0].method, np.concatenate([one.cells for one in parts]),
                            sorted(set.union(*(set(one.seeds) for one in parts))),
                            sum(one.n for one in parts), float(np.mean([one.mean for one in parts])),
-                           np.mean([one.replicates for one in parts], axis=0))
+                           np.mean([one.replicates for one in parts], axis=0),
+                           float(np.mean([one.cost for one in parts])))
         rows.append(_row(" ".join(own), whole, p, p_holm, level))
-    table = pd.DataFrame(rows, columns=METHOD_COLUMNS)
+    table = pd.DataFrame(rows, columns=[*METHOD_COLUMNS, COST])
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -130,4 +151,4 @@ def _row(experiment: str, one: Difference, p: float, p_holm: float, level: float
             "difference": span.estimate, "difference_low": span.low, "difference_high": span.high,
             "wins": wins, "losses": losses,
             "win_rate": (wins + (len(one.cells) - wins - losses) / 2) / len(one.cells),
-            "p": p, "p_holm": p_holm, "verdict": verdict}
+            "p": p, "p_holm": p_holm, "verdict": verdict, COST: one.cost}
