@@ -8,11 +8,14 @@ pairs of one split, train_2 or val, whose sides are picked by a hash of the pair
     earlier     (n,): the same by the student of the method that this one comes `after`
     val_label   (m,): the teacher's of val
     seed        of the run
+    features    (n, d) float32: the hidden state of the student's base, cut to the student's layers,
+                at the last token of left minus that of right, before anything is trained
+    val_features (m, d): the same of val
     truth       (n,): 1 where the human label prefers left, else 0. What asks for it is no method:
                 its name begins with `oracle`, which marks its rows
 
-A pair whose sides are swapped has its label swapped and nothing else, or the human label, which
-decides what `chosen` is, would come through.
+A pair whose sides are swapped has its label swapped, its features negated, and nothing else, or the
+human label, which decides what `chosen` is, would come through.
 """
 
 from dataclasses import dataclass, field
@@ -25,7 +28,8 @@ from configs.field_types import NotNegative, Number, Positive, SomeShare
 from src.methods.log_odds import log_odds, sigmoid, surest, temperature
 from src.methods.named import Named
 
-TREATMENTS = Named("treatment", ("label", "labels", "earlier", "val_label", "seed", "truth"))
+TREATMENTS = Named("treatment", ("label", "labels", "earlier", "val_label", "seed", "features",
+                                 "val_features", "truth"))
 """Every treatment that a method may name."""
 
 

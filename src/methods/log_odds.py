@@ -20,9 +20,14 @@ def log_odds(label: np.ndarray) -> np.ndarray:
 
 def surest(label: np.ndarray, share: float) -> np.ndarray:
     """(n,) bool: the share of pairs, at least one, whose labels are furthest from 0.5."""
-    order = np.argsort(-np.abs(2 * label - 1), kind="stable")
-    found = np.zeros(len(label), bool)
-    found[order[:max(1, round(share * len(label)))]] = True
+    return largest(np.abs(2 * label - 1), share)
+
+
+def largest(values: np.ndarray, share: float) -> np.ndarray:
+    """(n,) bool: the share of the values, at least one, that are the largest."""
+    order = np.argsort(-values, kind="stable")
+    found = np.zeros(len(values), bool)
+    found[order[:max(1, round(share * len(values)))]] = True
     return found
 
 

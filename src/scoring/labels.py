@@ -9,12 +9,14 @@ import numpy as np
 
 from configs.run import RunConfig
 from data.records import left_is_chosen
+from data.tokens.tokenised import TokenisedSplit
 from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
 from src.common.errors import UserError
 from src.methods.label_treatments import TREATMENTS, Taught
 from src.methods.labelling import treat
 from src.runs import folders
 from src.runs.plan import Plan
+from src.scoring.hidden_states import differences
 from src.scoring.trunk_cache import trunk_of
 from src.scoring.weak_labels import weak_labels_of
 
@@ -68,16 +70,28 @@ class Given:
             return self.run.seed
         if asked == "truth":
             return self._left_is_chosen(split).astype(float)
+        place = "val" if asked.startswith("val_") else split
+        if asked.endswith("features"):
+            return self._features(place)
         kind = "student" if asked == "earlier" else "teacher"
-        place = "val" if asked == "val_label" else split
         labels = [self._turned(self._weak_labels(*one, place), place) for one in self.needed[kind]]
         return np.stack(labels) if asked == "labels" else labels[0]
 
-    def _weak_labels(self, other: RunConfig, folder: Path, split: str) -> np.ndarray:
-        pairs = self.plan.split(other, split)
+    def _features(self, split: str) -> np.ndarray:
+        """State of the left response minus that of the right one."""
+        self._some_pairs(self.run, split)
+        found = differences(self.run, self.plan, split, self.runs_dir)
+        return np.where(self._left_is_chosen(split)[:, None], found, -found)
+
+    def _some_pairs(self, run: RunConfig, split: str) -> TokenisedSplit:
+        pairs = self.plan.split(run, split)
         if not len(pairs):
-            raise UserError(f"method {self.run.method.name} needs labels of {split}, which has no "
+            raise UserError(f"method {self.run.method.name} reads {split}, which has no "
                             "pairs: raise val_pairs in the data config")
+        return pairs
+
+    def _weak_labels(self, other: RunConfig, folder: Path, split: str) -> np.ndarray:
+        pairs = self._some_pairs(other, split)
         return weak_labels_of(folder, other, pairs, split, self.plan.experiment.runtime,
                               lambda: trunk_of(other, self.plan, split, self.runs_dir))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
@@ -69,6 +70,17 @@ def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig,
     Args:
         cache: what the model's frozen layers make of this split; they are not run then.
     """
+    return read_pairs(model, split, runtime, title, lambda inputs: model(**inputs), cache)
+
+
+def read_pairs(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig, title: str,
+               read: Callable[[dict[str, Tensor]], Tensor],
+               cache: TrunkCache | None = None) -> np.ndarray:
+    """What `read` finds of both responses of every pair, (n, 2, ...) float32; see `score`.
+
+    Args:
+        read: the inputs of a forward -> what it finds of each response in each row, (B, R, ...).
+    """
     device = distributed.device()
     model = model.to(device).eval()
     if cache is not None:
@@ -79,25 +91,25 @@ def score(model: PreTrainedModel, split: TokenisedSplit, runtime: RuntimeConfig,
     batches = scoring_batches(trees, scoring_budget(runtime, device.type, runtime.pack))
     mine = batches[distributed.rank() :: distributed.world_size()]
     quiet = len(mine) < 200 or not distributed.is_main()
-    rewards = [torch.zeros(0)]
+    parts = [torch.zeros(0)]
     with torch.inference_mode(), computing(model.precision):
         for responses, unit in tqdm(mine, desc=title, unit="batch", disable=quiet):
             batch, place = collator.lay_out(trees.read(responses, unit), hidden_of)
-            inputs = {name: value.to(device) for name, value in batch.items()}
-            found = model(**inputs).flatten()
-            rewards.append(found[torch.from_numpy(place).to(device)])
+            found = read({name: value.to(device) for name, value in batch.items()}).flatten(0, 1)
+            parts.append(found[torch.from_numpy(place).to(found.device)])
     numbers = np.concatenate([np.zeros(0, np.int64), *(responses for responses, _ in mine)])
-    found = torch.cat([part.cpu() for part in rewards]).numpy()
-    return _merge(trees, numbers, found)
+    return _merge(trees, numbers, torch.cat([part.cpu() for part in parts]).numpy())
 
 
-def _merge(trees: Trees, numbers: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """(n, 2): every pair's rewards, from all ranks' rewards of the responses `numbers`."""
-    merged = np.full(len(trees.response_tokens), np.nan, np.float32)
-    for other_numbers, other_rewards in distributed.gather((numbers, rewards)):
-        merged[other_numbers] = other_rewards
+def _merge(trees: Trees, numbers: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(n, 2, ...): every pair's values, from all ranks' values of the responses `numbers`."""
+    parts = [part for part in distributed.gather((numbers, found)) if len(part[0])]
+    shape = parts[0][1].shape[1:] if parts else ()
+    merged = np.full((len(trees.response_tokens), *shape), np.nan, np.float32)
+    for other_numbers, other_found in parts:
+        merged[other_numbers] = other_found
     pairs = np.stack([merged[trees.chosen], merged[trees.rejected]], axis=1)
-    bad = int((~np.isfinite(pairs)).any(axis=1).sum())
+    bad = int((~np.isfinite(pairs)).reshape(len(pairs), -1).any(axis=1).sum())
     if bad:
         raise UserError(f"{bad} of {len(pairs)} pairs have no finite reward: the model's "
                                  "weights are broken, train it again with a lower learning rate")

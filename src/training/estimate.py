@@ -3,6 +3,7 @@
     runs        forward and backward of what trains
     trunks      once for each split, the deepest; a deeper one begins where a shallower one ends
     labels      a forward of each teacher over train_2, and val with early stopping
+    states      one of the student's base over each split, where treatments ask for features
 
 What evaluation adds stands in src/evaluation/overview.py.
 """
@@ -15,6 +16,7 @@ from configs.run import STAGES, RunConfig
 from src.methods.label_treatments import TREATMENTS
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
+from src.scoring.hidden_states import states_path
 from src.scoring.trunk_cache import MANIFEST, TRUNKS, Trunk, planned_trunk, trunk_bytes
 from src.training import work
 from src.training.speed import Speed, speed_of
@@ -47,6 +49,7 @@ class Estimate:
         """Trunks that no disk holds yet -> the turn of the run that makes it."""
         self._turn = 0
         self._labelled: set[tuple[str, str]] = set()
+        self._asked_states: set[Path] = set()
         self.pieces = {stage: [self._piece(run) for run in plan.stage(stage)] for stage in STAGES}
 
     @functools.cached_property
@@ -93,7 +96,12 @@ class Estimate:
         splits = [run.split, *(["val"] if run.train.early_stopping_evals else [])]
         if not done:
             beside = sum(self._trunk(run, split) for split in splits)
-            if "val_label" in TREATMENTS.asks(run.method.treatment):
+            asked = TREATMENTS.asks(run.method.treatment)
+            if "features" in asked:
+                beside += sum(self._states(run, split) for split in splits)
+            if "val_features" in asked:
+                beside += self._states(run, "val")
+            if "val_label" in asked:
                 splits = list(dict.fromkeys([*splits, "val"]))
             beside += sum(self._labels(other, split) for other in self.plan.needed(run)
                           for split in splits)
@@ -106,6 +114,14 @@ class Estimate:
         self._labelled.add((run.identity, split))
         return self._trunk(run, split) + work.scoring(run, self.plan, split,
                                                       self._cached(run, split))
+
+    def _states(self, run: RunConfig, split: str) -> float:
+        """Of the hidden states of the run's base, unless they are there or one before asks."""
+        path = states_path(run, split, self.runs_dir)
+        if path in self._asked_states or path.is_file():
+            return 0.0
+        self._asked_states.add(path)
+        return work.scoring(run, self.plan, split, cached=False)
 
     def _has(self, run: RunConfig, folder: str, split: str) -> bool:
         found = self.folders[run.identity]

@@ -21,7 +21,8 @@ from tests.tiny_experiment_parts import prepare_data, sweep_of, train_all
 DRAW = np.random.default_rng(0)
 LABELS = DRAW.uniform(size=(3, 50))
 GIVEN = {"label": LABELS[0], "labels": LABELS, "earlier": DRAW.uniform(size=50),
-         "val_label": DRAW.uniform(size=20), "seed": 0, "truth": DRAW.integers(2, size=50) * 1.0}
+         "val_label": DRAW.uniform(size=20), "seed": 0, "truth": DRAW.integers(2, size=50) * 1.0,
+         "features": DRAW.normal(size=(50, 4)), "val_features": DRAW.normal(size=(20, 4))}
 SIDED = ("label", "labels", "earlier", "truth")
 """What is P(left > right) of the same pairs."""
 METHODS = [name for name in TREATMENTS if "truth" not in TREATMENTS.asks(name)]
@@ -45,6 +46,7 @@ def test_pairs_whose_sides_are_swapped_have_their_own_labels_swapped_and_nothing
     swapped = np.random.default_rng(1).random(50) < 0.5
     turned = {key: np.where(swapped, 1 - value, value) if key in SIDED else value
               for key, value in GIVEN.items()}
+    turned["features"] = np.where(swapped[:, None], -1, 1) * GIVEN["features"]
     there, back = treated(name), treated(name, turned)
     np.testing.assert_allclose(back.labels, np.where(swapped, 1 - there.labels, there.labels),
                                atol=1e-9)
@@ -57,7 +59,8 @@ def test_pairs_whose_sides_are_swapped_have_their_own_labels_swapped_and_nothing
 def test_labels_stay_probabilities_and_weights_have_a_mean_of_1_over_what_is_kept(name, level):
     extreme = np.array(level)
     given = GIVEN | {"label": extreme, "labels": np.stack([extreme] * 2), "earlier": extreme,
-                     "val_label": extreme, "truth": np.ones(3)}
+                     "val_label": extreme, "truth": np.ones(3),
+                     "features": GIVEN["features"][:3], "val_features": GIVEN["features"][:3]}
     for taught in (treated(name), treated(name, given)):
         assert ((taught.labels >= 0) & (taught.labels <= 1)).all()
         kept = np.ones(len(taught.labels), bool) if taught.kept is None else taught.kept
