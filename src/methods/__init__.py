@@ -1,3 +1,4 @@
 """What a paper changes, as pure functions: losses and label treatments."""
 
-from src.methods import experts  # noqa: F401 - has treatments, whose names are known with it
+# Have treatments, whose names are known with them.
+from src.methods import em_posterior, experts, overlap  # noqa: F401

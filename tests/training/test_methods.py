@@ -98,8 +98,8 @@ def noise(prepared):
     """Where half of the human labels of what students see are the opposite of what they were. The
     teachers are the same ones, and label again."""
     tiny = prepared.copy("noise")
-    for kind in ("weak_labels", "scores"):
-        for path in tiny.runs_dir.glob(f"tiny/teachers/*/{kind}/*"):
+    for made in ("tiny/teachers/*/weak_labels/*", "tiny/teachers/*/scores/*", "hidden_states/*"):
+        for path in tiny.runs_dir.glob(made):
             path.unlink()
     plan = sweep_of(tiny)
     plan.__class__ = NoisyPlan
