@@ -5,6 +5,7 @@
     python -m src.analysis --what pooled --experiment smollm2_sciq
     python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
+    python -m src.analysis --what layer_change --experiment demo    # needs the runs' weights
 
 Tables and figures go to results/.
 """
@@ -49,9 +50,29 @@ def shared_errors(args: argparse.Namespace) -> str:
     return write_shared_errors(args.experiment, args.results_dir)
 
 
+def layer_change(args: argparse.Namespace) -> str:
+    """Which layers reward fine-tuning changes, from the weights of finished runs."""
+    from src.evaluation.change.layer_change import write_layer_change
+
+    return _of_each(args, write_layer_change)
+
+
+def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
+    """What `write` says of each experiment, given its plan."""
+    import transformers
+
+    from configs.schema import ExperimentConfig, load_config
+    from src.runs.plan import Plan
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    plans = [Plan(load_config(ExperimentConfig, name), args.data_dir) for name in args.config]
+    return "\n\n".join(write(plan, args.runs_dir, args.results_dir) for plan in plans)
+
+
 ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
     "methods": methods, "pooled": pooled, "which_layers": which_layers,
-    "shared_errors": shared_errors}
+    "shared_errors": shared_errors, "layer_change": layer_change}
 """What may be asked."""
 
 
@@ -65,7 +86,12 @@ def parse_args() -> argparse.Namespace:
                         help="experiments that eval.py has evaluated, or their YAML files")
     parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
                         help="where they are, and where the answers go (default: results/)")
+    parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
+                        help="finished runs, for questions that need weights (default: runs/)")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
+                        help="prepared data, for the same (default: data/processed/)")
     args = parser.parse_args()
+    args.config = args.experiment
     args.experiment = [Path(name).stem if name.endswith((".yaml", ".yml"))
                        else require_name(name, "--experiment ") for name in args.experiment]
     if len(set(args.experiment)) < len(args.experiment):

@@ -1,0 +1,36 @@
+"""A base model's own head: what turns its last hidden states into the next token's log-odds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.base.weights import read_config, read_tensors, tensor_files
+from src.common.errors import UserError
+
+HEADS = ("lm_head.weight",)
+TABLES = ("embed_tokens.weight", "wte.weight")
+"""How the tables of token embeddings end, which are the head where there is no other."""
+
+
+def language_head(base_path: Path) -> Callable[[Tensor], Tensor]:
+    """(n, d) states behind the final norm -> (n, V) log-odds, as the base model computes them.
+
+    Raises:
+        UserError: the checkpoint is no language model's: neither a head nor tied embeddings.
+    """
+    config, files = read_config(base_path), tensor_files(base_path)
+    endings = (*HEADS, *(TABLES if config.tie_word_embeddings else ()))
+    name = next((name for ending in endings for name in files if name.endswith(ending)), None)
+    if name is None:
+        raise UserError(f"{base_path}: no tensor {HEADS[0]}, so no language model: fetch one with "
+                        "its head")
+    weight = read_tensors(files, {name: name}, torch.float32)[name]
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def log_odds(states: Tensor) -> Tensor:
+        found = states.float() @ weight.to(states.device).T
+        return found if cap is None else cap * torch.tanh(found / cap)
+
+    return log_odds

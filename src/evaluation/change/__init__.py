@@ -1,0 +1,1 @@
+"""Questions about finished runs beside the base model that each began with."""

@@ -1,0 +1,108 @@
+"""What a reward model makes of texts on the way to the reward: states behind each layer, and how
+well they still foretell the text.
+
+A text is a prompt with one response, a row of its own, so that a row reads as the text does.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from configs.schema import RuntimeConfig
+from model.attention.family import at_last
+from model.base.truncate import decoder_layers
+from src.batches.collate import TreeCollator
+from src.batches.packing import scoring_batches, scoring_budget
+from src.batches.trees import Trees
+from src.common import distributed
+from src.common.precision import computing
+from src.scoring.texts import Responses
+
+CHUNK_TOKENS = 512
+"""Whose log-odds over the whole vocabulary are in memory at a time."""
+
+Batch = dict[str, Tensor]
+
+
+def states_behind_layers(model: PreTrainedModel, texts: Responses,
+                         runtime: RuntimeConfig) -> np.ndarray:
+    """(L, R, d) float32: what each decoder layer gives at the last token of each of R texts.
+
+    Args:
+        model: without the last layer's shortcut, which computes read tokens alone.
+    """
+    layers, seen = decoder_layers(model), {}
+
+    def keep(layer: torch.nn.Module, args: tuple, out: Tensor | tuple, *, number: int) -> None:
+        seen[number] = out[0] if isinstance(out, tuple) else out
+
+    handles = [layer.register_forward_hook(
+        lambda layer, args, out, number=number: keep(layer, args, out, number=number))
+        for number, layer in enumerate(layers)]
+    try:
+        def read(batch: Batch) -> Tensor:
+            return torch.stack([at_last(seen[number], batch["last_index"])[:, 0]
+                                for number in range(len(layers))], dim=1)  # (B, L, d)
+        return _each_text(model, texts, runtime, read).swapaxes(0, 1)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def nats_of_answers(model: PreTrainedModel, texts: Responses, runtime: RuntimeConfig,
+                    head: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """(R, 2) float64: sum of -log P(token | text so far) over each response's tokens, and how many
+    they are, by the model's last states under `head`.
+
+    Args:
+        model: without the last layer's shortcut.
+    """
+    seen = {}
+    handle = model.base_model.register_forward_hook(
+        lambda trunk, args, out: seen.update(last=out.last_hidden_state))
+    try:
+        return _each_text(model, texts, runtime, lambda batch: _nats(seen["last"], batch, head))
+    finally:
+        handle.remove()
+
+
+def _nats(states: Tensor, batch: Batch, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """(B, 2): a response's nats and tokens of each row; its first follows the prompt's last."""
+    wanted = batch["branch"][:, 1:] > 0  # padding is -1
+    before, after = states[:, :-1][wanted], batch["input_ids"][:, 1:][wanted]
+    each = torch.cat([torch.nn.functional.cross_entropy(head(some), tokens, reduction="none")
+                      for some, tokens in zip(before.split(CHUNK_TOKENS), after.split(CHUNK_TOKENS),
+                                              strict=True)] or [before.new_zeros(0)])
+    nats = torch.zeros(wanted.shape, dtype=torch.float64, device=states.device)
+    nats[wanted] = each.double()
+    return torch.stack([nats.sum(dim=1), wanted.sum(dim=1).double()], dim=1)
+
+
+def _each_text(model: PreTrainedModel, texts: Responses, runtime: RuntimeConfig,
+               read: Callable[[Batch], Tensor]) -> np.ndarray:
+    """(R, ...): what `read` finds of each row, (B, ...), after each forward."""
+    trees = Trees(texts, share_prompt=False)
+    found: list[np.ndarray | None] = [None] * len(trees.response_tokens)
+    for numbers, batch, place in _forwards(model, trees, runtime):
+        rows = read(batch).cpu().numpy()[place]
+        for number, row in zip(numbers, rows, strict=True):
+            found[number] = row
+    return np.stack([found[number] for number in trees.chosen])
+
+
+def _forwards(model: PreTrainedModel, trees: Trees,
+              runtime: RuntimeConfig) -> Iterator[tuple[np.ndarray, Batch, np.ndarray]]:
+    """After each forward: numbers of its responses, its inputs, and each response's row."""
+    device = distributed.device()
+    model = model.to(device).eval()
+    collator = TreeCollator(model.config.pad_token_id, pack=False)
+    budget = scoring_budget(runtime, device.type, packed=False)
+    with torch.inference_mode(), computing(model.precision):
+        for responses, unit in scoring_batches(trees, budget):
+            batch, place = collator.lay_out(trees.read(responses, unit))
+            inputs = {name: value.to(device) for name, value in batch.items()}
+            model(**inputs)
+            yield responses, inputs, place

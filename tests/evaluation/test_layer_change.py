@@ -1,0 +1,56 @@
+"""Which layers changed, from the weights of a finished experiment to its page."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from src.common.errors import UserError
+from src.runs.folders import read_run
+from src.runs.freed import free_weights
+from tests.tiny_experiment import in_process
+
+
+def asked(tiny, results, question="layer_change"):
+    return in_process("src.analysis", "--what", question, "--experiment", str(tiny.config),
+                      *tiny.folders, "--results_dir", str(results))
+
+
+def test_every_layer_of_every_run_is_beside_itself_untrained(finished, tmp_path, capsys):
+    asked(finished, tmp_path)
+    folder = tmp_path / "layer_change" / "tiny"
+    layers, depth = (pd.read_csv(folder / f"{name}.csv") for name in ("layers", "depth"))
+    assert set(layers.role) == {"teacher", "ceiling", "student"} and set(layers.seeds) == {"0 1"}
+    assert layers.groupby(["role", "name", "teacher"], dropna=False).layer.max().max() == 4
+    for measure in ("states", "direction", "weights"):
+        assert (layers[measure] > 0).all() and (layers[f"{measure}_low"] <= layers[measure]).all()
+    assert len(depth) == 3 * layers.groupby(["role", "name", "teacher"], dropna=False).ngroups
+    assert depth[depth.name.str.endswith("L1")].slope.isna().all()  # one layer has no depth
+    page = (folder / "report.md").read_text()
+    assert "deeper layers changed more in" in page and "By weights" in capsys.readouterr().out
+    for name in ("layers", "tsne"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_weights_moved_by_what_the_files_say(finished, tmp_path):
+    asked(finished, tmp_path)
+    layers = pd.read_csv(tmp_path / "layer_change" / "tiny" / "layers.csv")
+    row = layers[(layers.role == "ceiling") & (layers.layer == 1)].iloc[-1]  # four layers, all kept
+    base, ratios = load_file(finished.model / "model.safetensors"), []
+    for folder in finished.finished("ceilings"):
+        if len(read_run(folder).kept) == 4:
+            own = load_file(folder / "model.safetensors")
+            names = [name for name in own if ".layers.0." in name]
+            moved, length = (np.sqrt(sum((each[name].astype(float) ** 2).sum() for name in names))
+                             for each in ({n: own[n] - base[n] for n in names}, base))
+            ratios.append(moved / length)
+    assert row.weights == pytest.approx(np.mean(ratios), rel=1e-5)
+
+
+def test_weights_that_were_freed_are_asked_for_by_the_remedy(finished, tmp_path):
+    tiny = finished.copy("freed")
+    folder = tiny.finished("teachers")[0]
+    free_weights(folder, read_run(folder).identity)
+    with pytest.raises(UserError, match="freed.*delete the folder and train the run again"):
+        asked(tiny, tmp_path)
+    assert not list(tmp_path.iterdir())
