@@ -57,6 +57,13 @@ def layer_change(args: argparse.Namespace) -> str:
     return _of_each(args, write_layer_change)
 
 
+def degradation(args: argparse.Namespace) -> str:
+    """Why larger students are not always better: errors taken over, or skill lost."""
+    from src.evaluation.change.degradation import write_degradation
+
+    return _of_each(args, write_degradation)
+
+
 def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
     """What `write` says of each experiment, given its plan."""
     import transformers
@@ -72,7 +79,8 @@ def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
 
 ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
     "methods": methods, "pooled": pooled, "which_layers": which_layers,
-    "shared_errors": shared_errors, "layer_change": layer_change}
+    "shared_errors": shared_errors, "layer_change": layer_change,
+    "degradation": degradation}
 """What may be asked."""
 
 

@@ -39,3 +39,8 @@ def estimate(row: object, name: str, digits: int = 3, signed: bool = False) -> s
 def pgr_text(row: object) -> str:
     """A PGR with its interval, or `undefined` where the row's status says so."""
     return estimate(row, "pgr", digits=2) if row.status == "ok" else UNDEFINED
+
+
+def model_name(row: object) -> str:
+    """`ceiling demo-L8`, or `student demo-L8 of demo-L5`, from `role`, `name` and `teacher`."""
+    return f"{row.role} {row.name}" + (f" of {row.teacher}" if row.teacher else "")

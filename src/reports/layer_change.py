@@ -7,17 +7,12 @@ import pandas as pd
 from src.common.console import table_lines
 from src.reports.document import Bullets, Element, Heading, Picture, Table
 from src.reports.figures.style import Drawn
-from src.reports.format import MISSING, estimate, number
+from src.reports.format import MISSING, estimate, model_name, number
 
 FILES = [("layers.csv", "one row a model and layer: 1 - CKA, 1 - cosine, relative weight change"),
          ("depth.csv", "one row a model and measure: slope over depth, rank correlation")]
 DEPTH_COLUMNS = ["model", "measure", "deeper changes more", "slope", "rank", "seeds"]
 LAYER_COLUMNS = ["model", "layer", "states", "direction", "weights", "seeds"]
-
-
-def group_name(row: object) -> str:
-    """`ceiling demo-L8`, or `student demo-L8 of demo-L5`."""
-    return f"{row.role} {row.name}" + (f" of {row.teacher}" if row.teacher else "")
 
 
 def statements(depth: pd.DataFrame) -> list[str]:
@@ -32,13 +27,13 @@ def statements(depth: pd.DataFrame) -> list[str]:
 
 
 def depth_rows(depth: pd.DataFrame) -> list[list[str]]:
-    return [[group_name(row), row.measure, row.deeper_changes_more,
+    return [[model_name(row), row.measure, row.deeper_changes_more,
              estimate(row, "slope"), number(row.rank, 2), row.seeds]
             for row in depth.itertuples()]
 
 
 def layer_rows(layers: pd.DataFrame) -> list[list[str]]:
-    return [[group_name(row), f"{row.layer}",
+    return [[model_name(row), f"{row.layer}",
              *(estimate(row, name) for name in ("states", "direction", "weights")), row.seeds]
             for row in layers.itertuples()]
 

@@ -16,8 +16,7 @@ from src.reports.figures.style import (
     page,
     panel_title,
 )
-from src.reports.format import number
-from src.reports.layer_change import group_name
+from src.reports.format import model_name, number
 
 CLOUDS = (("chosen, before", QUIET, "o"), ("rejected, before", QUIET, "^"),
           ("chosen, after", METHODS[0], "o"), ("rejected, after", METHODS[1], "^"))
@@ -31,7 +30,7 @@ def change_by_layer(table: pd.DataFrame, experiment: str, measures: Mapping[str,
                f"{100 * level:.6g}% intervals over seeds. States of a deep layer carry what the "
                "layers below it changed; weights do not.")
     groups = [own for _, own in table.groupby(["role", "name", "teacher"], sort=False)]
-    names = [group_name(next(own.itertuples())) for own in groups]
+    names = [model_name(next(own.itertuples())) for own in groups]
     room = 0.3 + 0.062 * (max(map(len, names)) + 6)
     figure, axes = page(len(measures), 2, (2.6, 2.2), (room + 0.6, 0.8), title, caption,
                         margins=Margins(left=0.62, right=room, top=0.4, bottom=0.5))

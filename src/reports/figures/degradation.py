@@ -1,0 +1,41 @@
+"""PGR, inherited errors and lost skill side by side, over the depth of students."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from src.measures.comparisons.methods import BASELINE
+from src.reports.figures.style import INK, MARKERS, METHODS, QUIET, Margins, page, panel_title
+
+PANELS = {"pgr": ("PGR", "gap recovered, where it is defined"),
+          "inherited": ("Errors inherited", "of the pairs that the teacher gets wrong"),
+          "nats_lost": ("Skill lost", "nats a token, held-out answers"),
+          "moved": ("Distance moved", "|change| / |weights|")}
+
+
+def degradation_by_depth(cells: pd.DataFrame, experiment: str,
+                         level: float) -> tuple[Figure, str, str]:
+    """Draw cells.csv, a line a teacher; return figure, title and caption."""
+    title = f"{experiment}: what larger students take over, and what they lose"
+    caption = (f"Students of soft labels, a line a teacher; means over seeds, bars: "
+               f"{100 * level:.6g}% intervals over seeds. A panel is empty where weights were "
+               "freed.")
+    own = cells[cells.method == BASELINE]
+    teachers = list(dict.fromkeys(own.teacher))
+    figure, axes = page(len(PANELS), 2, (2.7, 2.0), (0.75, 0.75), title, caption,
+                        margins=Margins(left=0.6, right=1.5, top=0.4, bottom=0.5))
+    for panel, (column, (name, below)) in zip(axes, PANELS.items(), strict=True):
+        for place, teacher in enumerate(teachers):
+            rows = own[(own.teacher == teacher) & own[column].notna()]
+            colour = METHODS[place % len(METHODS)]
+            x = rows.layers + 0.08 * (place - (len(teachers) - 1) / 2)
+            panel.vlines(x, rows[f"{column}_low"], rows[f"{column}_high"], color=colour,
+                         linewidth=1, alpha=0.7)
+            panel.plot(x, rows[column], MARKERS[place % len(MARKERS)] + "-", color=colour,
+                       markersize=4.5, linewidth=1, label=f"of {teacher}")
+        panel.axhline(0, color=QUIET, linewidth=0.8)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlabel("layers of the student")
+        panel_title(panel, name, below, INK)
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handletextpad=0.3)
+    return figure, title, caption
