@@ -54,7 +54,8 @@ class RewardForward:
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, tree: Tensor, branch: Tensor,
                 last_index: Tensor, hidden: Tensor | None = None,
-                host: HostLayout | None = None) -> Tensor:
+                host: HostLayout | None = None,
+                with_states: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Rewards of the responses in each row.
 
         Args:
@@ -67,8 +68,10 @@ class RewardForward:
             hidden: (B, T, d), what enters the layer that `trunk.begin_above` names; None to begin
                 with the tokens.
             host: what the collator knows of the rows; None to ask the tensors.
+            with_states: give what rewards are read from as well.
         Returns:
-            (B, R) float32; 0 where last_index is -1.
+            (B, R) float32; 0 where last_index is -1. With states, the final hidden states (B, R, d)
+            at last_index beside it, 0 at the same places.
         """
         backend = choose_backend(self.attention, input_ids.device, self.config)
         layout = Layout(position_ids, tree, branch, last_index, backend, host)
@@ -76,8 +79,9 @@ class RewardForward:
         states = self.base_model(input_ids=input_ids, position_ids=position_ids, use_cache=False,
                                  attention_mask=library_mask(self.config, layout),
                                  layout=layout).last_hidden_state
-        rewards = self.score(at_last(states, last_index)).squeeze(-1)  # (B, R)
-        return rewards.masked_fill(last_index < 0, 0.0)
+        read, absent = at_last(states, last_index), last_index < 0  # (B, R, d), (B, R)
+        rewards = self.score(read).squeeze(-1).masked_fill(absent, 0.0)
+        return (rewards, read.masked_fill(absent[..., None], 0.0)) if with_states else rewards
 
 
 @functools.cache

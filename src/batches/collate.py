@@ -56,11 +56,12 @@ class PairDataset(Dataset):
         hidden_of: what frozen layers make of this split, see src/scoring/trunk_cache.py.
         weights: of each pair's loss, (n,); None for 1.
         course: which of the pairs are trained on, and when.
+        votes: as labels, of each of k teachers, (k, n); None where nothing asks for them.
     """
 
     def __init__(self, split: TokenisedSplit, labels: np.ndarray, share_prompt: bool = True,
                  hidden_of: HiddenOf | None = None, weights: np.ndarray | None = None,
-                 course: Course = ALL_PAIRS):
+                 course: Course = ALL_PAIRS, votes: np.ndarray | None = None):
         if len(labels) != len(split):
             raise ValueError(f"{len(labels)} labels for {len(split)} pairs: one each is needed")
         self.split, self.hidden_of, self.course = split, hidden_of, course
@@ -68,7 +69,13 @@ class PairDataset(Dataset):
             np.float32)
         self.trees: Trees = trees_of(split, share_prompt)
         self.left_is_chosen = np.array([left_is_chosen(pair) for pair in split.pair_ids], bool)
-        self.labels = np.where(self.left_is_chosen, labels, 1 - labels).astype(np.float32)
+        self.labels = self._of_left(labels)
+        self.votes = None if votes is None else self._of_left(votes).T
+        """(n, k) float32: each teacher's P(left preferred to right)."""
+
+    def _of_left(self, labels: np.ndarray) -> np.ndarray:
+        """P(chosen preferred) -> P(left preferred)."""
+        return np.where(self.left_is_chosen, labels, 1 - labels).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.split)

@@ -50,6 +50,8 @@ class Taught:
     """Of the optimiser steps: how long that is."""
     later_rate: float = 1.0
     """What the learning rate is multiplied with afterwards."""
+    votes: np.ndarray | None = None
+    """(k, n): each teacher's own label, where the loss asks for them."""
     notes: dict[str, float] = field(default_factory=dict)
     """What the treatment found, for people: it is written into the run's manifest.json."""
 

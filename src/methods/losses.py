@@ -7,6 +7,8 @@ Each asks for some of these, and has options of its own (src/methods/named.py):
                  probability for weak ones
     progress     of the training, in [0, 1]
     aux_coef, warmup_frac   keys of a method that are older than options
+    states, votes, group    see contrastive.py. A loss that asks for one of them gets the pairs of
+                 a whole optimiser step at once (src/batches/whole_steps.py)
 
 All of them are swap-invariant, f(-margin, 1 - label) = f(margin, label): sides are arbitrary.
 """
@@ -18,13 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.field_types import NotNegative, Share
+from configs.field_types import NotNegative, PartialShare, Positive, Share
 from configs.schema import MethodConfig
 from configs.strict_yaml import require
+from src.methods.contrastive import agreement_contrast, self_corrected
 from src.methods.log_odds import PROBABILITY_FLOOR
 from src.methods.named import Named
 
-LOSSES = Named("loss", ("margin", "label", "progress", "aux_coef", "warmup_frac"))
+WHOLE_STEP = ("states", "votes", "group")
+"""What is asked for by a loss in which pairs are held against each other."""
+LOSSES = Named("loss", ("margin", "label", "progress", "aux_coef", "warmup_frac", *WHOLE_STEP))
 """Every loss that a method may name."""
 
 
@@ -111,6 +116,37 @@ def reverse_kl(margin: Tensor, label: Tensor) -> Tensor:
             + torch.sigmoid(-margin) * (F.logsigmoid(-margin) - F.logsigmoid(-teacher)))
 
 
+@LOSSES.add("contrastive")
+def contrastive(margin: Tensor, label: Tensor, states: Tensor, votes: Tensor, group: Tensor,
+                progress: float, coef: NotNegative = 0.1, temperature: Positive = 0.5,
+                sure: PartialShare = 0.3, warm: Share = 0.5, takeover: Share = 0.8) -> Tensor:
+    """Contrastive self-correction: what several experts agree on shapes the student's states, and
+    where they are split it may overrule them. With m_i the margin and v_ik expert k's vote,
+
+        l_i = CE(sigmoid(m_i), t_i) + coef * (S_i,left + S_i,right) / 2
+
+        S_a = -1/|P(a)| sum_{p in P(a)} log(exp(z_a.z_p / temperature)
+                                            / sum_{b in P(a) + N(a)} exp(z_a.z_b / temperature))
+
+        t_i = [m_i > 0]  where progress > warm, the votes v_i are split, m_i contradicts their mean
+                         and |2 sigmoid(m_i) - 1| > takeover; else the label
+
+    z is a response's state divided by its length. Anchors are both responses of every pair on which
+    all experts prefer one side, each with |2v - 1| > sure: that one is a positive, the other one a
+    negative. Prompts are groups: P(a) are the responses of a's kind of the *other* prompts of the
+    step, N(a) those of the other kind, and the other response of a's own pair; a prompt's further
+    responses, which may be positive in one pair and negative in the next, are neither. S_a is 0
+    where P(a) is empty, and for all other pairs. (The supervised contrastive loss of Khosla et al.
+    2020, arXiv 2004.11362, eq. 2, for two classes.)
+    """
+    if progress > warm:
+        label = self_corrected(margin, label, votes, takeover)
+    loss = soft_bradley_terry(margin, label)
+    if coef == 0:
+        return loss
+    return loss + coef * agreement_contrast(states, votes, group, temperature, sure)
+
+
 def check_losses(methods: Sequence[MethodConfig], where: str) -> tuple[MethodConfig, ...]:
     """The methods, of their losses' options only those that are no defaults.
 
@@ -127,11 +163,21 @@ def check_losses(methods: Sequence[MethodConfig], where: str) -> tuple[MethodCon
         method.loss, method.loss_options, f"{where}: method {method.name}")) for method in methods)
 
 
-def pair_loss(method: MethodConfig, margin: Tensor, label: Tensor, progress: float) -> Tensor:
-    """The loss of `method` per pair (B,), at `progress` in [0, 1] of the training."""
+def looks_at_steps(method: MethodConfig) -> bool:
+    """Whether the loss of a pair depends on the others of its step, or on more than its margin."""
+    return not set(WHOLE_STEP).isdisjoint(LOSSES.asks(method.loss))
+
+
+def pair_loss(method: MethodConfig, margin: Tensor, label: Tensor, progress: float,
+              **more: Tensor) -> Tensor:
+    """The loss of `method` per pair (B,), at `progress` in [0, 1] of the training.
+
+    Args:
+        more: what else is known, of WHOLE_STEP.
+    """
     return LOSSES.call(method.loss, {
         "margin": margin, "label": label, "progress": progress, "aux_coef": method.aux_coef,
-        "warmup_frac": method.warmup_frac}, method.loss_options)
+        "warmup_frac": method.warmup_frac, **more}, method.loss_options)
 
 
 def centering(rewards: Tensor) -> Tensor:

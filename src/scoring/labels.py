@@ -14,6 +14,7 @@ from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
 from src.common.errors import UserError
 from src.methods.label_treatments import TREATMENTS, Taught
 from src.methods.labelling import treat
+from src.methods.losses import LOSSES
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.hidden_states import differences
@@ -35,7 +36,10 @@ def labels_for(run: RunConfig, plan: Plan, runs_dir: Path) -> tuple[Taught, np.n
         return Taught(np.ones(len(plan.split(run, run.split)))), None
     given = Given(run, plan, runs_dir)
     val = given.treated("val").labels if run.train.early_stopping_evals else None
-    return given.treated(run.split), val
+    taught = given.treated(run.split)
+    if "votes" in LOSSES.asks(run.method.loss):
+        taught = dataclasses.replace(taught, votes=given.votes(run.split))
+    return taught, val
 
 
 def course_of(run: RunConfig, taught: Taught) -> Course:
@@ -64,6 +68,10 @@ class Given:
         found = treat(self.run.method, {asked: self._find(asked, split) for asked in
                                         TREATMENTS.asks(self.run.method.treatment)})
         return dataclasses.replace(found, labels=self._turned(found.labels, split))
+
+    def votes(self, split: str) -> np.ndarray:
+        """(k, n): P(chosen > rejected) by each teacher."""
+        return np.stack([self._weak_labels(*one, split) for one in self.needed["teacher"]])
 
     def _find(self, asked: str, split: str) -> int | np.ndarray:
         if asked == "seed":

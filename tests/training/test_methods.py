@@ -31,6 +31,7 @@ METHODS += [{"name": f"oracle_{name}" if name in ORACLES else name, "treatment":
 NOTHING = [
     {"name": "no_aux", "loss": "confidence"},
     {"name": "no_coef", "loss": "adaptive_confidence", "loss_options": {"coef": 0}},
+    {"name": "no_contrast", "loss": "contrastive", "loss_options": {"coef": 0, "takeover": 1}},
     {"name": "no_beta", "loss": "product", "loss_options": {"beta": 0}},
     {"name": "no_power", "treatment": "confidence_weights", "treatment_options": {"power": 0}},
     {"name": "all_kept", "treatment": "confident", "treatment_options": {"keep_share": 1}},

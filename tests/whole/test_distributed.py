@@ -112,11 +112,12 @@ def test_losses_are_those_of_one_process(trained, hardware):
 
 
 @pytest.mark.parametrize("hardware", ["multi_gpu", "zero2"])
-def test_dropped_weighted_and_ordered_pairs_are_those_of_one_process(prepared, hardware):
+def test_dropped_weighted_ordered_and_contrasted_pairs_are_those_of_one_process(prepared, hardware):
     """And a student that another one labels for, of the same launch."""
     methods = [{"name": "some", "treatment": "confident"},
                {"name": "weighted", "treatment": "confidence_weights", "loss": "hard_bt"},
                {"name": "ordered", "treatment": "curriculum"},
+               {"name": "contrasted", "loss": "contrastive", "loss_options": {"coef": 1.0}},
                {"name": "again", "treatment": "relabel", "after": "some"}]
     changes = {"methods": methods, "students": [{**prepared.settings()["students"][0],
                                                  "layers": [2]}]}
@@ -124,7 +125,7 @@ def test_dropped_weighted_and_ordered_pairs_are_those_of_one_process(prepared, h
     ended = launch("weak_to_strong.sh", together, hardware)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert in_process("src.train", *alone.train("students")) == 0
-    assert len(alone.finished("students")) == 4
+    assert len(alone.finished("students")) == 5
     for folder, single in zip(together.finished("students"), alone.finished("students"),
                               strict=True):
         assert folder.name == single.name and facts(folder)["processes"] == 2
