@@ -18,8 +18,8 @@ def degradation_by_depth(cells: pd.DataFrame, experiment: str,
     """Draw cells.csv, a line a teacher; return figure, title and caption."""
     title = f"{experiment}: what larger students take over, and what they lose"
     caption = (f"Students of soft labels, a line a teacher; means over seeds, bars: "
-               f"{100 * level:.6g}% intervals over seeds. A panel is empty where weights were "
-               "freed.")
+               f"{100 * level:.6g}% intervals over seeds. Dotted: ceilings of the same size, "
+               "which no teacher taught. A panel is empty where weights were freed.")
     own = cells[cells.method == BASELINE]
     teachers = list(dict.fromkeys(own.teacher))
     figure, axes = page(len(PANELS), 2, (2.7, 2.0), (0.75, 0.75), title, caption,
@@ -33,7 +33,10 @@ def degradation_by_depth(cells: pd.DataFrame, experiment: str,
                          linewidth=1, alpha=0.7)
             panel.plot(x, rows[column], MARKERS[place % len(MARKERS)] + "-", color=colour,
                        markersize=4.5, linewidth=1, label=f"of {teacher}")
+            if column == "inherited":
+                panel.plot(x, rows.inherited_by_ceiling, ":", color=colour, linewidth=1.2)
         panel.axhline(0, color=QUIET, linewidth=0.8)
+        panel.set_xlim(own.layers.min() - 0.5, own.layers.max() + 0.5)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_xlabel("layers of the student")
         panel_title(panel, name, below, INK)
