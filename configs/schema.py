@@ -77,6 +77,9 @@ class MethodConfig:
     """What else the loss is told: its function's parameters that have a default."""
     treatment_options: dict[str, Any] = field(default_factory=dict, hash=False)
     """The same of the treatment."""
+    learner: Literal["gradient", "probe"] = "gradient"
+    """gradient: weights that follow the loss's. probe: the student is its base model as it is, and
+    its head a logistic regression of the labels on the base's hidden states."""
     after: str = ""
     """The name of a method above this one, whose student of the same rung, teacher and seed labels
     for this one's, where the treatment asks for an earlier student."""
@@ -84,6 +87,9 @@ class MethodConfig:
     def __post_init__(self):
         require(self.loss == "confidence" or self.aux_coef == 0, f"method {self.name}: aux_coef "
                 f"{self.aux_coef} only enters loss confidence, not {self.loss}")
+        require(self.learner == "gradient" or (self.loss == "soft_bt" and not self.loss_options),
+                f"method {self.name}: learner {self.learner} fits the labels by soft_bt: leave out "
+                f"loss {self.loss} and its options")
 
 
 @config

@@ -132,6 +132,12 @@ def shuffled(label: np.ndarray, seed: int) -> np.ndarray:
     return 0.5 + side * draw.permutation(np.abs(label - 0.5))
 
 
+@TREATMENTS.add("truth")
+def human_labels(truth: np.ndarray) -> np.ndarray:
+    """The human labels: what a method could come to, were its teacher always right."""
+    return truth
+
+
 @TREATMENTS.add("noisy_truth")
 def noisy_truth(label: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:
     """A control: the human labels, of which as many are wrong as of the teacher's, drawn by lot.

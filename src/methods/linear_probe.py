@@ -40,9 +40,10 @@ def fit(features: np.ndarray, labels: np.ndarray, strength: float,
     return model.coef_[0]
 
 
-def cross_entropy(margins: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of log(1 + exp(margin)) - label * margin."""
-    return float(np.mean(np.logaddexp(0.0, margins) - labels * margins))
+def cross_entropy(margins: np.ndarray, labels: np.ndarray,
+                  weights: np.ndarray | None = None) -> float:
+    """Mean of log(1 + exp(margin)) - label * margin, with the weights of the pairs."""
+    return float(np.average(np.logaddexp(0.0, margins) - labels * margins, weights=weights))
 
 
 def out_of_fold(features: np.ndarray, labels: np.ndarray, seed: int,
@@ -62,7 +63,7 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, seed: int,
         for train, held_out in folds:
             found = fit(features[train], labels[train], strength, weights[train])
             margins[row, held_out] = features[held_out] @ found
-    best = int(np.argmin([cross_entropy(each, labels) for each in margins]))
+    best = int(np.argmin([cross_entropy(each, labels, weights) for each in margins]))
     return margins[best], STRENGTHS[best]
 
 

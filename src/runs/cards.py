@@ -156,6 +156,8 @@ def _why(run: RunConfig) -> str:
 def _frozen(run: RunConfig) -> dict[str, str]:
     """What of the weights is the base model's still, or comes from adapters."""
     lora = run.train.lora
+    if run.method.learner == "probe":
+        return {"weights": "the base model's; the head is a linear probe of its hidden states"}
     if run.train.freeze_embeddings:
         return {"embeddings": "the base model's, not trained"}
     if lora is None:

@@ -151,7 +151,7 @@ class Plan:
     def _run(self, rung: Rung, **facts) -> RunConfig:
         train = dataclasses.replace(self.experiment.train, learning_rate=rung.learning_rate,
                                     precision=used(self.experiment.train.precision))
-        if facts["kind"] != "student":  # nothing weak to stop on
+        if facts["kind"] != "student" or facts["method"].learner == "probe":  # nothing to stop on
             train = without_stopping(train)
         return RunConfig(
             experiment=self.experiment.name, name=rung.name, model=rung.base.key,

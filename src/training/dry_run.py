@@ -22,7 +22,7 @@ def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
     for piece in pieces:
         run = piece.run
         tokens, _ = work(run, plan)
-        steps = optimiser_steps(run, pairs_of(run, plan))
+        steps = optimiser_steps(run, pairs_of(run, plan)) if tokens else 0
         lines.append(f"{run.display_name:<52} {'done' if piece.is_done else 'to do':<6} "
                      f"{steps:>7,} {tokens:>14,} {duration(estimate.seconds_of(piece)):>9}")
     to_do = [piece.run for piece in pieces if not piece.is_done]

@@ -3,7 +3,7 @@
     runs        forward and backward of what trains
     trunks      once for each split, the deepest; a deeper one begins where a shallower one ends
     labels      a forward of each teacher over train_2, and val with early stopping
-    states      one of the student's base over each split, where treatments ask for features
+    states      one of the student's base over each split that treatments or probes read
 
 What evaluation adds stands in src/evaluation/overview.py.
 """
@@ -95,9 +95,9 @@ class Estimate:
         self._turn += not done
         splits = [run.split, *(["val"] if run.train.early_stopping_evals else [])]
         if not done:
-            beside = sum(self._trunk(run, split) for split in splits)
-            asked = TREATMENTS.asks(run.method.treatment)
-            if "features" in asked:
+            probe, asked = run.method.learner == "probe", TREATMENTS.asks(run.method.treatment)
+            beside = 0.0 if probe else sum(self._trunk(run, split) for split in splits)
+            if probe or "features" in asked:
                 beside += sum(self._states(run, split) for split in splits)
             if "val_features" in asked:
                 beside += self._states(run, "val")

@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers.trainer_utils import unwrap_peft_model
 
 from model.reload_check import Probe
+from src.batches.collate import PairDataset, TreeCollator
 from src.training.trainer import PairTrainer
 
 PROBE_PAIRS = 4
@@ -18,14 +19,7 @@ def probe_of(trainer: PairTrainer) -> Probe:
     Afterwards the model computes without autocast, in the precision of its weights, and with the
     attention that any precision and any device has: nothing is to be trained with it any more.
     """
-    data = trainer.train_dataset
-    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")[:max(1, len(data) // 2)]
-    pairs = short[np.unique(np.linspace(0, len(short) - 1, PROBE_PAIRS).astype(int))]
-    ids = data.read(pairs, np.arange(len(pairs))).ids  # each pair a unit of its own
-    batch, place = trainer.data_collator.lay_out(ids)
-    there = [i for i, response in enumerate(ids.responses) if len(response)]
-    place = torch.from_numpy(place[there])
-    sequences = [[*ids.prompts[ids.tree[i]].tolist(), *ids.responses[i].tolist()] for i in there]
+    batch, place, sequences = few_responses(trainer.train_dataset, trainer.data_collator)
 
     def rewards(model: torch.nn.Module) -> Tensor:
         model.eval()
@@ -40,3 +34,15 @@ def probe_of(trainer: PairTrainer) -> Probe:
     unwrap_peft_model(trainer.model).attention = "dense"
     dtype = next(trainer.model.parameters()).dtype
     return Probe(sequences, batch, place, trained, rewards(model), dtype)
+
+
+def few_responses(data: PairDataset, collator: TreeCollator) -> tuple[
+        dict[str, Tensor], Tensor, list[list[int]]]:
+    """The batch, place and sequences of a Probe."""
+    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")[:max(1, len(data) // 2)]
+    pairs = short[np.unique(np.linspace(0, len(short) - 1, PROBE_PAIRS).astype(int))]
+    ids = data.read(pairs, np.arange(len(pairs))).ids  # each pair a unit of its own
+    batch, place = collator.lay_out(ids)
+    there = [i for i, response in enumerate(ids.responses) if len(response)]
+    sequences = [[*ids.prompts[ids.tree[i]].tolist(), *ids.responses[i].tolist()] for i in there]
+    return batch, torch.from_numpy(place[there]), sequences

@@ -52,7 +52,8 @@ def speed_of(plan: Plan, finished: Iterable[tuple[float, Path]], workers: int) -
         workers: runs at a time, each on a core of its own.
     """
     known = [(flops, manifest["seconds"]) for flops, folder in finished
-             if (manifest := read_json(folder / "manifest.json")) and manifest["seconds"] > 0]
+             if flops and (manifest := read_json(folder / "manifest.json"))
+             and manifest["seconds"] > 0]
     if known:
         flops, seconds = map(sum, zip(*known, strict=True))
         return Speed(flops / seconds, f"from {len(known)} finished runs")

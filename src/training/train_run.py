@@ -28,6 +28,7 @@ from src.common import distributed
 from src.common.files import read_json, write_json, write_text
 from src.common.hashing import commit
 from src.common.owned import claim
+from src.common.peak_memory import peak_memory_mib, reset_peak
 from src.methods.label_treatments import Taught
 from src.runs.cards import write_model_card
 from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
@@ -35,8 +36,8 @@ from src.runs.plan import Plan
 from src.scoring.labels import course_of
 from src.scoring.trunk_cache import trunk_of
 from src.training.arguments import training_arguments, weights_type
+from src.training.linear_probe import fit_and_save
 from src.training.merge import save_merged
-from src.training.peak_memory import peak_memory_mib, reset_peak
 from src.training.probe import probe_of
 from src.training.trainer import PairTrainer, build_trainer
 from src.training.work import work
@@ -57,30 +58,22 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
     """
     _set_libraries_aside()
     reset_peak()
-    runtime = plan.experiment.runtime
     base = plan.bases[run.model]
     distributed.on_main(lambda: _open_folder(run, folder))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
     course = course_of(run, taught)
-    args = training_arguments(run, runtime, folder, count_kept(len(taught.labels), course.kept))
-    runs_dir = folder.parents[2]
-    data = _dataset(run, plan, run.split, taught, course, runs_dir)
-    val_data = None if val_labels is None else _dataset(run, plan, "val", Taught(val_labels),
-                                                        ALL_PAIRS, runs_dir)
-    trainer = build_trainer(run, runtime, lambda: _build(run, plan, weights_type(args)), args,
-                            data, val_data, base.tokenizer.pad_token_id)
-    try:
-        probe, log, facts = _train_and_save(trainer, run, plan, folder)
-        facts |= {"notes": taught.notes} if taught.notes else {}
-    finally:
-        trainer.release()
+    by_gradient = run.method.learner == "gradient"
+    proof, log, measured = (
+        _train_and_save(run, plan, taught, val_labels, course, folder) if by_gradient
+        else fit_and_save(run, plan, taught, folder))
+    facts = _facts(run, plan, taught, course, measured)
 
     def prove_and_mark() -> None:
-        proof = save_merged(run, base, folder, probe) if run.train.lora else probe
+        held = save_merged(run, base, folder, proof) if by_gradient and run.train.lora else proof
         base.tokenizer.save_pretrained(folder)
         for place in (folder, folder / ADAPTER):  # a pickle, with this disk's paths
             (place / "training_args.bin").unlink(missing_ok=True)
-        check_reload(folder, proof, distributed.device())
+        check_reload(folder, held, distributed.device())
         _write_facts(folder, log, facts)
         mark_done(folder, run.identity)
         shutil.rmtree(folder / RESUME, ignore_errors=True)
@@ -123,21 +116,36 @@ def _set_libraries_aside() -> None:
     gc.freeze()
 
 
-def _train_and_save(trainer: PairTrainer, run: RunConfig, plan: Plan,
-                    folder: Path) -> tuple[Probe, str, dict[str, object]]:
+def _train_and_save(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray | None,
+                    course: Course, folder: Path) -> tuple[Probe, str, dict[str, object]]:
     """Train from the newest checkpoint and save: (what to hold the saved model against, the log,
-    the manifest). Every rank calls it."""
+    what was measured). Every rank calls it."""
+    runtime, runs_dir = plan.experiment.runtime, folder.parents[2]
+    args = training_arguments(run, runtime, folder, count_kept(len(taught.labels), course.kept))
+    data = _dataset(run, plan, run.split, taught, course, runs_dir)
+    val_data = None if val_labels is None else _dataset(run, plan, "val", Taught(val_labels),
+                                                        ALL_PAIRS, runs_dir)
+    trainer = build_trainer(run, runtime, lambda: _build(run, plan, weights_type(args)), args,
+                            data, val_data, plan.bases[run.model].tokenizer.pad_token_id)
+    try:
+        return _trained(trainer, run, folder)
+    finally:
+        trainer.release()
+
+
+def _trained(trainer: PairTrainer, run: RunConfig,
+             folder: Path) -> tuple[Probe, str, dict[str, object]]:
     checkpoint = newest_checkpoint(folder, distributed.world_size())
     compile_ahead(trainer.model, trainer.budgets[0].tokens, trainer.args.device,
                   torch.bfloat16 if trainer.args.bf16 else torch.float32)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = trainer.seconds
     log = log_lines(trainer)
-    facts = _facts(run, plan, trainer, seconds)
-    probe = probe_of(trainer)
+    measured = {"steps": trainer.state.global_step, "seconds": trainer.seconds,
+                "peak_memory_mib": peak_memory_mib(), "hardware": hardware(trainer)}
+    proof = probe_of(trainer)
     trained = folder / ADAPTER if run.train.lora else folder
     trainer.save_model(str(trained))  # on every rank: under ZeRO-3 it gathers
-    return probe, log, facts
+    return proof, log, measured
 
 
 def _open_folder(run: RunConfig, folder: Path) -> None:
@@ -170,31 +178,30 @@ def _keep_checkpoints_of_this_launch(run: RunConfig, resume: Path) -> None:
     write_json(path, facts)
 
 
-def _facts(run: RunConfig, plan: Plan, trainer: PairTrainer,
-           seconds: float) -> dict[str, object]:
-    """manifest.json; every rank calls it."""
-    data = trainer.train_dataset
-    tokens, flops = work(run, plan, data.course)
-    pairs = count_kept(len(data), data.course.kept)
+def _facts(run: RunConfig, plan: Plan, taught: Taught, course: Course,
+           measured: dict[str, object]) -> dict[str, object]:
+    """manifest.json, of which `measured` is what training alone can tell."""
+    total = len(taught.labels)
+    tokens, flops = work(run, plan, course)
+    pairs = count_kept(total, course.kept)
     base = plan.bases[run.model].config
     rounded = dequantised_from(base)
     return {
         "identity": run.identity,
         "name": run.display_name,
         "pairs": pairs,
-        **({"dropped_pairs": len(data) - pairs} if pairs < len(data) else {}),
-        "steps": trainer.state.global_step,
+        **({"dropped_pairs": total - pairs} if pairs < total else {}),
         "tokens": tokens,
         "flops": flops,
-        "seconds": round(seconds, 3),
-        "peak_memory_mib": peak_memory_mib(),
-        "hardware": hardware(trainer),
+        **measured,
+        "seconds": round(measured["seconds"], 3),
         "commit": commit(),
         "base": {"checkpoint": "" if base.is_local else base.checkpoint,
                  "revision": base.revision, "license": base.license,
                  "layers": plan.bases[run.model].layers,
                  **({"dequantised_from": rounded} if rounded else {})},
         "data_source": plan.data.source,
+        **({"notes": taught.notes} if taught.notes else {}),
     }
 
 

@@ -26,9 +26,13 @@ def work(run: RunConfig, plan: Plan, course: Course | None = None) -> tuple[int,
     only its adapter has a gradient. Of prompts that several pairs of a step share, each is counted
     once; of layers below those that train, nothing: they run once for all runs.
 
+    A linear probe has none: what it reads is computed once for all runs, as weak labels are.
+
     Args:
         course: the run's; None where nothing has labelled its pairs, and it is about this much.
     """
+    if run.method.learner == "probe":
+        return 0, 0.0
     train, tokens = run.train, _tokens(run, plan, course or ALL_PAIRS)
     if course is None:
         tokens = round(tokens * pairs_of(run, plan) / len(plan.split(run, run.split)))
@@ -45,6 +49,8 @@ def training(run: RunConfig, plan: Plan, cached: bool) -> float:
     the layers below those that train in every step unless they are `cached`, and val as often as
     early stopping asks."""
     tokens, flops = work(run, plan)
+    if not tokens:
+        return 0.0
     share = _computed(run, plan, run.split)
     total = flops * share
     if not cached:

@@ -133,6 +133,27 @@ def test_dropped_weighted_ordered_and_contrasted_pairs_are_those_of_one_process(
         np.testing.assert_allclose(losses(folder), losses(single), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("hardware", ["multi_gpu", "zero3"])
+def test_ranks_share_a_base_s_hidden_states_and_all_learn_from_the_same(prepared, hardware):
+    """And a linear probe of them is what one process fits."""
+    changes = {"methods": [{"name": "em", "treatment": "em_posterior"},
+                           {"name": "probe", "learner": "probe"}],
+               "students": [{**prepared.settings()["students"][0], "layers": [2]}]}
+    together, alone = (prepared.copy(f"{hardware}_states_{name}", **changes)
+                       for name in ("two", "one"))
+    ended = launch("weak_to_strong.sh", together, hardware)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert in_process("src.train", *alone.train("students")) == 0
+    found, expected = (np.load(*each.runs_dir.glob("hidden_states/*.npy"))
+                       for each in (together, alone))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for folder, single in zip(together.finished("students"), alone.finished("students"),
+                              strict=True):
+        assert folder.name == single.name and facts(folder)["processes"] == 2
+        tensors, plain = (load_file(each / "model.safetensors") for each in (folder, single))
+        torch.testing.assert_close(tensors, plain, atol=1e-4, rtol=0)
+
+
 def test_a_step_in_one_micro_batch_is_one_in_several(prepared, trained):
     whole = prepared.copy("whole", runtime={"micro_batch_tokens": 8192})
     assert in_process("src.train", *whole.train("students")) == 0
