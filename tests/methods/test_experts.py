@@ -11,11 +11,12 @@ from src.methods.labelling import treat
 DRAW = np.random.default_rng(0)
 LABELS = DRAW.uniform(size=(3, 60))
 EARLIER = DRAW.uniform(size=60)
+FEATURES = DRAW.standard_normal((60, 4))
 SEVERAL = [name for name in TREATMENTS if "labels" in TREATMENTS.asks(name)]
 
 
 def treated(name, labels=LABELS, earlier=EARLIER, **options):
-    given = {"labels": labels, "earlier": earlier}
+    given = {"labels": labels, "earlier": earlier, "features": FEATURES[:len(earlier)], "seed": 0}
     return treat(MethodConfig("m", treatment=name, treatment_options=options), given)
 
 

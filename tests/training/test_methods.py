@@ -197,8 +197,9 @@ def test_a_student_learns_from_the_labels_of_the_student_that_it_is_after(world)
     assert len(table) == 44 and table.weak_label.between(0, 1).all()
 
 
-def test_what_a_treatment_found_stands_in_the_manifest(world):
-    notes = world("co_supervised").manifest["notes"]
-    assert list(notes) == ["teacher_1_share", "teacher_2_share"]
-    assert sum(notes.values()) == pytest.approx(1)
+@pytest.mark.parametrize(("method", "kind"), [("co_supervised", "share"), ("raven", "weight"),
+                                              ("gate", "load")])
+def test_what_a_treatment_found_stands_in_the_manifest(world, method, kind):
+    notes = world(method).manifest["notes"]
+    assert notes[f"teacher_1_{kind}"] + notes[f"teacher_2_{kind}"] == pytest.approx(1)
     assert "notes" not in world("soft_bt").manifest
