@@ -30,6 +30,9 @@ SHAPES = {
                  "methods": ["soft"], "seeds": [0], "steps": 8},
     "other_models": {"names": ["gpt2-L12", "gpt2_medium-L24", "gpt2_large-L36", "gpt2_xl-L48"],
                      "layers": [12, 24, 36, 48], "teachers": 3, "steps": 8},
+    "other_families": {"names": ["smollm2_135m-F6", "smollm2_135m-F8", "gemma_3_270m-F8",
+                                 "gemma_3_270m-F12"], "layers": [6, 8, 8, 12], "teachers": 3,
+                       "methods": ["soft"], "steps": 8},
     "falling": {"names": ["demo-F2", "demo-F4", "demo-L8"], "layers": [2, 4, 8], "steps": 8,
                 "methods": ["soft"], "fall": 0.1},
     "many": {"names": [f"big-L{count}" for count in (4, 6, 8, 10, 12, 14, 15, 16)],
@@ -144,6 +147,23 @@ def test_ladder_across_models_keeps_the_order_of_the_table(tmp_path: Path):
     assert [tick.get_text() for tick in axes.get_xticklabels()] == [
         "gpt2", "gpt2_medium", "gpt2_large", "gpt2_xl"]
     assert list(axes.get_xticks()) == [0, 1, 2, 3]
+
+
+def test_ladder_of_one_family_s_students_has_depth_across_whoever_teaches(tmp_path: Path):
+    folder = write_results(tmp_path / "cross", **SHAPES["other_families"])
+    for name in ("accuracy", "pgr"):
+        table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+        student = table["student" if name == "pgr" else "name"]
+        kept = student.str.startswith(("gemma", "length", "tfidf", "all"))
+        kept |= table.get("role", pd.Series("", table.index)) == "teacher"
+        kept &= ~table.teacher.str.startswith("gemma")
+        table[kept].to_csv(folder / f"{name}.csv", index=False)
+    figure = draw("accuracy_by_depth", read_results(folder))
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        "teacher: smollm2_135m-F6", "teacher: smollm2_135m-F8"]
+    for axes in figure.axes:
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["8", "12"]
+        assert axes.get_xlabel() == "layers kept of gemma_3_270m"
 
 
 def test_ladder_without_students_shows_teachers_and_ceilings(tmp_path: Path):

@@ -26,15 +26,16 @@ BEST_LABEL = "best ceiling"
 def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     """Draw teachers, students and ceilings by rung; return figure, title and caption."""
     models = mean_over_seeds(results.accuracy)
-    rungs = Rungs.of(results.accuracy)
-    taught = rungs.sort(models[models.role == "student"].teacher)
+    everyone = Rungs.of(results.accuracy)
+    taught = everyone.sort(models[models.role == "student"].teacher)
+    rungs = _across(results.accuracy) if taught else everyone
     title = f"{results.meta['experiment']}: accuracy against " + (
         "depth" if rungs.base else "base model") + (", one panel per teacher" if taught else "")
     bars = (f"Bars: {results.percent} intervals of the difference to the teacher's line, paired "
             f"over {results.resampled}: a student's bar that clears the line is a gain")
-    shown = rungs.sort(models[models.role.isin(["student", "ceiling"])].name) if taught else list(
-        rungs.names)
-    turned = not rungs.base and max(len(rungs.ticks[name]) for name in shown) * len(shown) > 34
+    shown = list(rungs.names)
+    longest = max(len(rungs.ticks[name]) for name in shown)
+    turned = not rungs.base and longest * len(shown) > 34
     best = models[(models.role == "ceiling") & models.name.isin(
         results.ceilings[results.ceilings.place == BEST].name)]
     labels = ["length only", *models.method, *(BEST_LABEL for _ in best.name)]
@@ -44,11 +45,14 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     figure, panels = panel_grid(
         max(len(taught), 1), columns, (width, 2.35),
         (room + 0.4, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
-        Margins(left=0.62, right=room, top=0.32, bottom=0.95 if turned else 0.55))
+        Margins(left=max(0.62, 0.06 * longest) if turned else 0.62, right=room, top=0.32,
+                bottom=0.95 if turned else 0.55))
     limits = _y_limits(models, results.cells)
     for axes, teacher in zip(panels, taught or [""], strict=True):
         axes.set_ylim(limits)
         _panel(axes, results, models, rungs, teacher, best)
+        if teacher:
+            axes.set_title(f"teacher: {everyone.title(teacher)}", color=TEACHER)
         _name_ticks(axes, rungs, shown, turned)
     for axes in panels[::columns]:
         axes.set_ylabel(f"accuracy on {results.meta['split']}")
@@ -85,8 +89,14 @@ def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs, tea
                   step * (index // 2 + 1) * (-1) ** (index + 1))
             labels.append((rows.accuracy.iloc[-1], f"{method} {number(rows.accuracy.iloc[-1])}",
                            colour))
-    labels += _teachers(axes, _ordered(models[models.role == "teacher"], rungs), rungs, teacher)
+    labels += _teachers(axes, models[models.role == "teacher"], rungs, teacher)
     label_ends(axes, labels)
+
+
+def _across(accuracy: pd.DataFrame) -> Rungs:
+    """The rungs of students and ceilings, which may be of one base where teachers are of others."""
+    rows = accuracy[accuracy.role.isin(["student", "ceiling"])]
+    return Rungs.of(rows.assign(teacher=""))
 
 
 def _ordered(rows: pd.DataFrame, rungs: Rungs) -> pd.DataFrame:
@@ -111,13 +121,12 @@ def _teachers(axes: Axes, teachers: pd.DataFrame, rungs: Rungs,
               teacher: str) -> list[tuple[float, str, str]]:
     """The panel's teacher as a horizontal line, or all teachers as a ladder of their own."""
     if not teacher:
+        teachers = _ordered(teachers, rungs)
         if len(teachers):
             axes.plot([rungs.place(name) for name in teachers.name], teachers.accuracy, marker="o",
                       markersize=4, color=TEACHER, linewidth=1.5)
         return [(row.accuracy, f"teachers {number(row.accuracy)}", TEACHER)
                 for row in teachers.tail(1).itertuples()]
-    axes.set_title(f"teacher: {rungs.title(teacher)}",
-                   color=TEACHER)
     rows = teachers[teachers.name == teacher]
     for row in rows.itertuples():
         axes.axhline(row.accuracy, color=TEACHER, linewidth=1.5, dashes=(5, 2), zorder=2)
