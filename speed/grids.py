@@ -37,6 +37,7 @@ from src.runs.plan import Plan
 from src.scoring.pairs import scores_of
 from src.scoring.trunk_cache import trunk_of
 from src.scoring.weak_labels import weak_labels_of
+from src.training.finish import finish
 from src.training.train_run import train_run
 
 DEMO = REPO_ROOT / "model" / "demo"
@@ -57,9 +58,9 @@ def demo_experiment(folder: Path, pairs: int, runtime: RuntimeConfig) -> Experim
 
 
 def deep_experiment(folder: Path, shape: Shape, mix: LengthMix, pairs: tuple[int, int],
-                    seeds: tuple[int, ...], trainable: int,
+                    seeds: tuple[int, ...], trainable: int, teachers: int,
                     runtime: RuntimeConfig) -> ExperimentConfig:
-    """Students of which only the top layers train, taught by four teachers, for two epochs.
+    """Students of which only the top layers train, taught by some teachers, for two epochs.
 
     The base model has random weights and the demo's tokenizer; pairs are random words in the
     lengths of `mix`, as many to train on and as many to test on as `pairs` says.
@@ -74,9 +75,9 @@ def deep_experiment(folder: Path, shape: Shape, mix: LengthMix, pairs: tuple[int
     model.write_text(yaml.safe_dump({"checkpoint": str(base), "family": "llama"}))
     data = _prepared(folder, folder / "raw.jsonl", pairs[0], base, test_pairs=pairs[1],
                      max_length=8192)
-    teachers = tuple(range(trainable, trainable + 4))
+    rungs = tuple(range(trainable, trainable + teachers))
     return ExperimentConfig(
-        "deep", data, (LadderConfig(str(model), teachers, "first"),),
+        "deep", data, (LadderConfig(str(model), rungs, "first"),),
         (LadderConfig(str(model), (shape.layers,), "first"),), seeds=seeds, runtime=runtime,
         train=TrainConfig(epochs=2, batch_pairs=16, learning_rate=1e-3,
                           trainable_layers=trainable))
@@ -140,6 +141,27 @@ def train_students(plan: Plan, runs_dir: Path) -> None:
         draw_labels = np.random.default_rng(int(run.labels[:8], 16))
         _train_and_score(run, plan, runs_dir,
                          draw_labels.random(len(plan.split(run, run.split))))
+
+
+def run_comparison(plan: Plan, runs_dir: Path) -> None:
+    """Every run of every stage as a sweep has it, with all that they share, scored on test."""
+    for stage in STAGES:
+        for run in plan.stage(stage):
+            _finish_and_score(run, plan, runs_dir)
+
+
+def run_from_scratch(plan: Plan, runs_dir: Path) -> None:
+    """Each student in a folder of its own, with its teacher, its labels and its ceiling."""
+    ceilings = {(run.name, run.seed): run for run in plan.stage("ceilings")}
+    for run in plan.stage("students"):
+        for each in (*plan.needed(run), ceilings[run.name, run.seed], run):
+            _finish_and_score(each, plan, runs_dir / run.identity)
+
+
+def _finish_and_score(run: RunConfig, plan: Plan, runs_dir: Path) -> None:
+    finish(run, plan, runs_dir)
+    scores_of(folder_of(run, runs_dir), run, plan.split(run, "test"), "test",
+              plan.experiment.runtime, lambda: trunk_of(run, plan, "test", runs_dir))
 
 
 def train_ceiling(plan: Plan, runs_dir: Path) -> None:

@@ -1,7 +1,8 @@
-"""A sweep's cost: the demo's grid, and students of which only the top layers train.
+"""A sweep's cost: the demo's grid, students of which only the top layers train, two methods.
 
-    python -m speed.sweep_cost                        # both, small
+    python -m speed.sweep_cost                        # all, small
     python -m speed.sweep_cost --part deep --pairs 480 --mix multi_turn --json FILE
+    python -m speed.sweep_cost --part methods --pairs 160 --rounds 1
 
 demo: teachers, ceilings and students of the demo experiment, one seed and one epoch, trained,
 labelled and scored on test: with every key off and labels made anew for each student, with labels
@@ -9,16 +10,21 @@ made once for each teacher, and with every key on.
 deep: students of 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs and a score on test.
 Without the trunk cache; with one that they fill themselves; and with the one that the ceilings
 leave, which come first in a sweep and have the same base, layers and pairs. Each round begins
-without a cache. Ratios are to each part's first system.
+without a cache.
+methods: what deep has, of 2 teachers x 2 seeds, by soft labels and by the confidence loss: each
+student from scratch, with a teacher, labels and a ceiling of its own; each method as an experiment
+of its own; both as one comparison, which shares them and the trunk cache.
+Ratios are to each part's first system.
 """
 
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from configs.schema import RuntimeConfig
+from configs.run import STAGES
+from configs.schema import MethodConfig, RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from speed import (
     grids,
@@ -27,15 +33,19 @@ from speed import (
 from speed.measure import Clock, Measured, Round, System, alternate, ratios
 from speed.ours import PLAIN
 from speed.rows import cpu_ratio, show
+from speed.shapes import Shape
 from speed.table import TableRow
 from src.batches.trees import trees_of
 from src.common.errors import UserError, run_command
 from src.runs.plan import Plan
-from src.training import dry_run
+from src.training.work import work
 
 FULL = dataclasses.replace(PLAIN, share_prompt=True, pack=True, last_layer_shortcut=True,
                            trunk_cache_gb=RuntimeConfig().trunk_cache_gb)
 SEEDS, TEACHERS, DEEP_LAYERS, TRAINABLE = 3, 4, 8, 2
+METHOD_SEEDS, METHOD_TEACHERS = 2, 2
+METHODS = (MethodConfig("soft"), MethodConfig("confidence", "confidence", aux_coef=0.75))
+PARTS = ("demo", "deep", "methods")
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=about, epilog=more,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_options(parser, pairs=16, layers=(DEEP_LAYERS,))
-    parser.add_argument("--part", nargs="+", choices=("demo", "deep"), default=["demo", "deep"])
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--test_pairs", type=int, metavar="N",
                         help="deep: test pairs that each student scores (default: as many as "
                              "--pairs; the demo and preference_700K have more)")
@@ -52,17 +62,17 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def system(name: str, make: Callable[[], Plan], work: Callable[[Plan, Path], None], runs: Path,
+def system(name: str, make: Callable[[], Plan], run_all: Callable[[Plan, Path], None], runs: Path,
            before: Callable[[Plan, Path], None] = lambda sweep, folder: None) -> System:
-    """`work` over a sweep opened anew and an empty folder of runs, which stays until the next; its
-    time begins when `before` has been there."""
+    """`run_all` over a sweep opened anew and an empty folder of runs, which stays until the next;
+    its time begins when `before` has been there."""
     def run(number: int) -> Round:
         folder = Path(tempfile.mkdtemp(prefix="round-", dir=runs))
         sweep = make()
         before(sweep, folder)
         with grids.all_counted() as sizes:
             clock = Clock()
-            work(sweep, folder)
+            run_all(sweep, folder)
             result = clock.read(sum(sizes))
         folder.rename(_emptied(runs / "latest"))
         return result
@@ -90,24 +100,17 @@ def demo(args: argparse.Namespace, folder: Path) -> list[TableRow]:
                for number, (name, (runtime, once)) in enumerate(kinds.items())]
     measured = alternate(systems, args.rounds, "demo grid")
     whole = sweep(FULL)
-    scored = {"train_2": len(whole.runs("teachers")),
-              "test": sum(len(whole.runs(stage)) for stage in grids.STAGES)}
-    labelled = sum(_tokens(whole.split("demo", split)) * count for split, count in scored.items())
-    return _rows("demo", measured, whole, grids.STAGES, labelled, args,
-                 layers=whole.base("demo").layers, pairs=args.demo_pairs)
+    return _rows("demo", measured, whole, STAGES, _labelled(whole), args,
+                 layers=whole.bases["demo"].layers, pairs=args.demo_pairs)
 
 
 def deep(args: argparse.Namespace, folder: Path) -> list[TableRow]:
     """Deep-only students without the trunk cache, with their own, and with the ceilings'."""
-    shape = dataclasses.replace(options.shapes_of(args)[0], vocab=grids.vocabulary())
-    if shape.layers < TRAINABLE + TEACHERS - 1:
-        raise UserError(f"--layers {shape.layers}: four teachers of {TRAINABLE} layers and more "
-                        f"need at least {TRAINABLE + TEACHERS - 1}")
-    mix, pairs = options.mixes_of(args)[0], (args.pairs, args.test_pairs or args.pairs)
+    shape, mix = _shape(args, TEACHERS), options.mixes_of(args)[0]
 
     def sweep(runtime: RuntimeConfig) -> Plan:
-        return Plan(grids.deep_experiment(folder, shape, mix, pairs, tuple(range(SEEDS)),
-                                           TRAINABLE, runtime), folder / "processed")
+        return Plan(grids.deep_experiment(folder, shape, mix, _pairs(args), tuple(range(SEEDS)),
+                                          TRAINABLE, TEACHERS, runtime), folder / "processed")
 
     def students(number: int, name: str, runtime: RuntimeConfig, **options) -> System:
         return system(name, lambda: sweep(runtime), grids.train_students,
@@ -122,10 +125,60 @@ def deep(args: argparse.Namespace, folder: Path) -> list[TableRow]:
                                               folder / f"runs-{number}" / "latest")
                      for number in (1, 2))
     whole = sweep(FULL)
-    scored = _tokens(whole.split(whole.students[0].base.key, "test")) * len(whole.runs("students"))
+    students_runs = whole.stage("students")
+    scored = _tokens(whole.split(students_runs[0], "test")) * len(students_runs)
     return _rows(mix.name, measured, whole, ("students",), scored, args, layers=shape.layers,
-                 pairs=args.pairs, test_pairs=pairs[1], trainable_layers=TRAINABLE,
+                 pairs=args.pairs, test_pairs=_pairs(args)[1], trainable_layers=TRAINABLE,
                  weight_difference=difference)
+
+
+def methods(args: argparse.Namespace, folder: Path) -> list[TableRow]:
+    """Two methods: each student from scratch, each method alone, and both as one comparison."""
+    shape, mix = _shape(args, METHOD_TEACHERS), options.mixes_of(args)[0]
+
+    def sweep(runtime: RuntimeConfig, chosen: Sequence[MethodConfig] = METHODS) -> Plan:
+        experiment = grids.deep_experiment(folder, shape, mix, _pairs(args),
+                                           tuple(range(METHOD_SEEDS)), TRAINABLE, METHOD_TEACHERS,
+                                           runtime)
+        return Plan(dataclasses.replace(experiment, methods=tuple(chosen)), folder / "processed")
+
+    alone = dataclasses.replace(FULL, trunk_cache_gb=0.0)
+
+    def one_by_one(plan: Plan, runs_dir: Path) -> None:
+        for number, method in enumerate(METHODS):
+            grids.run_comparison(sweep(FULL, [method]), runs_dir / str(number))
+
+    kinds = [("each student from scratch", alone, grids.run_from_scratch),
+             ("each method as an experiment", FULL, one_by_one),
+             ("both methods as one comparison", FULL, grids.run_comparison)]
+    measured = alternate([system(name, lambda runtime=runtime: sweep(runtime), work,
+                                 folder / f"runs-{number}")
+                          for number, (name, runtime, work) in enumerate(kinds)],
+                         args.rounds, f"two methods, top {TRAINABLE} of {shape.layers} layers")
+    whole = sweep(FULL)
+    return _rows(f"methods, {mix.name}", measured, whole, STAGES, _labelled(whole), args,
+                 layers=shape.layers, pairs=args.pairs, test_pairs=_pairs(args)[1],
+                 trainable_layers=TRAINABLE, students=len(whole.stage("students")))
+
+
+def _shape(args: argparse.Namespace, teachers: int) -> Shape:
+    shape = dataclasses.replace(options.shapes_of(args)[0], vocab=grids.vocabulary())
+    if shape.layers < TRAINABLE + teachers - 1:
+        raise UserError(f"--layers {shape.layers}: {teachers} teachers of {TRAINABLE} layers and "
+                        f"more need at least {TRAINABLE + teachers - 1}")
+    return shape
+
+
+def _pairs(args: argparse.Namespace) -> tuple[int, int]:
+    """To train on, to test on."""
+    return args.pairs, args.test_pairs or args.pairs
+
+
+def _labelled(plan: Plan) -> int:
+    """Tokens of the pairs that teachers label, and that every run is scored on."""
+    scored = [(run, "test") for run in plan.runs]
+    scored += [(run, "train_2") for run in plan.stage("teachers")]
+    return sum(_tokens(plan.split(run, split)) for run, split in scored)
 
 
 def _tokens(split: TokenisedSplit) -> int:
@@ -138,7 +191,7 @@ def _rows(mix: str, measured: list[Measured], sweep: Plan, stages: tuple[str, ..
           labelled: int, args: argparse.Namespace, **facts) -> list[TableRow]:
     """A row for each system. Useful tokens: those of every step's trees, and `labelled`."""
     runs = [run for stage in stages for run in sweep.stage(stage)]
-    useful = sum(dry_run.work(run, sweep)[0] for run in runs) + labelled
+    useful = sum(work(run, sweep)[0] for run in runs) + labelled
     pairs = sum(len(sweep.split(run, run.split)) * run.train.epochs for run in runs)
     facts = {"benchmark": "sweep_cost", "runs": len(runs), "rounds": args.rounds, **facts,
              **options.machine_facts(args)}
@@ -159,7 +212,7 @@ def main() -> None:
     def tables():
         for part in dict.fromkeys(args.part):
             with tempfile.TemporaryDirectory() as folder:
-                yield {"demo": demo, "deep": deep}[part](args, Path(folder))
+                yield {"demo": demo, "deep": deep, "methods": methods}[part](args, Path(folder))
 
     show(tables(), args.json)
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from data.tokens.tokenised import IDS
-from speed import measure, mixes, rows, table
+from speed import measure, mixes, rows, sweep_cost, table
 from speed import peers as training_peers
 from speed.mixes import MIXES, draw
 from speed.shapes import Shape
@@ -162,6 +162,21 @@ def test_bf16_is_one_more_row_of_the_same_work(command, tmp_path):
     last, bf16 = json.loads(file.read_text())[-2:]
     assert bf16["system"] == "+ bf16 products" and bf16["ratio"] != last["ratio"]
     assert bf16["tokens_computed"] == last["tokens_computed"]
+
+
+@pytest.mark.parametrize("part", ["demo", "deep", "methods"])
+def test_a_sweep_that_shares_more_computes_fewer_tokens(part, tmp_path, monkeypatch):
+    for name, value in (("SEEDS", 1), ("TEACHERS", 1), ("METHOD_SEEDS", 1), ("METHOD_TEACHERS", 1)):
+        monkeypatch.setattr(sweep_cost, name, value)
+    file = tmp_path / "rows.json"
+    in_process("speed.sweep_cost", "--part", part, *TINY, "--layers", "3", "--pairs", "8",
+               "--batch_pairs", "4", "--demo_pairs", "8", "--json", str(file))
+    found = json.loads(file.read_text())
+    computed = [row["tokens_computed"] for row in found]
+    assert len(found) == 3
+    # In `deep` frozen layers are passed by, and their tokens count in full.
+    assert part == "deep" or computed[0] > computed[2]
+    assert {row["commit"] for row in found} and found[0]["ratio"] == 1
 
 
 def test_a_table_is_rendered_without_the_libraries_of_training(tmp_path):

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from src.measures.comparisons.methods import BASELINE
 from src.reports.figures.style import INK, MARKERS, METHODS, QUIET, Margins, page, panel_title
@@ -19,12 +18,14 @@ def degradation_by_depth(cells: pd.DataFrame, experiment: str,
     title = f"{experiment}: what larger students take over, and what they lose"
     caption = (f"Students of soft labels, a line a teacher; means over seeds, bars: "
                f"{100 * level:.6g}% intervals over seeds. Dotted: ceilings of the same size, "
-               "which no teacher taught. A panel is empty where weights were freed.")
+               "which no teacher taught.")
     own = cells[cells.method == BASELINE]
-    teachers = list(dict.fromkeys(own.teacher))
-    figure, axes = page(len(PANELS), 2, (2.7, 2.0), (0.75, 0.75), title, caption,
-                        margins=Margins(left=0.6, right=1.5, top=0.4, bottom=0.5))
-    for panel, (column, (name, below)) in zip(axes, PANELS.items(), strict=True):
+    teachers, depths = list(dict.fromkeys(own.teacher)), sorted(set(own.layers))
+    shown = {column: words for column, words in PANELS.items() if own[column].notna().any()}
+    room = 0.7 + 0.075 * max(map(len, teachers))
+    figure, axes = page(len(shown), 2, (2.7, 2.0), (0.75, 0.75), title, caption,
+                        margins=Margins(left=0.6, right=room, top=0.4, bottom=0.5))
+    for panel, (column, (name, below)) in zip(axes, shown.items(), strict=True):
         for place, teacher in enumerate(teachers):
             rows = own[(own.teacher == teacher) & own[column].notna()]
             colour = METHODS[place % len(METHODS)]
@@ -36,9 +37,10 @@ def degradation_by_depth(cells: pd.DataFrame, experiment: str,
             if column == "inherited":
                 panel.plot(x, rows.inherited_by_ceiling, ":", color=colour, linewidth=1.2)
         panel.axhline(0, color=QUIET, linewidth=0.8)
-        panel.set_xlim(own.layers.min() - 0.5, own.layers.max() + 0.5)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.set_xlim(depths[0] - 0.5, depths[-1] + 0.5)
+        panel.set_xticks(depths)
         panel.set_xlabel("layers of the student")
         panel_title(panel, name, below, INK)
-    axes[1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handletextpad=0.3)
+    last = axes[min(1, len(axes) - 1)]
+    last.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handletextpad=0.3)
     return figure, title, caption
