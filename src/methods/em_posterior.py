@@ -21,7 +21,7 @@ CHANNEL_STRENGTH = 1.0
 
 
 @TREATMENTS.add("em_posterior")
-def em_posterior(label: np.ndarray, features: np.ndarray, seed: int,
+def em_posterior(label: np.ndarray, features: np.ndarray, prompt: np.ndarray, seed: int,
                  confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.73) -> np.ndarray:
     """P(t = +1 | y, x), where t = +1 if left is truly better, else -1, and y = +1 where the teacher
     says left, else -1:
@@ -37,8 +37,8 @@ def em_posterior(label: np.ndarray, features: np.ndarray, seed: int,
     m is the margin of an out-of-fold probe of the base's features. Of what the base could say
     without a human label, this asks for no further forward, and has a sign and a size, which a
     principal component has not. The probe is fitted on the teacher's labels at first, then on the
-    last posterior, never on that of the pair itself. Where x tells how the teacher errs, it errs
-    alike. The first posterior takes the teacher's log-odds for the channel, with the mean
+    last posterior, never on that of the pair's own prompt. Where x tells how the teacher errs, it
+    errs alike. The first posterior takes the teacher's log-odds for the channel, with the mean
     confidence that `calibrated` gives them, and for its reason. A round fits channel and prior to
     the posterior, and takes the posterior anew.
     """
@@ -46,11 +46,11 @@ def em_posterior(label: np.ndarray, features: np.ndarray, seed: int,
     x, _ = scaled(features)
     same = _unswapped(np.stack([np.abs(margin), np.linalg.norm(x, axis=1)], axis=1))
     told = margin / temperature(margin, confidence)
-    prior, _ = out_of_fold(features, label, seed)
+    prior, _ = out_of_fold(features, label, prompt, seed)
     for _ in range(ROUNDS):
         posterior = sigmoid(prior + told)
         told = said * (same @ channel(said, same, posterior))
-        prior, _ = out_of_fold(features, posterior, seed)
+        prior, _ = out_of_fold(features, posterior, prompt, seed)
     return sigmoid(prior + told)
 
 

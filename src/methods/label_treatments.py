@@ -11,6 +11,7 @@ pairs of one split, train_2 or val, whose sides are picked by a hash of the pair
     features    (n, d) float32: the hidden state of the student's base, cut to the student's layers,
                 at the last token of left minus that of right, before anything is trained
     val_features (m, d): the same of val
+    prompt      (n,) int: number of each pair's prompt
     truth       (n,): 1 where the human label prefers left, else 0. What asks for it is no method:
                 its name begins with `oracle`, which marks its rows
 
@@ -29,7 +30,7 @@ from src.methods.log_odds import log_odds, sigmoid, surest, temperature
 from src.methods.named import Named
 
 TREATMENTS = Named("treatment", ("label", "labels", "earlier", "val_label", "seed", "features",
-                                 "val_features", "truth"))
+                                 "val_features", "prompt", "truth"))
 """Every treatment that a method may name."""
 
 

@@ -7,7 +7,7 @@ shifted.
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold
 
 FOLDS = 5
 STRENGTHS = tuple(10.0 ** power for power in range(-5, 2))
@@ -46,18 +46,21 @@ def cross_entropy(margins: np.ndarray, labels: np.ndarray,
     return float(np.average(np.logaddexp(0.0, margins) - labels * margins, weights=weights))
 
 
-def out_of_fold(features: np.ndarray, labels: np.ndarray, seed: int,
+def out_of_fold(features: np.ndarray, labels: np.ndarray, prompt: np.ndarray, seed: int,
                 weights: np.ndarray | None = None) -> tuple[np.ndarray, float]:
-    """(n,) margins, each by a probe that did not see the label of its pair, and the strength that
-    they are best with: the one of STRENGTHS whose margins have the least cross-entropy.
+    """(n,) margins, each by a probe that saw no label of its pair's prompt, and the strength that
+    they are best with: the one of STRENGTHS whose margins have the least cross-entropy. 0 where
+    there is one prompt only.
 
-    The folds are drawn by the seed and not by the labels. Pairs of one prompt may be in several.
+    The folds are drawn by the seed and not by the labels.
     """
-    if len(labels) < 2:
+    prompts = len(np.unique(prompt))
+    if prompts < 2:
         return np.zeros(len(labels)), STRENGTHS[0]
     features, _ = scaled(features)
     weights = np.ones(len(labels)) if weights is None else weights
-    folds = list(KFold(min(FOLDS, len(labels)), shuffle=True, random_state=seed).split(labels))
+    folds = list(GroupKFold(min(FOLDS, prompts), shuffle=True, random_state=seed).split(
+        features, groups=prompt))
     margins = np.zeros((len(STRENGTHS), len(labels)))
     for row, strength in enumerate(STRENGTHS):
         for train, held_out in folds:

@@ -23,8 +23,8 @@ LEAST_WEIGHT = 1e-6
 
 
 @TREATMENTS.add("raven")
-def raven(labels: np.ndarray, features: np.ndarray, seed: int, rounds: Count = 10,
-          rate: Positive = 0.5) -> Taught:
+def raven(labels: np.ndarray, features: np.ndarray, prompt: np.ndarray, seed: int,
+          rounds: Count = 10, rate: Positive = 0.5) -> Taught:
     """sum_k w_k y_k, with one weight a teacher on the simplex (RAVEN, arXiv 2510.21332).
 
     The linear student begins with the pairs whose teachers all prefer one side, by their mean. Then
@@ -40,7 +40,7 @@ def raven(labels: np.ndarray, features: np.ndarray, seed: int, rounds: Count = 1
     features, _ = scaled(features)
     first = ((labels > 0.5) == (labels[0] > 0.5)).all(axis=0) & (labels != 0.5).all(axis=0)
     first = first if first.any() else np.ones_like(first)
-    _, strength = out_of_fold(features[first], mixed(labels, weights)[first], seed)
+    _, strength = out_of_fold(features[first], mixed(labels, weights)[first], prompt[first], seed)
     student = fit(features[first], mixed(labels, weights)[first], strength)
     for _ in range(rounds):
         margins = features @ student
@@ -51,8 +51,8 @@ def raven(labels: np.ndarray, features: np.ndarray, seed: int, rounds: Count = 1
 
 
 @TREATMENTS.add("gate")
-def gate(labels: np.ndarray, features: np.ndarray, seed: int, inputs: Count = 8,
-         balance: NotNegative = 0.1, decay: Positive = 0.01) -> Taught:
+def gate(labels: np.ndarray, features: np.ndarray, prompt: np.ndarray, seed: int,
+         inputs: Count = 8, balance: NotNegative = 0.1, decay: Positive = 0.01) -> Taught:
     """sum_k a_k y_k, with weights of its own for each pair: a mixture of experts (Jacobs et al.
     1991, Neural Computation 3(1)) whose gate is a = softmax(W g).
 
@@ -68,7 +68,7 @@ def gate(labels: np.ndarray, features: np.ndarray, seed: int, inputs: Count = 8,
     """
     features, _ = scaled(features)
     even = np.full(len(labels), 1 / len(labels))
-    _, strength = out_of_fold(features, mixed(labels, even), seed)
+    _, strength = out_of_fold(features, mixed(labels, even), prompt, seed)
     seen = gate_inputs(features, inputs)
     begin = np.concatenate([fit(features, mixed(labels, even), strength),
                             np.zeros(len(labels) * seen.shape[1])])

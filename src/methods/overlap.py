@@ -16,18 +16,20 @@ from src.methods.log_odds import largest, sigmoid
 
 
 @TREATMENTS.add("overlap")
-def overlap(label: np.ndarray, features: np.ndarray, seed: int, keep_share: SomeShare = 0.5,
-            neighbours: Count = 10) -> Taught:
+def overlap(label: np.ndarray, features: np.ndarray, prompt: np.ndarray, seed: int,
+            keep_share: SomeShare = 0.5, neighbours: Count = 10) -> Taught:
     """The share of pairs with the most overlap density; the others are dropped.
 
     The write-up balances what is kept over the label's classes. A pair's classes are its sides,
     and each pair that is kept is an example of both, (x, q) and (-x, 1 - q): it is balanced as it
     is, whatever is kept, and would no longer be the same for swapped sides if left were counted.
     """
-    return Taught(label, kept=largest(density(label, features, seed, neighbours), keep_share))
+    return Taught(label, kept=largest(density(label, features, prompt, seed, neighbours),
+                                      keep_share))
 
 
-def density(label: np.ndarray, features: np.ndarray, seed: int, neighbours: int) -> np.ndarray:
+def density(label: np.ndarray, features: np.ndarray, prompt: np.ndarray, seed: int,
+            neighbours: int) -> np.ndarray:
     """(n,): sum of the z-scores of
 
         confidence      |2 p - 1|, p the probability of an out-of-fold probe of the weak labels
@@ -38,7 +40,7 @@ def density(label: np.ndarray, features: np.ndarray, seed: int, neighbours: int)
 
     Neighbours are looked for among all pairs and their swapped selves, with -x_j and 1 - q_j.
     """
-    margins, _ = out_of_fold(features, label, seed)
+    margins, _ = out_of_fold(features, label, prompt, seed)
     probability = sigmoid(margins)
     entropy = np.logaddexp(0.0, margins) - probability * margins
     agreement, closeness = _near(label, features, neighbours)

@@ -76,6 +76,8 @@ class Given:
     def _find(self, asked: str, split: str) -> int | np.ndarray:
         if asked == "seed":
             return self.run.seed
+        if asked == "prompt":
+            return prompt_numbers(self.plan.split(self.run, split))
         if asked == "truth":
             return self._left_is_chosen(split).astype(float)
         place = "val" if asked.startswith("val_") else split
@@ -115,3 +117,8 @@ class Given:
     def _turned(self, labels: np.ndarray, split: str) -> np.ndarray:
         """P(chosen > rejected) -> P(left > right), or back, which gives the same numbers again."""
         return np.where(self._left_is_chosen(split), labels, 1 - labels)
+
+
+def prompt_numbers(pairs: TokenisedSplit) -> np.ndarray:
+    """(n,) int: number of each pair's prompt."""
+    return np.unique(pairs.prompt_ids, return_inverse=True)[1]

@@ -28,6 +28,7 @@ from src.methods.label_treatments import Taught
 from src.methods.linear_probe import cross_entropy, fit, out_of_fold, scaled
 from src.runs.plan import Plan
 from src.scoring.hidden_states import differences
+from src.scoring.labels import prompt_numbers
 from src.training.probe import few_responses
 
 
@@ -46,12 +47,17 @@ def fit_and_save(run: RunConfig, plan: Plan, taught: Taught,
     return distributed.on_main(lambda: _fitted(run, plan, taught, states, folder))
 
 
-def head_of(states: np.ndarray, taught: Taught, seed: int) -> tuple[np.ndarray, dict[str, float]]:
-    """w (d,) float32, of states (n, d) of chosen minus rejected, and what the log says of it."""
+def head_of(states: np.ndarray, taught: Taught, prompt: np.ndarray,
+            seed: int) -> tuple[np.ndarray, dict[str, float]]:
+    """w (d,) float32, of states (n, d) of chosen minus rejected, and what the log says of it.
+
+    Args:
+        prompt: (n,) number of each pair's prompt.
+    """
     kept = np.ones(len(states), bool) if taught.kept is None else taught.kept
     weights = np.ones(len(states)) if taught.weights is None else taught.weights
     (x, size), labels, weights = scaled(states[kept]), taught.labels[kept], weights[kept]
-    margins, strength = out_of_fold(states[kept], labels, seed, weights)
+    margins, strength = out_of_fold(states[kept], labels, prompt[kept], seed, weights)
     head = fit(x, labels, strength, weights) / size
     return head.astype(np.float32), {
         "strength": strength, "held_out_loss": cross_entropy(margins, labels, weights)}
@@ -59,8 +65,8 @@ def head_of(states: np.ndarray, taught: Taught, seed: int) -> tuple[np.ndarray, 
 
 def _fitted(run: RunConfig, plan: Plan, taught: Taught, states: np.ndarray,
             folder: Path) -> tuple[Probe, str, dict[str, object]]:
-    started = time.perf_counter()
-    head, said = head_of(states, taught, run.seed)
+    started, pairs = time.perf_counter(), plan.split(run, run.split)
+    head, said = head_of(states, taught, prompt_numbers(pairs), run.seed)
     seconds = time.perf_counter() - started
     runtime, base = plan.experiment.runtime, plan.bases[run.model]
     with whole_weights():
@@ -70,7 +76,7 @@ def _fitted(run: RunConfig, plan: Plan, taught: Taught, states: np.ndarray,
     with torch.no_grad():
         model.score.weight.copy_(torch.from_numpy(head)[None])
     model.save_pretrained(folder)
-    data = PairDataset(plan.split(run, run.split), taught.labels, runtime.share_prompt)
+    data = PairDataset(pairs, taught.labels, runtime.share_prompt)
     proof = _proof(model, data, TreeCollator(base.tokenizer.pad_token_id, runtime.pack),
                    run.train.precision)
     return proof, json.dumps(said, sort_keys=True) + "\n", {

@@ -16,7 +16,8 @@ SEVERAL = [name for name in TREATMENTS if "labels" in TREATMENTS.asks(name)]
 
 
 def treated(name, labels=LABELS, earlier=EARLIER, **options):
-    given = {"labels": labels, "earlier": earlier, "features": FEATURES[:len(earlier)], "seed": 0}
+    given = {"labels": labels, "earlier": earlier, "features": FEATURES[:len(earlier)], "seed": 0,
+             "prompt": np.arange(len(earlier))}
     return treat(MethodConfig("m", treatment=name, treatment_options=options), given)
 
 

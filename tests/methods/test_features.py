@@ -15,6 +15,7 @@ from src.methods.overlap import density, overlap
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(40, 3)) * [1.0, 10.0, 0.1]
 Q = DRAW.uniform(size=40)
+PROMPT = np.arange(40) // 2
 
 
 def test_a_probe_minimises_its_loss():
@@ -40,50 +41,51 @@ def test_features_are_scaled_and_not_shifted():
     np.testing.assert_allclose(found, [[3 / size[0], 0], [4 / size[0], 0]])
 
 
-def test_the_margin_of_a_pair_is_that_of_a_probe_that_did_not_see_its_label():
-    """Its own label changes nothing of it, at a strength that fits both."""
+def test_the_margin_of_a_pair_is_that_of_a_probe_that_did_not_see_its_prompt_s_labels():
+    """They change nothing of it, at a strength that fits both."""
     labels = expit(2 * X[:, 0])
-    changed = np.where(np.arange(40) == 7, 1 - labels, labels)
-    (margins, strength), (again, other) = (out_of_fold(X, each, 1) for each in (labels, changed))
+    changed = np.where(PROMPT == 7, 1 - labels, labels)
+    (margins, strength), (again, other) = (out_of_fold(X, each, PROMPT, 1)
+                                           for each in (labels, changed))
     assert strength == other and strength in STRENGTHS
-    assert again[7] == margins[7] and (again != margins).any()
+    assert (again == margins)[PROMPT == 7].all() and (again != margins).any()
     assert cross_entropy(margins, labels) == pytest.approx(log_loss(
         np.tile([1, 0], 40), np.repeat(expit(margins), 2),
         sample_weight=np.stack([labels, 1 - labels], 1).ravel()))
+    assert not out_of_fold(X, labels, np.zeros(40), 1)[0].any()
 
 
 def test_a_direction_that_decides_labels_is_found_with_a_strength_that_fits_their_number():
     x = DRAW.normal(size=(600, 5))
     labels = expit(3 * x[:, 0])
-    margins, strength = out_of_fold(x, labels, seed=0)
+    margins, strength = out_of_fold(x, labels, np.arange(600), seed=0)
     assert ((margins > 0) == (labels > 0.5)).mean() > 0.97
-    noise, weak = out_of_fold(x, DRAW.permutation(labels), seed=0)
+    noise, weak = out_of_fold(x, DRAW.permutation(labels), np.arange(600), seed=0)
     assert weak < strength and np.abs(noise).mean() < 0.2
 
 
 def test_overlap_density_of_four_pairs_by_hand():
     """Two pairs along one axis agree with their neighbour, two along the other do not."""
     x = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-    label = np.array([0.9, 0.1, 0.9, 0.9])
-    size = np.abs(2 * label - 1)
-    # The second pair is the first with its sides swapped; the fourth contradicts the third.
+    label, prompt = np.array([0.9, 0.1, 0.9, 0.9]), np.arange(4)
+    # The second pair is the first with its sides swapped; the fourth contradicts the third. To the
+    # nearest one all cosines are 1.
     agreement = np.array([0.64, 0.64, -0.64, -0.64])
-    margins, _ = out_of_fold(x, label, 0)
+    margins, _ = out_of_fold(x, label, prompt, 0)
     p = expit(margins)
     entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)
     parts = [np.abs(2 * p - 1), agreement, -np.abs(entropy - np.median(entropy))]
     expected = sum((part - part.mean()) / part.std() for part in parts if part.std() > 1e-12)
-    np.testing.assert_allclose(density(label, x, 0, 1), expected, atol=1e-9)  # cosines are all 1
-    assert size.tolist() == pytest.approx([0.8] * 4)
-    assert overlap(label, x, 0, keep_share=0.5, neighbours=1).kept.tolist() == [True] * 2 + [
-        False] * 2
+    np.testing.assert_allclose(density(label, x, prompt, 0, 1), expected, atol=1e-9)
+    kept = overlap(label, x, prompt, 0, keep_share=0.5, neighbours=1).kept
+    assert kept.tolist() == [True, True, False, False]
 
 
 def test_where_labels_follow_features_those_that_do_not_are_dropped():
     x = np.random.default_rng(2).normal(size=(400, 4))
     clear = np.arange(400) < 200
     label = np.where(clear, expit(3 * x[:, 0]), np.random.default_rng(3).uniform(size=400))
-    kept = overlap(label, x, 0).kept
+    kept = overlap(label, x, np.arange(400), 0).kept
     assert kept.sum() == 200 and kept[clear].mean() > kept[~clear].mean() + 0.15
 
 
@@ -101,7 +103,7 @@ def drawn(pairs, seed=0):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_on_data_from_its_own_model_the_posterior_beats_the_weak_labels(seed):
     truth, label, x, _ = drawn(2000, seed)
-    found = em_posterior(label, x, seed=0)
+    found = em_posterior(label, x, np.arange(2000), seed=0)
     assert log_loss(truth, found) < log_loss(truth, label) - 0.03
     assert ((found > 0.5) == truth).mean() > ((label > 0.5) == truth).mean() + 0.02
 

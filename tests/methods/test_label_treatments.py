@@ -22,7 +22,8 @@ DRAW = np.random.default_rng(0)
 LABELS = DRAW.uniform(size=(3, 50))
 GIVEN = {"label": LABELS[0], "labels": LABELS, "earlier": DRAW.uniform(size=50),
          "val_label": DRAW.uniform(size=20), "seed": 0, "truth": DRAW.integers(2, size=50) * 1.0,
-         "features": DRAW.normal(size=(50, 4)), "val_features": DRAW.normal(size=(20, 4))}
+         "features": DRAW.normal(size=(50, 4)), "val_features": DRAW.normal(size=(20, 4)),
+         "prompt": np.arange(50) // 2}
 SIDED = ("label", "labels", "earlier", "truth")
 """What is P(left > right) of the same pairs."""
 METHODS = [name for name in TREATMENTS if "truth" not in TREATMENTS.asks(name)]
@@ -60,7 +61,8 @@ def test_labels_stay_probabilities_and_weights_have_a_mean_of_1_over_what_is_kep
     extreme = np.array(level)
     given = GIVEN | {"label": extreme, "labels": np.stack([extreme] * 2), "earlier": extreme,
                      "val_label": extreme, "truth": np.ones(3),
-                     "features": GIVEN["features"][:3], "val_features": GIVEN["features"][:3]}
+                     "features": GIVEN["features"][:3], "val_features": GIVEN["features"][:3],
+                     "prompt": np.arange(3)}
     for taught in (treated(name), treated(name, given)):
         assert ((taught.labels >= 0) & (taught.labels <= 1)).all()
         kept = np.ones(len(taught.labels), bool) if taught.kept is None else taught.kept

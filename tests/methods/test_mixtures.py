@@ -19,7 +19,8 @@ FAR = np.abs(FEATURES[:, 5]) > np.median(np.abs(FEATURES[:, 5]))
 
 
 def treated(name, labels, features=FEATURES, **options):
-    given = {"labels": labels, "features": features, "seed": 0}
+    given = {"labels": labels, "features": features, "seed": 0,
+             "prompt": np.arange(len(features))}
     return treat(MethodConfig("m", treatment=name, treatment_options=options), given)
 
 

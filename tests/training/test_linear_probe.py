@@ -113,7 +113,7 @@ def test_what_trains_in_other_students_changes_no_probe(tiny, trained, train):
     heads = []
     for each in (trained, other):
         states = differences(runs[len(heads)], sweep_of(each), "train_2", each.runs_dir)
-        heads.append(head_of(states, Taught(labels), 0)[0])
+        heads.append(head_of(states, Taught(labels), np.arange(60), 0)[0])
     assert heads[0].tolist() == heads[1].tolist()
     assert not any(train_stage(plan, stage, other.runs_dir, 0, 1)
                    for stage in ("teachers", "students"))
@@ -126,11 +126,12 @@ def test_pairs_that_are_left_out_or_weigh_nothing_leave_no_trace():
     draw = np.random.default_rng(0)
     states, labels = draw.normal(size=(50, 3)), draw.uniform(size=50)
     some = np.arange(50) < 30
-    alone, said = head_of(states[some], Taught(labels[some]), 0)
-    kept, again = head_of(states, Taught(labels, kept=some), 0)
+    prompt = np.arange(50) // 2
+    alone, said = head_of(states[some], Taught(labels[some]), prompt[some], 0)
+    kept, again = head_of(states, Taught(labels, kept=some), prompt, 0)
     assert kept.tolist() == alone.tolist() and said == again
-    swapped, _ = head_of(-states, Taught(1 - labels), 0)
-    np.testing.assert_allclose(swapped, head_of(states, Taught(labels), 0)[0], atol=1e-7)
+    swapped, _ = head_of(-states, Taught(1 - labels), prompt, 0)
+    np.testing.assert_allclose(swapped, head_of(states, Taught(labels), prompt, 0)[0], atol=1e-7)
 
 
 def test_a_probe_of_ordered_pairs_or_by_another_loss_is_refused(tiny):
