@@ -34,7 +34,9 @@ def raven(labels: np.ndarray, features: np.ndarray, prompt: np.ndarray, seed: in
         w <- w - rate * CE(student, y_k);    w <- max(w, 1e-6);    w <- w / sum w
 
     and fits the student again, to the mixture of all pairs. How far it is held back is what does
-    best out of fold on the first pairs.
+    best out of fold on the first pairs. The slope does not depend on the weights, so enough rounds
+    always end with one teacher, whose labels the features bear out best: `rate` times `rounds` is
+    how far they go towards it.
     """
     weights = np.full(len(labels), 1 / len(labels))
     features, _ = scaled(features)

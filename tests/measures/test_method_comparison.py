@@ -140,3 +140,17 @@ def test_a_cost_is_the_median_ratio_of_seconds_over_cells_that_have_them():
     assert np.isnan(table.cost["none"])
     ranked = ranking_table({"one": found, "two": found[:1]}, 0.95).set_index("method")
     assert ranked.cost["half"] == table.cost["half"] and np.isnan(ranked.cost["none"])
+
+
+def test_a_student_of_several_teachers_is_held_against_the_baseline_by_the_best_of_them():
+    """By the weaker one, or by all, it would seem better for having the better one at all."""
+    together = ("mean_margin-of-demo-L2+demo-L4", "demo-L8")
+    runs = [run(("demo-L2", "demo-L8"), "soft", seed, 0.70) for seed in (0, 1, 2)]
+    runs += [run(("demo-L4", "demo-L8"), "soft", seed, 0.75) for seed in (0, 1, 2)]
+    runs += [run(together, "both", seed, 0.76) for seed in (0, 1)]
+    runs += [run(("mean_margin-of-demo-L4+demo-L6", "demo-L8"), "odd", 0, 0.9)]  # no soft by L6
+    seconds = {one.key: 10.0 if one.method == "soft" and one.teacher == "demo-L4" else 15.0
+               for one in runs}
+    found, = differences(correctness(runs, PAIRS), PAIRS, CONFIG, seconds=seconds)
+    assert (found.method, found.cost) == ("both", 1.5)
+    assert found.cells.tolist() == pytest.approx([0.01, 0.01]) and list(found.seeds) == [0, 1]

@@ -179,12 +179,12 @@ def test_dropped_pairs_weights_and_a_course_do_with_a_trunk_and_with_adapters(pr
     student = student_of(tiny, plan)
     assert student("confident").manifest["pairs"] == 22
     assert all(gap(student(method), student("soft_bt")) < 1e-9 for method in (
-        "no_power", "all_kept", "all_first"))
+        "no_power", "all_kept", "all_first", "no_contrast"))
     alone = prepared.copy(f"{tiny.runs}_alone", train=train, runtime={"trunk_cache_gb": 0})
     plan = sweep_of(alone)
     for teacher in plan.stage("teachers"):
         finish(teacher, plan, alone.runs_dir)
-    for method in ("confident", "confidence_weights", "curriculum"):
+    for method in ("confident", "confidence_weights", "curriculum", "contrastive"):
         assert gap(student_of(alone, plan)(method), student(method)) < ROUNDING
     assert (tiny.runs_dir / "trunks").is_dir() == ("trainable_layers" in train)
 

@@ -1,8 +1,10 @@
 """Is a method better than soft Bradley-Terry, or is that noise? Paired, over an experiment's cells.
 
 A cell is one teacher, student and seed; both methods have it, with the same teacher, the same pairs
-to label and the same test pairs. Two questions are asked of the differences in accuracy, and a
-method is called better only where both say yes:
+to label and the same test pairs. A student of several teachers has no such peer: it is held against
+the baseline's student of that one of them by whom the baseline does best on these pairs, or the
+best of the teachers would pass for a method's merit. Two questions are asked of the differences in
+accuracy, and a method is called better only where both say yes:
 
 - does the interval of the mean difference exclude 0? Over test prompts and seeds, as everywhere
   (`bootstrap.NestedReplicates`), the cells averaged;
@@ -20,7 +22,7 @@ teachers, ceilings, labels, and hidden states that are kept.
     split between both signs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -73,30 +75,52 @@ def differences(right: Correctness, pairs: EvalPairs, config: EvalConfig, seed: 
         if role == "student":
             students.setdefault(method, {})[teacher, name, run_seed] = values
     base = students.pop(BASELINE, {})
+    peers = _peers({key for own in students.values() for key in own}, base)
     found = []
     for method, own in students.items():
-        common = [key for key in own if key in base]
+        common = [key for key in own if key in peers]
         cells = {key[:2] for key in common}
         seeds = sorted(set.intersection(*({key[2] for key in common if key[:2] == cell}
                                           for cell in cells))) if cells else []
         if not seeds:
             continue
-        values = np.stack([np.mean([own[*cell, s] - base[*cell, s] for cell in sorted(cells)],
-                                   axis=0) for s in seeds])[:, None]  # (S, 1, n)
+        less = {key: own[key] - base[peers[key]] for key in common}
+        values = np.stack([np.mean([less[*cell, s] for cell in sorted(cells)], axis=0)
+                           for s in seeds])[:, None]  # (S, 1, n)
         over_prompts = resampled_means(values.mean(axis=0), pairs.prompt_ids,
                                        samples=config.bootstrap_samples, seed=seed)
         replicates = nested_replicates(values, over_prompts, pairs.prompt_ids, seed=seed)
         found.append(Difference(
-            method, np.array([(own[key] - base[key]).mean() for key in common]), seeds,
+            method, np.array([each.mean() for each in less.values()]), seeds,
             values.shape[-1], float(values.mean()), replicates.along([1.0]),
-            _cost(method, common, seconds)))
+            _cost(method, {key: peers[key] for key in common}, seconds)))
     return found
 
 
-def _cost(method: str, cells: Sequence[tuple], seconds: Mapping[tuple, float]) -> float:
+def _peers(cells: Iterable[tuple], base: Mapping[tuple, np.ndarray]) -> dict[tuple, tuple]:
+    """(teacher, student, seed) -> that of the baseline's run that each cell is held against; those
+    without one are left out."""
+    peers = {}
+    for teacher, name, seed in cells:
+        single = teacher if (teacher, name, seed) in base else _best_single(teacher, name, base)
+        if (single, name, seed) in base:
+            peers[teacher, name, seed] = single, name, seed
+    return peers
+
+
+def _best_single(together: str, student: str, base: Mapping[tuple, np.ndarray]) -> str:
+    """Of several teachers, named `rule-of-rung+rung`, the one by whom the baseline's students of
+    this size are best on average; nothing where one of them has none."""
+    by = {teacher: [right.mean() for (one, name, _), right in base.items()
+                    if (one, name) == (teacher, student)]
+          for teacher in together.partition("-of-")[2].split("+")}
+    return max(by, key=lambda teacher: np.mean(by[teacher])) if all(by.values()) else ""
+
+
+def _cost(method: str, peers: Mapping[tuple, tuple], seconds: Mapping[tuple, float]) -> float:
     """Median ratio over the cells whose two runs have seconds; NaN where none has."""
-    both = [[("student", name, teacher, which, seed) for which in (method, BASELINE)]
-            for teacher, name, seed in cells]
+    both = [[("student", name, teacher, which, seed) for which, (teacher, name, seed) in (
+        (method, cell), (BASELINE, peer))] for cell, peer in peers.items()]
     ratios = [seconds[own] / seconds[base] for own, base in both if own in seconds
               and base in seconds]
     return float(np.median(ratios)) if ratios else float("nan")
