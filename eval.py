@@ -52,6 +52,7 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
     from src.evaluation import experiment
     from src.reports.experiment import console_table
     from src.reports.results import read_results
+    from src.scoring.zero_shot import zero_shot_scores
     from src.training.speed import runs_at_a_time
 
     found, missing = experiment.finished_runs(plan, args.runs_dir)
@@ -63,6 +64,7 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
         scored = experiment.score_runs(found, plan, args.split, args.runs_dir,
                                        args.workers or runs_at_a_time())
         scored += experiment.baselines(plan, pairs, answers)
+        scored += zero_shot_scores(plan, args.split, args.runs_dir)
         experiment.write_experiment(folder, scored, pairs, plan, missing, inputs)
     results = read_results(folder)
     experiment.write_cards(found, results)

@@ -21,8 +21,7 @@ def language_head(base_path: Path) -> Callable[[Tensor], Tensor]:
         UserError: the checkpoint is no language model's: neither a head nor tied embeddings.
     """
     config, files = read_config(base_path), tensor_files(base_path)
-    endings = (*HEADS, *(TABLES if config.tie_word_embeddings else ()))
-    name = next((name for ending in endings for name in files if name.endswith(ending)), None)
+    name = head_name(base_path)
     if name is None:
         raise UserError(f"{base_path}: no tensor {HEADS[0]}, so no language model: fetch one with "
                         "its head")
@@ -34,3 +33,10 @@ def language_head(base_path: Path) -> Callable[[Tensor], Tensor]:
         return found if cap is None else cap * torch.tanh(found / cap)
 
     return log_odds
+
+
+def head_name(base_path: Path) -> str | None:
+    """The tensor that is the base model's own head; None where its checkpoint has none."""
+    tied = TABLES if read_config(base_path).tie_word_embeddings else ()
+    return next((name for ending in (*HEADS, *tied) for name in tensor_files(base_path)
+                 if name.endswith(ending)), None)

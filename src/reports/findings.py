@@ -64,18 +64,20 @@ def points(row: object, name: str) -> str:
 
 
 def baseline_notes(models: pd.DataFrame) -> pd.Series:
-    """Per row of `mean_over_seeds`: what the baselines that it does not beat go by, in words.
+    """Per row of `mean_over_seeds`: what the rules that it does not beat go by, in words.
 
     Empty where it beats them all. Where there is no
-    baseline row, the model's own `length_only` column stands for it.
+    baseline row, the model's own `length_only` column stands for it. What a base knows untrained is
+    no rule that a model could have learnt in its stead.
     """
-    baselines = models[models.role == "baseline"].set_index("name").accuracy
+    rules = models[(models.role == "baseline") & models.name.isin(list(BEYOND))]
+    baselines = rules.set_index("name").accuracy
 
     def note(row: pd.Series) -> str:
         if row.role == "baseline":
             return ""
         known = {"length_only": row.length_only, **baselines}
-        below = [BEYOND.get(name, name) for name, value in known.items() if row.accuracy <= value]
+        below = [BEYOND[name] for name, value in known.items() if row.accuracy <= value]
         return f"has learnt nothing beyond {' and '.join(below)}" if below else ""
 
     return models.apply(note, axis=1) if len(models) else pd.Series(dtype=str)

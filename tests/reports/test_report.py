@@ -135,6 +135,11 @@ def test_models_that_are_not_above_a_baseline_are_named():
         "", "", "has learnt nothing beyond length and words", "has learnt nothing beyond words", ""]
 
 
+def test_what_a_base_knows_untrained_is_no_rule_that_a_model_could_have_learnt():
+    table = accuracy_of([("baseline", "zero_shot_demo", 0.99), ("ceiling", "demo-L8", 0.66)])
+    assert list(baseline_notes(mean_over_seeds(table))) == ["", ""]
+
+
 def test_the_length_column_stands_in_for_a_missing_baseline():
     table = accuracy_of([("teacher", "demo-L2", 0.59), ("ceiling", "demo-L2", 0.61)])
     assert list(baseline_notes(mean_over_seeds(table))) == ["has learnt nothing beyond length", ""]
