@@ -115,8 +115,8 @@ def _labels(run: RunConfig) -> tuple[str, str]:
     if not run.teacher:
         return "human", "Its labels are the data set's own, which err at times."
     if run.method.name.startswith(ORACLE):
-        return (f"human, changed on purpose ({run.method.treatment})",
-                "Its labels are the data set's own, changed on purpose: it is a control.")
+        return (f"human, by treatment {run.method.treatment}",
+                "Its labels are made of the data set's own: it is a control.")
     earlier = " and of a student of theirs" if run.earlier else ""
     return (f"weak labels of {run.teacher}{earlier}",
             "Its labels are a smaller model's, and it has taken over some of the errors in them.")

@@ -4,7 +4,8 @@
 
 Of each pair: the hidden state at the last token of the chosen response minus that of the rejected
 one, after the final norm, where a reward is read. It is a function of base model, kept layers and
-data: every method, seed and teacher reads one file.
+data: every method, seed and teacher reads one file. Where lower layers do not train, it begins with
+what they make of the split, which is on disk for training anyway.
 """
 
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from src.common.lock import lock, quiet
 from src.common.precision import weights_to_score
 from src.runs.plan import Plan
 from src.scoring.pairs import precision_of, read_pairs
+from src.scoring.trunk_cache import TrunkCache, trunk_of
 
 FORMAT = 1
 STATES = "hidden_states"
@@ -40,15 +42,16 @@ def differences(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> np.nd
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         found = distributed.on_main(lambda: _stored(path, len(pairs)))
         if found is None:
-            found = _computed(run, plan, pairs, path.stem)
+            found = _computed(run, plan, pairs, path.stem, trunk_of(run, plan, split, runs_dir))
             distributed.on_main(lambda: _write(path, found))
     return found
 
 
 def states_path(run: RunConfig, split: str, runs_dir: Path) -> Path:
     """Where the states of a split are kept: its name has all that they are a function of."""
+    rounded = run.train.trainable_layers and run.train.trunk_cache_dtype == "bf16"
     digest = content_hash([FORMAT, run.base, run.kept, run.tokenizer, run.data_hash, split,
-                           precision_of(run)], 8)
+                           precision_of(run), *(["bf16 trunk"] if rounded else [])], 8)
     return runs_dir / STATES / f"{split}-{len(run.kept)}-{digest}.npy"
 
 
@@ -63,7 +66,8 @@ def last_states(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     return caught[0].float().cpu()
 
 
-def _computed(run: RunConfig, plan: Plan, pairs: TokenisedSplit, title: str) -> np.ndarray:
+def _computed(run: RunConfig, plan: Plan, pairs: TokenisedSplit, title: str,
+              trunk: TrunkCache | None) -> np.ndarray:
     base, runtime, precision = plan.bases[run.model], plan.experiment.runtime, precision_of(run)
     with whole_weights():
         model = build_reward_model(
@@ -71,7 +75,8 @@ def _computed(run: RunConfig, plan: Plan, pairs: TokenisedSplit, title: str) -> 
             dtype=weights_to_score(precision), attention=runtime.attention,
             last_layer_shortcut=runtime.last_layer_shortcut)
     model.precision = precision
-    states = read_pairs(model, pairs, runtime, title, lambda inputs: last_states(model, inputs))
+    states = read_pairs(model, pairs, runtime, title, lambda inputs: last_states(model, inputs),
+                        trunk)
     return states[:, 0] - states[:, 1]
 
 

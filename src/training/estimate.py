@@ -121,7 +121,8 @@ class Estimate:
         if path in self._asked_states or path.is_file():
             return 0.0
         self._asked_states.add(path)
-        return work.scoring(run, self.plan, split, cached=False)
+        return self._trunk(run, split) + work.scoring(run, self.plan, split,
+                                                      self._cached(run, split))
 
     def _has(self, run: RunConfig, folder: str, split: str) -> bool:
         found = self.folders[run.identity]

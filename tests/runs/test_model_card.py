@@ -64,7 +64,7 @@ def test_whose_labels_a_student_learned_from_is_told_and_a_control_is_called_one
     write(yaml.safe_dump({**values, "method": {"name": "oracle_noise",
                                                "treatment": "noisy_truth"}}))
     text = model_card(folder)
-    assert "human, changed on purpose (noisy_truth)" in text and "it is a control" in text
+    assert "human, by treatment noisy_truth" in text and "it is a control" in text
 
 
 def test_weights_that_were_rounded_are_called_so(ceiling):

@@ -37,9 +37,9 @@ def computed(monkeypatch):
     """The names of all states that are computed."""
     names, real = [], hidden_states._computed
 
-    def counted(run, plan, split, title):
+    def counted(run, plan, split, title, trunk):
         names.append(title)
-        return real(run, plan, split, title)
+        return real(run, plan, split, title, trunk)
 
     monkeypatch.setattr(hidden_states, "_computed", counted)
     return names
@@ -110,6 +110,24 @@ def test_all_runs_of_a_base_and_split_read_one_file(tiny, computed):
     assert sorted(name.rsplit("-", 1)[0] for name in computed) == ["train_2-2", "train_2-4"]
     differences(plan.stage("students")[0], plan, "val", tiny.runs_dir)
     assert len(computed) == 3 and not list(tiny.runs_dir.glob("hidden_states/.*"))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_layers_that_do_not_train_are_read_from_their_trunk(tiny, dtype, monkeypatch):
+    found, skipped, real = [], [], pairs.begin_above
+    monkeypatch.setattr(pairs, "begin_above", lambda model, below: (
+        skipped.append(below), real(model, below)))
+    for train in ({}, {"trainable_layers": 1, "trunk_cache_dtype": dtype}):
+        other = tiny.copy(f"trunk_{dtype}_{len(found)}", train=train)
+        shutil.rmtree(other.runs_dir / "hidden_states", ignore_errors=True)  # of other tests
+        plan = sweep_of(other)
+        run = plan.stage("students")[-1]
+        found.append(differences(run, plan, "train_1", other.runs_dir))
+        name = states_path(run, "train_1", other.runs_dir).name
+        assert (name == states_path(sweep_of(tiny).stage("students")[-1], "train_1",
+                                    other.runs_dir).name) == (dtype == "fp32" or not train)
+    assert skipped == [3]
+    np.testing.assert_allclose(*found, atol={"fp32": 1e-5, "bf16": 0.2}[dtype])
 
 
 def test_a_file_that_was_cut_short_is_made_again(tiny, computed):

@@ -114,7 +114,7 @@ def test_what_trains_in_other_students_changes_no_probe(tiny, trained, train):
     for each in (trained, other):
         states = differences(runs[len(heads)], sweep_of(each), "train_2", each.runs_dir)
         heads.append(head_of(states, Taught(labels), np.arange(60), 0)[0])
-    assert heads[0].tolist() == heads[1].tolist()
+    np.testing.assert_allclose(*heads, atol=1e-4 * np.abs(heads[0]).max())
     assert not any(train_stage(plan, stage, other.runs_dir, 0, 1)
                    for stage in ("teachers", "students"))
     state = load_file(folder_of(other, "probe") / "model.safetensors")
