@@ -11,6 +11,7 @@ from configs.run import RunConfig
 from data.records import left_is_chosen
 from data.tokens.tokenised import TokenisedSplit
 from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
+from src.common import distributed
 from src.common.errors import UserError
 from src.methods.label_treatments import TREATMENTS, Taught
 from src.methods.labelling import treat
@@ -64,9 +65,11 @@ class Given:
                               if other.kind == kind] for kind in ("teacher", "student")}
 
     def treated(self, split: str) -> Taught:
-        """What the student learns from the pairs of a split, chosen left again."""
-        found = treat(self.run.method, {asked: self._find(asked, split) for asked in
-                                        TREATMENTS.asks(self.run.method.treatment)})
+        """What the student learns from the pairs of a split, chosen left again. One process finds
+        it: ranks that rounded a choice of pairs differently would wait for each other."""
+        given = {asked: self._find(asked, split)
+                 for asked in TREATMENTS.asks(self.run.method.treatment)}
+        found = distributed.on_main(lambda: treat(self.run.method, given))
         return dataclasses.replace(found, labels=self._turned(found.labels, split))
 
     def votes(self, split: str) -> np.ndarray:
