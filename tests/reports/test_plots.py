@@ -33,6 +33,8 @@ SHAPES = {
     "other_families": {"names": ["smollm2_135m-F6", "smollm2_135m-F8", "gemma_3_270m-F8",
                                  "gemma_3_270m-F12"], "layers": [6, 8, 8, 12], "teachers": 3,
                        "methods": ["soft"], "steps": 8},
+    "many_methods": {"names": ["demo-L5", "demo-L8"], "layers": [5, 8], "teachers": 1, "steps": 8,
+                     "methods": [f"method_{number}" for number in range(18)]},
     "falling": {"names": ["demo-F2", "demo-F4", "demo-L8"], "layers": [2, 4, 8], "steps": 8,
                 "methods": ["soft"], "fall": 0.1},
     "many": {"names": [f"big-L{count}" for count in (4, 6, 8, 10, 12, 14, 15, 16)],

@@ -21,6 +21,8 @@ from src.reports.format import BASELINE_NAMES, number
 from src.reports.results import Results, Rungs, mean_over_seeds
 
 BEST_LABEL = "best ceiling"
+LABEL_HEIGHT = 0.15
+"""Inches; the labels beside a panel stand above each other."""
 
 
 def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
@@ -38,12 +40,15 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     turned = not rungs.base and longest * len(shown) > 34
     best = models[(models.role == "ceiling") & models.name.isin(
         results.ceilings[results.ceilings.place == BEST].name)]
-    labels = ["length only", *models.method, *(BEST_LABEL for _ in best.name)]
+    baselines = models[models.role == "baseline"].name
+    labels = ["ceiling", "teacher", *(BEST_LABEL for _ in best.name),
+              *(BASELINE_NAMES.get(name, name) for name in baselines),
+              *dict.fromkeys(models[models.role == "student"].method)]
     room = 0.22 + 0.058 * max(len(f"{label} 0.123") for label in labels)
     width = max(2.3, 0.42 * len(shown))
     columns = 3 if width < 2.8 else 2
     figure, panels = panel_grid(
-        max(len(taught), 1), columns, (width, 2.35),
+        max(len(taught), 1), columns, (width, max(2.35, LABEL_HEIGHT * len(labels))),
         (room + 0.4, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
         Margins(left=max(0.62, 0.06 * longest) if turned else 0.62, right=room, top=0.32,
                 bottom=0.95 if turned else 0.55))
