@@ -1,10 +1,12 @@
 """Fetching base models: whole or not at all, and every refusal says what to do."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -140,12 +142,15 @@ def test_what_is_left_of_another_commit_is_not_mixed_in(hub, tmp_path):
     assert hub.sent(WEIGHTS)[-1] == ""
 
 
-def test_of_two_downloads_of_a_model_the_second_waits_and_finds_it_there(hub, capsys):
+def test_of_two_downloads_of_a_model_the_second_waits_and_finds_it_there(hub, monkeypatch):
+    said = io.StringIO()  # capsys loses what is printed while it is read
+    monkeypatch.setattr(sys, "stdout", said)
     with ThreadPoolExecutor(1) as pool:
         with lock(TINY.path):
             second = pool.submit(fetch)
-            while "another launch is at work" not in capsys.readouterr().out:
+            while "another launch is at work" not in said.getvalue():
                 assert not second.done()
+                time.sleep(0.01)
             shutil.copytree(hub.folder, TINY.path)
         assert "already there" in second.result()
     assert not hub.sent(WEIGHTS)
