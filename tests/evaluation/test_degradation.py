@@ -15,7 +15,7 @@ from tests.tiny_experiment_parts import sweep_of
 @pytest.fixture(scope="module")
 def scored(finished):
     """The experiment, a copy that may be written to, with every run scored."""
-    return finished.copy("scored")
+    return finished.copy("degraded")
 
 
 def tables(tiny, results):
