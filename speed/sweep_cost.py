@@ -55,8 +55,8 @@ def parse_args() -> argparse.Namespace:
     options.add_options(parser, pairs=16, layers=(DEEP_LAYERS,))
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--test_pairs", type=int, metavar="N",
-                        help="deep: test pairs that each student scores (default: as many as "
-                             "--pairs; the demo and preference_700K have more)")
+                        help="deep, methods: test pairs that each student scores (default: as "
+                             "many as --pairs; the demo and preference_700K have more)")
     parser.add_argument("--demo_pairs", type=int, default=100, metavar="N",
                         help="of each training split of the demo (default: %(default)s)")
     return parser.parse_args()

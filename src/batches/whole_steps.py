@@ -13,6 +13,7 @@ first forward of its own.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,14 +63,14 @@ def look_ahead(read: Callable[[Any], Outputs], micro_batches: Sequence[Any], dat
     Args:
         read: the forward over a micro batch.
         loss: (margin, label, states=, votes=, group=), see src/methods/losses.py -> (B,), of the
-            pairs of all ranks.
+            pairs of all ranks. Where it does not ask for votes there are none, (B, 0).
     """
     alone = len(micro_batches) == distributed.world_size() == 1
     with torch.set_grad_enabled(alone):
         first = [read(micro) for micro in micro_batches]
     rows = torch.cat([micro["row"] for micro in micro_batches]).numpy()
-    shares = _shares(loss, first, torch.from_numpy(data.votes[rows]),
-                     torch.from_numpy(data.trees.group[rows]))
+    votes = np.zeros((len(rows), 0), np.float32) if data.votes is None else data.votes[rows]
+    shares = _shares(loss, first, torch.from_numpy(votes), torch.from_numpy(data.trees.group[rows]))
     return [(outputs if alone else None, share)
             for outputs, share in zip(first, shares, strict=True)]
 

@@ -68,5 +68,3 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, prompt: np.ndarray, se
             margins[row, held_out] = features[held_out] @ found
     best = int(np.argmin([cross_entropy(each, labels, weights) for each in margins]))
     return margins[best], STRENGTHS[best]
-
-

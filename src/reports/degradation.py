@@ -7,9 +7,9 @@ import pandas as pd
 from src.common.console import table_lines
 from src.measures.cells import interval_fields
 from src.measures.change.layers import over_seeds
-from src.reports.document import Bullets, Element, Heading, Picture, Table
+from src.reports.document import Bullets, Element, Heading, Picture, Table, sources
 from src.reports.figures.style import Drawn
-from src.reports.format import MISSING, count, estimate, interval_text, number
+from src.reports.format import count, estimate, interval_text, number
 from src.reports.results import seed_list
 
 SHOWN = ("pgr", "gain", "inherited", "inherited_by_ceiling", "nats_lost", "moved")
@@ -89,10 +89,7 @@ def blocks(cells: pd.DataFrame, slopes: pd.DataFrame, drawn: Drawn, notes: Seque
               "short and long: the wrong answer. Nats lost: more nats a token of held-out answers "
               "than before training, under the base model's own head. Moved: |change| / |weights|.",
               CELL_COLUMNS, cell_rows(cells), words=3),
-        Heading("Made from"), Table("", ["fact", "value"],
-                                    [[name, value or MISSING] for name, value in facts.items()],
-                                    words=2),
-        Heading("Files"), Bullets(FILES)]
+        *sources(facts, FILES)]
 
 
 def console(cells: pd.DataFrame, slopes: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ Both say the same: an element is plain text and numbers, and neither writer adds
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from src.reports.figures.style import Drawn
-from src.reports.format import UNDEFINED
+from src.reports.format import MISSING, UNDEFINED
 from src.reports.results import ALL
 
 
@@ -66,6 +66,13 @@ class Example:
 
 
 Element = Heading | Text | Bullets | Table | Picture | Example
+
+
+def sources(facts: Mapping[str, str], files: Sequence[tuple[str, str]]) -> list[Element]:
+    """The end of a page: what it was made from, and the files beside it."""
+    rows = [[name, value or MISSING] for name, value in facts.items()]
+    return [Heading("Made from"), Table("", ["fact", "value"], rows, words=2),
+            Heading("Files"), Bullets(files)]
 
 
 def to_markdown(title: str, blocks: Sequence[Element]) -> str:

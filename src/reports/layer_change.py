@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from src.common.console import table_lines
-from src.reports.document import Bullets, Element, Heading, Picture, Table
+from src.reports.document import Bullets, Element, Heading, Picture, Table, sources
 from src.reports.figures.style import Drawn
-from src.reports.format import MISSING, estimate, model_name, number
+from src.reports.format import estimate, model_name, number
 
 FILES = [("layers.csv", "one row a model and layer: 1 - CKA, 1 - cosine, relative weight change"),
          ("depth.csv", "one row a model and measure: slope over depth, rank correlation")]
@@ -52,10 +52,7 @@ def blocks(layers: pd.DataFrame, depth: pd.DataFrame, drawn: Sequence[Drawn],
         Table("States: 1 - linear CKA; direction: 1 - mean cosine; weights: |change| / |weights| "
               "of the layer. Hidden states at the last token of held-out answers.",
               LAYER_COLUMNS, layer_rows(layers), words=1),
-        Heading("Made from"), Table("", ["fact", "value"],
-                                    [[name, value or MISSING] for name, value in facts.items()],
-                                    words=2),
-        Heading("Files"), Bullets(FILES)]
+        *sources(facts, FILES)]
 
 
 def console(depth: pd.DataFrame) -> list[str]:

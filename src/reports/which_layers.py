@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from src.common.console import table_lines
-from src.reports.document import Bullets, Element, Heading, Picture, Table, Text
+from src.reports.document import Bullets, Element, Heading, Picture, Table, Text, sources
 from src.reports.figures.style import Drawn
 from src.reports.findings import listed, points
 from src.reports.format import MISSING, count, estimate, interval_text, number
@@ -73,10 +73,7 @@ def blocks(table: pd.DataFrame, drawn: Drawn, notes: Sequence[str],
               "row group, which was chosen on the same pairs. Said: best where the interval of "
               "every other rule lies below 0.", COLUMNS, rows_of(table), words=WORDS),
         *([Heading("Notes"), Bullets(notes)] if notes else []),
-        Heading("Made from"), Table("", ["fact", "value"],
-                                    [[name, value or MISSING] for name, value in facts.items()],
-                                    words=2),
-        Heading("Files"), Bullets(FILES)]
+        *sources(facts, FILES)]
 
 
 def console(table: pd.DataFrame) -> list[str]:

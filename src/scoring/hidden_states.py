@@ -57,13 +57,7 @@ def states_path(run: RunConfig, split: str, runs_dir: Path) -> Path:
 
 def last_states(model: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
     """(B, R, d) float32 on the CPU: what the head of a reward model reads of each response."""
-    caught: list[Tensor] = []
-    handle = model.score.register_forward_pre_hook(lambda head, args: caught.append(args[0]))
-    try:
-        model(**inputs)
-    finally:
-        handle.remove()
-    return caught[0].float().cpu()
+    return model(**inputs, with_states=True)[1].float().cpu()
 
 
 def _computed(run: RunConfig, plan: Plan, pairs: TokenisedSplit, title: str,

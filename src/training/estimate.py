@@ -112,8 +112,7 @@ class Estimate:
         if (run.identity, split) in self._labelled or self._has(run, "weak_labels", split):
             return 0.0
         self._labelled.add((run.identity, split))
-        return self._trunk(run, split) + work.scoring(run, self.plan, split,
-                                                      self._cached(run, split))
+        return self._forward(run, split)
 
     def _states(self, run: RunConfig, split: str) -> float:
         """Of the hidden states of the run's base, unless they are there or one before asks."""
@@ -121,6 +120,10 @@ class Estimate:
         if path in self._asked_states or path.is_file():
             return 0.0
         self._asked_states.add(path)
+        return self._forward(run, split)
+
+    def _forward(self, run: RunConfig, split: str) -> float:
+        """Over a split, with the trunk below it."""
         return self._trunk(run, split) + work.scoring(run, self.plan, split,
                                                       self._cached(run, split))
 

@@ -9,7 +9,7 @@ import torch
 from configs.schema import MethodConfig
 from model.reward_model import build_reward_model
 from src.batches.collate import MODEL_INPUTS, PairDataset
-from src.methods.losses import contrastive
+from src.methods.losses import LOSSES, contrastive
 from src.training.arguments import training_arguments
 from src.training.trainer import build_trainer
 from tests.families import PAD
@@ -34,12 +34,12 @@ VOTES = np.random.default_rng(6).random((2, PAIRS))
 @pytest.fixture
 def make(base, tmp_path):
     """A trainer on a tiny Llama by the votes of two teachers, in a folder of its own."""
-    def trainer(method=METHOD, split=None, **runtime):
+    def trainer(method=METHOD, split=None, votes=VOTES, **runtime):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         run, settings = run_with(method), dataclasses.replace(RUNTIME, **runtime)
         split = split or random_pairs(PAIRS)
-        data = PairDataset(split, VOTES.mean(axis=0), settings.share_prompt, votes=VOTES)
+        data = PairDataset(split, VOTES.mean(axis=0), settings.share_prompt, votes=votes)
         return build_trainer(
             run, settings,
             lambda: build_reward_model(base("llama"), KEPT, 0, pad_token_id=PAD),
@@ -98,6 +98,16 @@ def test_only_a_step_in_several_parts_costs_forwards_and_they_have_no_gradient(m
     soft = MethodConfig("soft")
     count, seen = forwards(make(soft, micro_batch_tokens=60))
     assert seen == [True] * count
+
+
+def test_a_loss_may_look_at_states_alone(make, monkeypatch):
+    def spread(margin, label, states):
+        return (margin - label).square() + states.square().mean((1, 2))
+
+    monkeypatch.setitem(LOSSES, "spread", spread)
+    method = MethodConfig("s", "spread")
+    whole, parts = make(method, votes=None), make(method, votes=None, micro_batch_tokens=60)
+    assert gap(trained(whole), trained(parts)) < ROUNDING
 
 
 def test_without_contrast_or_takeover_it_is_soft_bradley_terry_bit_for_bit(make):

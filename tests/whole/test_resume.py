@@ -144,7 +144,7 @@ def test_ten_kills_change_no_bit_of_weights_tables_or_figures(tmp_path, server):
 
     draw = random.Random(0)
     seen, rounds = [], 0
-    while len(seen) < KILLS or (not covers(seen) and len(seen) < 4 * KILLS):
+    while (len(seen) < KILLS or not covers(seen)) and max(len(seen), rounds) < 4 * KILLS:
         child, started = server.start(killed), time.monotonic()
         time.sleep(idle_seconds * 0.5 + draw.random() * seconds / 4)
         with suppress(ProcessLookupError):
@@ -160,7 +160,7 @@ def test_ten_kills_change_no_bit_of_weights_tables_or_figures(tmp_path, server):
             seen.append(progress(killed))
     server.run(killed)
     assert outcome(killed) == expected and not leftovers(killed)
-    assert covers(seen), seen
+    assert len(seen) >= KILLS and covers(seen), seen
 
 
 TOP = "source src/shell.sh; ./train_teacher_model.sh"

@@ -16,7 +16,8 @@ accuracy, and a method is called better only where both say yes:
 Shares of cells won stand beside, and decide nothing: 16 wins of 21 may be noise. So does `cost`:
 the seconds of a method's run, and of the students that it has to have before it, over those of the
 baseline's run of the same cell, the median over cells. What all methods share does not count:
-teachers, ceilings, labels, and hidden states that are kept.
+teachers, ceilings, labels, and hidden states that are kept. Nor does what a treatment computes
+before its student is trained.
 
 [1] Wilcoxon 1945, Individual comparisons by ranking methods. The ranks of differences of 0 are
     split between both signs.
