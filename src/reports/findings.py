@@ -7,6 +7,8 @@ from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
 
 BEYOND = {"length_only": "length", "tfidf": "words"}
 """What a baseline goes by."""
+FEW_METHODS = 4
+"""More than so many make no sentence: the first one, which others are held against, stands for them."""
 ENOUGH_PAIRS = 10_000
 """Below so many test pairs a gap of a few points gives no usable PGR."""
 
@@ -21,7 +23,9 @@ def answer(pgr: pd.DataFrame) -> str:
     if not len(cells):
         return "No student has been scored beside its teacher and its ceiling: there is no PGR."
     shares, unclear, undefined = [], [], {}
-    for method, own in cells.groupby("method", sort=False):
+    methods = list(dict.fromkeys(cells.method))
+    named = methods if len(methods) <= FEW_METHODS else methods[:1]
+    for method, own in cells[cells.method.isin(named)].groupby("method", sort=False):
         undefined[method] = f"{(own.status != 'ok').sum()} of {len(own)}"
         total = pgr[(pgr.teacher == ALL) & (pgr.student == ALL) & (pgr.method == method)]
         if not len(total) and len(own) > 1:
@@ -34,7 +38,10 @@ def answer(pgr: pd.DataFrame) -> str:
             unclear.append(f"With {method}, the gap is too small to say what share was recovered: "
                            f"{points(row, 'gap')} points.")
     recovered = [f"Students recovered {listed(shares)}."] if shares else []
-    return " ".join([*recovered, *unclear, f"{_undefined(undefined)}."])
+    if named == methods:
+        return " ".join([*recovered, *unclear, f"{_undefined(undefined)}."])
+    return " ".join([*recovered, *unclear, f"The table below has {len(methods) - 1} more methods.",
+                     f"PGR is undefined in {(cells.status != 'ok').sum()} of {len(cells)} cells."])
 
 
 def _percent(row: object) -> str:

@@ -173,6 +173,14 @@ def test_the_answer_is_the_aggregate_with_its_undefined_cells():
                             "with confidence. PGR is undefined in 0 of 1 cells with each method.")
 
 
+def test_the_answer_to_many_methods_is_the_first_one_and_how_many_more_there_are():
+    methods = [pgr_rows(("L2", "L4", value)).assign(method=f"m{place}")
+               for place, value in enumerate((0.3, 0.5, 0.1, None, 0.2))]
+    assert answer(pd.concat(methods)) == (
+        "Students recovered 30% [20, 40] of the gap with m0. The table below has 4 more methods. "
+        "PGR is undefined in 1 of 5 cells.")
+
+
 def test_the_answer_of_one_cell_is_that_cell():
     assert "30% [20, 40] of the gap with soft" in answer(pgr_rows(("L2", "L4", 0.3)))
 
