@@ -26,8 +26,8 @@ FILES = [("students.csv", "one row a student and seed"),
 
 
 def cells_table(students: pd.DataFrame, level: float) -> pd.DataFrame:
-    """cells.csv: means over seeds, with intervals over seeds; in the order of depth."""
-    rows = []
+    """cells.csv: means over seeds, with intervals over seeds; teachers as they come, then depth."""
+    rows, teachers = [], list(dict.fromkeys(students.teacher))
     for key, own in students.groupby(["layers", "student", "teacher", "method"], sort=False):
         spans = {name: over_seeds(own[name], level) for name in SHOWN}
         rows.append({**dict(zip(("layers", "student", "teacher", "method"), key, strict=True)),
@@ -35,8 +35,10 @@ def cells_table(students: pd.DataFrame, level: float) -> pd.DataFrame:
                      **{field: value for name, span in spans.items()
                         for field, value in interval_fields(name, span).items()},
                      **own[list(HALVES)].mean()})
-    return pd.DataFrame(rows).sort_values(["method", "teacher", "layers"], kind="stable",
-                                          ignore_index=True)
+    cells = pd.DataFrame(rows)
+    place = cells.teacher.map(teachers.index)  # by name, 10 layers would come before 4
+    return cells.assign(place=place).sort_values(
+        ["method", "place", "layers"], kind="stable", ignore_index=True).drop(columns="place")
 
 
 def statements(slopes: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
 BEYOND = {"length_only": "length", "tfidf": "words"}
 """What a baseline goes by."""
 FEW_METHODS = 4
-"""More than so many make no sentence: the first one, which others are held against, stands for them."""
+"""More make no sentence: the first one, which others are held against, stands for them."""
 ENOUGH_PAIRS = 10_000
 """Below so many test pairs a gap of a few points gives no usable PGR."""
 
