@@ -6,7 +6,7 @@
 import functools
 from typing import Literal
 
-from configs.field_types import Name, Several, Whole
+from configs.field_types import Name, Several, SomeShare, Whole
 from configs.identity import facts
 from configs.schema import MethodConfig, TrainConfig
 from configs.strict_yaml import config, require
@@ -51,6 +51,8 @@ class RunConfig:
     seed: Whole
     earlier: str = ""
     """The identity of the student whose labels its treatment takes too; empty for none."""
+    train_share: SomeShare = 1.0
+    """Share of the split's prompts that a teacher learns from."""
     keep: str = ""
     """The rule that chose the kept layers, for people; what enters the identity are the layers."""
 

@@ -49,6 +49,9 @@ class LadderConfig:
     learning_rate: Positive | None = None
     """Peak of these rungs, where the models of an experiment learn best at different ones; null for
     that of the experiment's `train`."""
+    train_share: SomeShare = 1.0
+    """Share of train_1's prompts that teachers learn from: less makes weak ones of full depth. What
+    a smaller share has, a larger one has too."""
 
     def __post_init__(self):
         if not isinstance(self.keep, str):
@@ -214,6 +217,9 @@ class ExperimentConfig:
         names = [method.name for method in self.methods]
         require(len(set(names)) == len(names), f"methods {names} repeat a name")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds {list(self.seeds)} repeat")
+        for ladder in self.students:
+            require(ladder.train_share == 1, f"students of {ladder.model}: train_share "
+                    f"{ladder.train_share} is for teachers: expected 1")
         for place, method in enumerate(self.methods):
             require(not method.after or method.after in names[:place], f"method {method.name}: "
                     f"after {method.after!r}: expected one that stands above it, of "

@@ -70,8 +70,9 @@ class RunScores:
 
 
 def base_of(rung: str) -> str:
-    """The base model in a rung's name: `demo` of `demo-L4`, by any rule that keeps layers."""
-    return re.sub(r"-([BFIL]\d+|K\d+(_\d+)*)$", "", rung)
+    """The base model in a rung's name: `demo` of `demo-L4`, by any rule that keeps layers, and of
+    `demo-L4-p10`, which learned from 10% of the prompts."""
+    return re.sub(r"-([BFIL]\d+|K\d+(_\d+)*)(-p[\d.e-]+)?$", "", rung)
 
 
 def align(runs: Sequence[RunScores], pairs: EvalPairs) -> np.ndarray:

@@ -5,6 +5,7 @@ and stays missing (NaN); it is never read as 0.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,10 +169,12 @@ class Rungs:
             layers[teacher] = float("nan")
         bases = {name: base_of(name) for name in layers}
         different, counts = set(bases.values()), list(layers.values())
-        if len(different) == 1 and len(set(counts)) == len(counts) and not pd.isna(counts).any():
+        cuts = all(re.search(r"-p[\d.e-]+$", name) is None for name in layers)  # by layers alone
+        numbered = len(set(counts)) == len(counts) and not pd.isna(counts).any()
+        if cuts and numbered and len(different) == 1:
             names = tuple(sorted(layers, key=layers.get))
             return cls(names, different.pop(), layers, {n: f"{layers[n]:g}" for n in names})
-        whole = len(different) == len(bases)
+        whole = cuts and len(different) == len(bases)
         return cls(tuple(layers), "", layers, bases if whole else {name: name for name in layers})
 
     @property

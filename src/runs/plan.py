@@ -57,6 +57,8 @@ class Rung:
     """The rule that chose the layers."""
     learning_rate: float
     """Peak."""
+    train_share: float
+    """Of train_1's prompts, for teachers."""
 
 
 class Plan:
@@ -112,7 +114,7 @@ class Plan:
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
                                   base.parameters(kept),
                                   "all" if len(kept) == base.layers else rule,
-                                  self._learning_rate(ladder)))
+                                  self._learning_rate(ladder), ladder.train_share))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"{where}: rungs {', '.join(names)} repeat; python -m src.search "
@@ -157,7 +159,7 @@ class Plan:
             experiment=self.experiment.name, name=rung.name, model=rung.base.key,
             base=rung.base.fingerprint, kept=rung.kept, keep=rung.keep, data=self.data.name,
             data_hash=self.data_hash, tokenizer=rung.base.tokenizer_key, train=train,
-            split=SPLIT_OF_KIND[facts["kind"]], **facts)
+            split=SPLIT_OF_KIND[facts["kind"]], train_share=rung.train_share, **facts)
 
     def _truth_run(self, kind: str, rung: Rung, seed: int) -> RunConfig:
         return self._run(rung, kind=kind, labels=GROUND_TRUTH, teacher="",
@@ -198,9 +200,10 @@ def without_stopping(train: TrainConfig) -> TrainConfig:
 
 def rung_name(base: BaseModel, ladder: LadderConfig, kept: tuple[int, ...]) -> str:
     """`demo-L4` evenly spaced, `demo-F4` first, `demo-B4` both ends, `demo-I4` by influence,
-    `demo-K1_5` listed; the whole model is L."""
+    `demo-K1_5` listed; the whole model is L. `demo-L4-p2.5` learns from 2.5% of the prompts."""
+    share = "" if ladder.train_share == 1 else f"-p{100 * ladder.train_share:.12g}"
     if len(kept) == base.layers:
-        return f"{base.config.name}-L{len(kept)}"
+        return f"{base.config.name}-L{len(kept)}{share}"
     if isinstance(ladder.keep, str):
-        return f"{base.config.name}-{LETTERS[ladder.keep]}{len(kept)}"
-    return f"{base.config.name}-K{'_'.join(map(str, kept))}"
+        return f"{base.config.name}-{LETTERS[ladder.keep]}{len(kept)}{share}"
+    return f"{base.config.name}-K{'_'.join(map(str, kept))}{share}"

@@ -34,7 +34,10 @@ def labels_for(run: RunConfig, plan: Plan, runs_dir: Path) -> tuple[Taught, np.n
     tokenizer.
     """
     if run.kind != "student":
-        return Taught(np.ones(len(plan.split(run, run.split)))), None
+        pairs = plan.split(run, run.split)
+        kept = None if run.train_share == 1 else prompts_kept(
+            prompt_numbers(pairs), run.train_share, run.seed)
+        return Taught(np.ones(len(pairs)), kept=kept), None
     given = Given(run, plan, runs_dir)
     val = given.treated("val").labels if run.train.early_stopping_evals else None
     taught = given.treated(run.split)
@@ -125,3 +128,15 @@ class Given:
 def prompt_numbers(pairs: TokenisedSplit) -> np.ndarray:
     """(n,) int: number of each pair's prompt."""
     return np.unique(pairs.prompt_ids, return_inverse=True)[1]
+
+
+def prompts_kept(prompts: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """(n,) bool: the pairs of so large a share of the prompts, one prompt at least, drawn by lot.
+    Of the same seed, those of a smaller share are among those of a larger one.
+
+    Args:
+        prompts: (n,) int, the number of each pair's prompt, from 0 on.
+    """
+    count = int(prompts.max()) + 1
+    place = np.random.default_rng(seed).permutation(count)
+    return place[prompts] < max(1, round(share * count))

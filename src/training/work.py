@@ -17,8 +17,9 @@ from src.runs.plan import Plan
 
 def pairs_of(run: RunConfig, plan: Plan) -> int:
     """About how many pairs `run` is trained on: before there are labels, a method that drops pairs
-    has only said which share it keeps."""
-    return max(1, round(keep_share(run.method) * len(plan.split(run, run.split))))
+    has only said which share it keeps, and a teacher's is of the prompts."""
+    share = run.train_share * keep_share(run.method)
+    return max(1, round(share * len(plan.split(run, run.split))))
 
 
 def work(run: RunConfig, plan: Plan, course: Course | None = None) -> tuple[int, float]:

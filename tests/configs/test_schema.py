@@ -218,7 +218,7 @@ RUN = RunConfig(
 MATTERS = {
     "kind": "ceiling", "base": "9" * 16, "kept": (0, 3), "data_hash": "9" * 16,
     "tokenizer": "9" * 12, "split": "train_1", "labels": "9" * 16, "seed": 1,
-    "earlier": "9" * 16,
+    "earlier": "9" * 16, "train_share": 0.5,
     "method": [MethodConfig("conf", "confidence", 0.6, 0.2), MethodConfig("conf", "soft_bt"),
                MethodConfig("conf", "confidence", 0.5, 0.3),
                dataclasses.replace(RUN.method, loss_options={"beta": 2.0}),

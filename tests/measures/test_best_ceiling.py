@@ -218,5 +218,5 @@ def test_the_demo_s_ceilings_rise_so_that_its_tables_stay_as_they_are():
 
 def test_every_rung_s_name_gives_its_base():
     assert {base_of(f"gemma_2_2b-{letter}8") for letter in LETTERS.values()} == {"gemma_2_2b"}
-    assert [base_of(name) for name in ("m-K1_5", "m-L30", "gpt2-xl", "gpt2")] == [
-        "m", "m", "gpt2-xl", "gpt2"]
+    assert [base_of(name) for name in ("m-K1_5", "m-L30", "m-L8-p2.5", "gpt2-xl", "gpt2")] == [
+        "m", "m", "m", "gpt2-xl", "gpt2"]

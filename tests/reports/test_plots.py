@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def test_rungs_with_the_same_number_of_layers_are_told_apart_by_name():
                           "teacher": ""})
     rungs = Rungs.of(table)
     assert rungs.base == "" and list(rungs.ticks.values()) == ["demo-L4", "demo-F4"]
+
+
+@pytest.mark.parametrize("names", [("demo-L8-p2", "demo-L8"), ("demo-L6-p10", "demo-L8"),
+                                   ("demo-L8-p2.5", "gpt2-L12")])
+def test_teachers_of_fewer_prompts_are_told_by_their_whole_name(names):
+    table = pd.DataFrame({"role": ["teacher", "ceiling"], "name": names, "teacher": "",
+                          "layers": [int(re.search(r"L(\d+)", name)[1]) for name in names]})
+    rungs = Rungs.of(table)
+    assert rungs.base == "" and tuple(rungs.ticks.values()) == names
 
 
 def test_an_empty_field_is_missing_and_not_zero(results: Results):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,10 +15,11 @@ from src.batches.trees import trees_of
 from src.common.errors import UserError
 from src.runs import folders
 from src.runs.plan import Plan
+from src.scoring.labels import labels_for, prompts_kept
 from src.train import train_stage
 from src.training.dry_run import describe, duration
 from src.training.trainer import NonFiniteLossError
-from src.training.work import work
+from src.training.work import pairs_of, work
 from tests.families import save_base
 from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
@@ -211,6 +213,46 @@ def test_rungs_are_named_after_what_they_keep(tiny, plan):
     kept = {rung.name: rung.kept for rung in sweep.students}
     assert kept == {"llama-L2": (1, 3), "llama-L4": (0, 1, 2, 3), "llama-F2": (0, 1),
                     "llama-F3": (0, 1, 2), "llama-K0_2": (0, 2)}
+
+
+def test_a_teacher_of_fewer_prompts_is_a_rung_of_its_own_that_equals_in_size_teach(tiny, plan):
+    shares = (0.25, 0.5, 1.0)
+    sweep = plan(teachers=[ladder(tiny, 4, train_share=share) for share in shares],
+                 students=[ladder(tiny, 4)], seeds=[0])
+    assert names(sweep, "teachers") == ["llama-L4-p25-s0", "llama-L4-p50-s0", "llama-L4-s0"]
+    assert [run.teacher for run in sweep.stage("students")] == [
+        "llama-L4-p25", "llama-L4-p50", "llama-L4"]
+    assert len(set(identities(sweep, "teachers"))) == 3
+    assert identities(sweep, "teachers")[-1:] == identities(
+        plan(teachers=[ladder(tiny, 4)], students=[ladder(tiny, 4)], seeds=[0]), "teachers")
+
+
+def test_teachers_learn_from_their_share_of_whole_prompts_and_larger_shares_have_smaller(
+        tiny, plan):
+    shares, kept = (0.25, 0.5), []
+    sweep = plan(teachers=[ladder(tiny, 4, train_share=share) for share in shares],
+                 students=[ladder(tiny, 4)], seeds=[0])
+    for share, run in zip(shares, sweep.stage("teachers"), strict=True):
+        taught, _ = labels_for(run, sweep, tiny.root)
+        prompts = np.array(sweep.split(run, run.split).prompt_ids)
+        kept.append(set(prompts[taught.kept]))
+        assert not kept[-1] & set(prompts[~taught.kept])
+        assert len(kept[-1]) == round(share * len(set(prompts)))
+        assert pairs_of(run, sweep) == round(share * len(prompts))
+    assert kept[0] < kept[1]
+    assert labels_for(sweep.stage("ceilings")[0], sweep, tiny.root)[0].kept is None
+
+
+def test_another_seed_draws_other_prompts_and_the_least_share_has_one():
+    prompts = np.repeat(np.arange(40), 2)
+    drawn = [prompts_kept(prompts, 0.5, seed) for seed in (0, 0, 1)]
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
+    assert prompts_kept(prompts, 1e-6, 0).sum() == 2
+
+
+def test_a_share_of_the_prompts_is_refused_for_students(tiny, plan):
+    with pytest.raises(UserError, match="train_share 0.5 is for teachers: expected 1"):
+        plan(students=[ladder(tiny, 4, train_share=0.5)])
 
 
 def test_a_rung_counts_the_parameters_that_size_does(plan):
