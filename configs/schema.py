@@ -52,6 +52,9 @@ class LadderConfig:
     train_share: SomeShare = 1.0
     """Share of train_1's prompts that teachers learn from: less makes weak ones of full depth. What
     a smaller share has, a larger one has too."""
+    trainable_layers: Count | None = None
+    """How many top layers of these rungs train, where a deep student wants more of them than a
+    teacher has; null for those of the experiment's `train`."""
 
     def __post_init__(self):
         if not isinstance(self.keep, str):

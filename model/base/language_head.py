@@ -20,19 +20,27 @@ def language_head(base_path: Path) -> Callable[[Tensor], Tensor]:
     Raises:
         UserError: the checkpoint is no language model's: neither a head nor tied embeddings.
     """
-    config, files = read_config(base_path), tensor_files(base_path)
-    name = head_name(base_path)
-    if name is None:
-        raise UserError(f"{base_path}: no tensor {HEADS[0]}, so no language model: fetch one with "
-                        "its head")
-    weight = read_tensors(files, {name: name}, torch.float32)[name]
-    cap = getattr(config, "final_logit_softcapping", None)
+    weight = head_weight(base_path)
+    cap = getattr(read_config(base_path), "final_logit_softcapping", None)
 
     def log_odds(states: Tensor) -> Tensor:
         found = states.float() @ weight.to(states.device).T
         return found if cap is None else cap * torch.tanh(found / cap)
 
     return log_odds
+
+
+def head_weight(base_path: Path) -> Tensor:
+    """(V, d) float32: the base model's own head, tied to its embeddings or not.
+
+    Raises:
+        UserError: the checkpoint is no language model's: neither a head nor tied embeddings.
+    """
+    name = head_name(base_path)
+    if name is None:
+        raise UserError(f"{base_path}: no tensor {HEADS[0]}, so no language model: fetch one with "
+                        "its head")
+    return read_tensors(tensor_files(base_path), {name: name}, torch.float32)[name]
 
 
 def head_name(base_path: Path) -> str | None:

@@ -59,6 +59,8 @@ class Rung:
     """Peak."""
     train_share: float
     """Of train_1's prompts, for teachers."""
+    trainable_layers: int | None
+    """Top layers that train; None for all."""
 
 
 class Plan:
@@ -109,12 +111,13 @@ class Plan:
             check_length(base.hf_config, self.data.max_length, where)
             for count in ladder.layers or (None,):
                 kept = kept_layers(base.layers, count, ladder.keep, self._influence(ladder))
-                self._check_adapters(base, kept, where)
+                trainable = ladder.trainable_layers or self.experiment.train.trainable_layers
+                self._check_adapters(base, kept, trainable, where)
                 rule = ladder.keep if isinstance(ladder.keep, str) else "listed"
                 rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
                                   base.parameters(kept),
                                   "all" if len(kept) == base.layers else rule,
-                                  self._learning_rate(ladder), ladder.train_share))
+                                  self._learning_rate(ladder), ladder.train_share, trainable))
         names = [rung.name for rung in rungs]
         if len(set(names)) != len(names):
             raise UserError(f"{where}: rungs {', '.join(names)} repeat; python -m src.search "
@@ -137,10 +140,11 @@ class Plan:
         facts = {"base": base.fingerprint, "data": self.data_hash, "texts": str(len(texts))}
         return distributed.on_main(lambda: block_influence(base.path, facts, texts))
 
-    def _check_adapters(self, base: BaseModel, kept: tuple[int, ...], where: str) -> None:
+    def _check_adapters(self, base: BaseModel, kept: tuple[int, ...], trainable: int | None,
+                        where: str) -> None:
         train, place = self.experiment.train, f"{where}, {base.config.name}"
         if train.lora is not None:
-            frozen_layers(len(kept), train.trainable_layers, place)
+            frozen_layers(len(kept), trainable, place)
             adapter_parameters(base.hf_config, kept[-1:], train.lora, place)
 
     def _refuse_equal_names(self) -> None:
@@ -152,6 +156,7 @@ class Plan:
 
     def _run(self, rung: Rung, **facts) -> RunConfig:
         train = dataclasses.replace(self.experiment.train, learning_rate=rung.learning_rate,
+                                    trainable_layers=rung.trainable_layers,
                                     precision=used(self.experiment.train.precision))
         if facts["kind"] != "student" or facts["method"].learner == "probe":  # nothing to stop on
             train = without_stopping(train)

@@ -250,6 +250,19 @@ def test_another_seed_draws_other_prompts_and_the_least_share_has_one():
     assert prompts_kept(prompts, 1e-6, 0).sum() == 2
 
 
+def test_a_deep_student_may_train_more_layers_than_its_teacher(tiny, plan):
+    """And the teacher stays the run that it is where nobody asks for more."""
+    def planned(**own):
+        return plan(teachers=[ladder(tiny, 2)], students=[ladder(tiny, 4, **own)], seeds=[0],
+                    train={"trainable_layers": 1})
+
+    wide, narrow = planned(trainable_layers=3), planned()
+    assert identities(wide, "teachers") == identities(narrow, "teachers")
+    for stage in ("ceilings", "students"):
+        assert {run.train.trainable_layers for run in wide.stage(stage)} == {3}
+        assert identities(wide, stage) != identities(narrow, stage)
+
+
 def test_a_share_of_the_prompts_is_refused_for_students(tiny, plan):
     with pytest.raises(UserError, match="train_share 0.5 is for teachers: expected 1"):
         plan(students=[ladder(tiny, 4, train_share=0.5)])

@@ -1,0 +1,1 @@
+"""What reward fine-tuning costs a language model, and what averaging with its base buys back."""

@@ -1,0 +1,1 @@
+"""What alignment costs, in tables, sentences and figures."""
