@@ -89,8 +89,19 @@ class MethodConfig:
     after: str = ""
     """The name of a method above this one, whose student of the same rung, teacher and seed labels
     for this one's, where the treatment asks for an earlier student."""
+    early_stopping_evals: Natural = 0
+    """The same as the key of `train`, for this method's students alone, and instead of it; 0 leaves
+    them to `train`."""
+    stop_on: Literal["weak", "truth"] = "weak"
+    """Whose val labels that loss is of. truth: human ones, a diagnostic that only a method called
+    oracle... may have."""
 
     def __post_init__(self):
+        stops = self.early_stopping_evals > 0
+        require(stops or self.stop_on == "weak", f"method {self.name}: stop_on {self.stop_on} "
+                "only enters early stopping: give early_stopping_evals too")
+        require(not stops or self.learner == "gradient", f"method {self.name}: learner "
+                f"{self.learner} takes no steps to stop: leave out early_stopping_evals")
         require(self.loss == "confidence" or self.aux_coef == 0, f"method {self.name}: aux_coef "
                 f"{self.aux_coef} only enters loss confidence, not {self.loss}")
         require(self.learner == "gradient" or (self.loss == "soft_bt" and not self.loss_options),

@@ -39,7 +39,9 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
         return ()
     fits = run.kind == "teacher" and any("val_label" in TREATMENTS.asks(method.treatment)
                                          for method in experiment.methods)
-    return ("train_2", "val") if fits or experiment.train.early_stopping_evals else ("train_2",)
+    stops = experiment.train.early_stopping_evals or any(
+        method.early_stopping_evals and method.stop_on == "weak" for method in experiment.methods)
+    return ("train_2", "val") if fits or stops else ("train_2",)
 
 
 def why_kept(folder: Path, experiment: ExperimentConfig) -> str:

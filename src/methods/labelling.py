@@ -67,6 +67,15 @@ def _check_asked(method: MethodConfig, methods: Sequence[MethodConfig], teachers
             f"{name} is of one teacher, and {method.after}, which it is after, of several")
     require(several or "labels" not in asked,
             f"{name} is of several teachers, and {method.after}, which it is after, of one")
-    oracle = "truth" in asked or method.after.startswith(ORACLE)
-    require(not oracle or method.name.startswith(ORACLE), f"{name} reads human labels: a name that "
-            f"begins with {ORACLE} marks its rows, such as {ORACLE}_{method.name}")
+    _check_oracle(method, asked, name)
+
+
+def _check_oracle(method: MethodConfig, asked: set[str], name: str) -> None:
+    """Whatever reads human labels has a name that says so."""
+    stops = method.stop_on == "truth"
+    require(not (stops and "truth" in asked), f"{name} gives human labels of val to stop on: leave "
+            "out stop_on truth")
+    oracle = "truth" in asked or stops or method.after.startswith(ORACLE)
+    require(not oracle or method.name.startswith(ORACLE), f"{name}"
+            f"{', stop_on truth,' if stops else ''} reads human labels: a name that begins with "
+            f"{ORACLE} marks its rows, such as {ORACLE}_{method.name}")

@@ -114,11 +114,14 @@ def _labels(run: RunConfig) -> tuple[str, str]:
     """Whose labels the run learned from, and what is wrong with them."""
     if not run.teacher:
         return "human", "Its labels are the data set's own, which err at times."
-    if run.method.name.startswith(ORACLE):
+    if run.method.name.startswith(ORACLE) and run.method.stop_on == "weak":
         return (f"human, by treatment {run.method.treatment}",
                 "Its labels are made of the data set's own: it is a control.")
-    earlier = " and of a student of theirs" if run.earlier else ""
-    return (f"weak labels of {run.teacher}{earlier}",
+    weak = f"weak labels of {run.teacher}{' and of a student of theirs' if run.earlier else ''}"
+    if run.method.stop_on == "truth":
+        return (f"{weak}; human ones of val said when to stop",
+                "When to stop was chosen on the data set's own labels: it is a diagnostic.")
+    return (weak,
             "Its labels are a smaller model's, and it has taken over some of the errors in them.")
 
 

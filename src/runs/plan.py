@@ -160,6 +160,9 @@ class Plan:
                                     precision=used(self.experiment.train.precision))
         if facts["kind"] != "student" or facts["method"].learner == "probe":  # nothing to stop on
             train = without_stopping(train)
+        elif facts["method"].early_stopping_evals:
+            train = dataclasses.replace(
+                train, early_stopping_evals=facts["method"].early_stopping_evals)
         return RunConfig(
             experiment=self.experiment.name, name=rung.name, model=rung.base.key,
             base=rung.base.fingerprint, kept=rung.kept, keep=rung.keep, data=self.data.name,

@@ -39,7 +39,7 @@ def labels_for(run: RunConfig, plan: Plan, runs_dir: Path) -> tuple[Taught, np.n
             prompt_numbers(pairs), run.train_share, run.seed)
         return Taught(np.ones(len(pairs)), kept=kept), None
     given = Given(run, plan, runs_dir)
-    val = given.treated("val").labels if run.train.early_stopping_evals else None
+    val = given.stopping() if run.train.early_stopping_evals else None
     taught = given.treated(run.split)
     if "votes" in LOSSES.asks(run.method.loss):
         taught = dataclasses.replace(taught, votes=given.votes(run.split))
@@ -74,6 +74,12 @@ class Given:
                  for asked in TREATMENTS.asks(self.run.method.treatment)}
         found = distributed.on_main(lambda: treat(self.run.method, given))
         return dataclasses.replace(found, labels=self._turned(found.labels, split))
+
+    def stopping(self) -> np.ndarray:
+        """P(chosen > rejected) of val that the student stops on."""
+        if self.run.method.stop_on == "truth":
+            return np.ones(len(self._some_pairs(self.run, "val")))
+        return self.treated("val").labels
 
     def votes(self, split: str) -> np.ndarray:
         """(k, n): P(chosen > rejected) by each teacher."""

@@ -103,6 +103,8 @@ class Estimate:
                 beside += self._states(run, "val")
             if "val_label" in asked:
                 splits = list(dict.fromkeys([*splits, "val"]))
+            elif run.method.stop_on == "truth":
+                splits = [run.split]
             beside += sum(self._labels(other, split) for other in self.plan.needed(run)
                           for split in splits)
         return Piece(run, done, work.training(run, self.plan, self._cached(run, run.split)), beside)

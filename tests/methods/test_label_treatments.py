@@ -176,6 +176,11 @@ def test_what_reads_human_labels_is_marked_by_its_name():
     noisy = MethodConfig("noise", treatment="noisy_truth")
     refused("reads human labels: a name that begins with oracle marks its rows, such as "
             "oracle_noise", noisy)
+    stops = MethodConfig("stop", early_stopping_evals=2, stop_on="truth")
+    refused("method stop: treatment 'as_is', stop_on truth, reads human labels: a name that begins "
+            "with oracle marks its rows, such as oracle_stop", stops)
+    refused("treatment 'truth' gives human labels of val to stop on: leave out stop_on truth",
+            dataclasses.replace(stops, treatment="truth"))
     marked = dataclasses.replace(noisy, name=f"{ORACLE}_noise")
     check_treatments([marked], 1, "e")
     refused("method b: .* reads human labels", marked,

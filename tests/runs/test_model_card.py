@@ -65,6 +65,11 @@ def test_whose_labels_a_student_learned_from_is_told_and_a_control_is_called_one
                                                "treatment": "noisy_truth"}}))
     text = model_card(folder)
     assert "human, by treatment noisy_truth" in text and "it is a control" in text
+    write(yaml.safe_dump({**values, "method": {"name": "oracle_stop", "early_stopping_evals": 2,
+                                               "stop_on": "truth"}}))
+    text = model_card(folder)
+    assert f"weak labels of {values['teacher']}; human ones of val said when to stop |" in text
+    assert "it is a diagnostic" in text
 
 
 def test_weights_that_were_rounded_are_called_so(ceiling):

@@ -127,9 +127,11 @@ def test_what_was_not_scored_or_with_other_weights_or_labelled_or_finished_stays
     for folder, why in ((first, "no scores"), (second, "no scores of these weights"),
                         (third, "not finished"), (teacher, "no weak labels of train_2")):
         assert why in prune(folder, experiment_of(tiny), dry_run=False)[1]
-    changed = tiny.copy(f"{tiny.runs}_val", train={"early_stopping_evals": 1})
-    assert "train_2 and val" in prune(teacher, experiment_of(changed), dry_run=False)[1]
-    shutil.rmtree(changed.config.parent)
+    stops = {"early_stopping_evals": 1}
+    for change in ({"train": stops}, {"methods": [{"name": "stop", **stops}]}):
+        changed = tiny.copy(f"{tiny.runs}_val", **change)
+        assert "train_2 and val" in prune(teacher, experiment_of(changed), dry_run=False)[1]
+        shutil.rmtree(changed.config.parent)
 
 
 def test_a_student_that_another_method_comes_after_stays_until_it_has_labelled(tiny):

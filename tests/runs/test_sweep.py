@@ -185,6 +185,17 @@ def test_budget_seed_and_learning_rate_change_every_identity(plan):
             assert not set(identities(after, stage)) & set(identities(before, stage))
 
 
+def test_a_method_that_stops_early_leaves_the_others_of_its_experiment_as_they_are(plan):
+    before = plan(methods=[{"name": "soft"}])
+    after = plan(methods=[{"name": "soft"}, {"name": "early_stop", "early_stopping_evals": 2},
+                          {"name": "oracle_stop", "early_stopping_evals": 2, "stop_on": "truth"}])
+    evals = {run.method.name: run.train.early_stopping_evals for run in after.stage("students")}
+    assert evals == {"soft": 0, "early_stop": 2, "oracle_stop": 2}
+    assert len(set(identities(after, "students"))) == 3 * len(set(identities(before, "students")))
+    for stage in STAGES:
+        assert set(identities(before, stage)) <= set(identities(after, stage))
+
+
 def test_early_stopping_is_for_students_and_leaves_the_other_identities(plan):
     before = plan()
     after = plan(train={"early_stopping_evals": 2, "eval_frac": 0.25})

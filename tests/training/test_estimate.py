@@ -94,6 +94,15 @@ def test_early_stopping_labels_val_and_reads_it_at_every_evaluation(tiny):
     assert after.beside - before.beside == val * teacher
 
 
+def test_a_method_that_stops_on_human_labels_reads_val_and_has_nobody_label_it(tiny):
+    stopping = tiny.copy("stopping", methods=[
+        {"name": "soft"}, {"name": "oracle_stop", "early_stopping_evals": 2, "stop_on": "truth"}])
+    pieces = Estimate(sweep_of(stopping), stopping.runs_dir, 1).pieces["students"]
+    assert {piece.run.method.name for piece in pieces if piece.beside} == {"soft"}
+    soft, oracle = pieces[:2]
+    assert oracle.own > soft.own
+
+
 def test_a_stage_takes_as_long_as_its_slowest_worker(tiny, monkeypatch):
     plan = nested_plan(tiny, [1], [2, 3, 4], NO_SHORTCUT)
     estimate = Estimate(plan, tiny.runs_dir, 2)
