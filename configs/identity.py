@@ -28,7 +28,7 @@ FIRST_KEYS = {name: keys.split() for name, keys in {
 }.items()}
 """The keys that always enter, under these names: none is added, renamed or taken away."""
 NAMES = {"RunConfig": ("experiment", "name", "model", "data", "teacher", "keep"),
-         "MethodConfig": ("name", "after")}
+         "MethodConfig": ("name", "after", "through")}
 """What is only called otherwise, and never enters."""
 
 

@@ -50,7 +50,8 @@ class RunConfig:
     train: TrainConfig
     seed: Whole
     earlier: str = ""
-    """The identity of the student whose labels its treatment takes too; empty for none."""
+    """The identity of the student whose labels its treatment takes too, or who is its teacher at
+    the end of a chain (`through`); empty for none."""
     train_share: SomeShare = 1.0
     """Share of the split's prompts that a teacher learns from."""
     keep: str = ""

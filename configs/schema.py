@@ -95,6 +95,9 @@ class MethodConfig:
     stop_on: Literal["weak", "truth"] = "weak"
     """Whose val labels that loss is of. truth: human ones, a diagnostic that only a method called
     oracle... may have."""
+    through: Several[LadderConfig] = ()
+    """Rungs between teacher and student, from the smaller to the bigger: a chain in which each
+    learns by this method from the labels of the one before it, and labels for the next."""
 
     def __post_init__(self):
         stops = self.early_stopping_evals > 0
@@ -102,6 +105,11 @@ class MethodConfig:
                 "only enters early stopping: give early_stopping_evals too")
         require(not stops or self.learner == "gradient", f"method {self.name}: learner "
                 f"{self.learner} takes no steps to stop: leave out early_stopping_evals")
+        require(all(len(ladder.layers) < 2 and ladder.train_share == 1 for ladder in self.through),
+                f"method {self.name}: through: each entry is one rung of students: give it one "
+                "number of layers, and no train_share")
+        require(not (self.through and self.after), f"method {self.name}: through and after "
+                f"{self.after}: each names who labels for its students: leave out one of them")
         require(self.loss == "confidence" or self.aux_coef == 0, f"method {self.name}: aux_coef "
                 f"{self.aux_coef} only enters loss confidence, not {self.loss}")
         require(self.learner == "gradient" or (self.loss == "soft_bt" and not self.loss_options),
@@ -242,7 +250,9 @@ class ExperimentConfig:
     @property
     def model_names(self) -> list[str]:
         """Every base model of the experiment, once, in the order of the ladders."""
-        return list(dict.fromkeys(rung.model for rung in (*self.teachers, *self.students)))
+        through = (rung for method in self.methods for rung in method.through)
+        return list(dict.fromkeys(rung.model for rung in (*self.teachers, *through,
+                                                          *self.students)))
 
 
 @config

@@ -5,11 +5,12 @@
     python -m src.prune --experiment gemma_3_sciq --teachers     their weights as well
 
 Weights go once the run's scores on test are written, and its weak labels where students learn from
-them: those of teachers, with --teachers, and of students that another method comes after. All else
-of a run's folder stays: it counts as finished, and eval.py gives the same tables from the scores.
-What needs the weights themselves (--transfer, --inspect on other data, src.scoring, src.push) says
-so: delete the folder of such a run and train it again. Runs that lie under another experiment,
-which this one shares, are left. Teachers of an experiment without students need no weak labels.
+them: those of teachers, with --teachers, of students that another method comes after, and of links
+of chains, which have no scores. All else of a run's folder stays: it counts as finished, and
+eval.py gives the same tables from the scores. What needs the weights themselves (--transfer,
+--inspect on other data, src.scoring, src.push) says so: delete the folder of such a run and train
+it again. Runs that lie under another experiment, which this one shares, are left. Teachers of an
+experiment without students need no weak labels.
 """
 
 import argparse
@@ -35,7 +36,8 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
     if not experiment.students:
         return ()
     after = {method.after for method in experiment.methods}
-    if run.kind == "ceiling" or (run.kind == "student" and run.method.name not in after):
+    labels = run.method.name in after or _may_be_link(run, experiment)
+    if run.kind == "ceiling" or (run.kind == "student" and not labels):
         return ()
     fits = run.kind == "teacher" and any("val_label" in TREATMENTS.asks(method.treatment)
                                          for method in experiment.methods)
@@ -44,8 +46,16 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
     return ("train_2", "val") if fits or stops else ("train_2",)
 
 
+def _may_be_link(run: "RunConfig", experiment: ExperimentConfig) -> bool:
+    """Whether a student is of a rung that some chain goes through, by its own method or by one of
+    the same identity."""
+    return any(ladder.model == run.model and len(run.kept) in (ladder.layers or (len(run.kept),))
+               for method in experiment.methods for ladder in method.through)
+
+
 def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
     """Why the weights of the run in `folder` are still needed; empty where they are not."""
+    from src.methods.labelling import is_link
     from src.runs.folders import is_done, read_run_config
     from src.scoring.pairs import stored_scores
     from src.scoring.weak_labels import stored_labels
@@ -53,7 +63,8 @@ def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
     run = read_run_config(folder)
     if not is_done(folder, run.identity):
         return "not finished"
-    if stored_scores(folder, run, "test") is None:
+    scored = run.kind != "student" or not is_link(run.method, experiment.methods)
+    if scored and stored_scores(folder, run, "test") is None:
         return "has no scores of these weights on test yet: run eval.py"
     missing = [split for split in labelled_splits(run, experiment)
                if stored_labels(folder, run, split) is None]

@@ -31,6 +31,7 @@ from src.measures.cells import correctness
 from src.measures.comparisons.methods import differences, methods_table
 from src.measures.run_scores import EvalPairs, RunScores
 from src.methods.experts import mean_margin
+from src.methods.labelling import is_link
 from src.methods.log_odds import log_odds, sigmoid
 from src.reports.experiment import write_report
 from src.reports.results import Results, contamination_mark
@@ -49,6 +50,7 @@ SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
 
 def finished_runs(plan: Plan, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
     """The experiment's runs that are done, with their folders, and the names of those that are not.
+    Links of chains are not among them: they are on the way to what an experiment asks for.
 
     Raises:
         UserError: none is done.
@@ -56,6 +58,8 @@ def finished_runs(plan: Plan, runs_dir: Path) -> tuple[list[tuple[RunConfig, Pat
     found, missing = [], []
     for stage in STAGES:
         for run in plan.stage(stage):
+            if is_link(run.method, plan.experiment.methods):
+                continue
             folder = find_finished(runs_dir, stage, run.identity)
             if folder is None:
                 missing.append(run.display_name)
@@ -91,12 +95,19 @@ def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
     for run, folder in found:
         require_scorable(folder, run, plan.split(run, split), split)
     score_side_by_side(found, plan, split, runs_dir, workers)
-    seconds = training_seconds(found)
+    seconds = training_seconds([*found, *_links(plan, runs_dir)])
     with tqdm(found, desc=f"scores on {split}", unit="run") as bar:  # ends its line before an error
         scored = [dataclasses.replace(
             run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir)),
             seconds=seconds[run.identity]) for run, folder in bar]
     return scored + combined_teachers([run for run, _ in found], scored)
+
+
+def _links(plan: Plan, runs_dir: Path) -> list[tuple[RunConfig, Path]]:
+    """The links of chains that are done: what their students cost is theirs too."""
+    links = [(run, find_finished(runs_dir, run.stage, run.identity))
+             for run in plan.stage("students") if is_link(run.method, plan.experiment.methods)]
+    return [(run, folder) for run, folder in links if folder is not None]
 
 
 def combined_teachers(runs: Sequence[RunConfig], scored: Sequence[RunScores]) -> list[RunScores]:

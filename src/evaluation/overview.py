@@ -36,6 +36,7 @@ class Whole:
 
     def __init__(self, plan: "Plan", runs_dir: Path, workers: int):
         from data.manifest import read_manifest
+        from src.methods.labelling import is_link
         from src.training.estimate import Estimate
 
         self.plan, self.runs_dir, self.workers = plan, runs_dir, workers
@@ -44,7 +45,8 @@ class Whole:
                  read_manifest(plan.prepared.folder)["splits"].items()}
         ratio = pairs["test"] / pairs["train_2"]  # training never opens test
         self.scores: list[Piece] = [self.training.scored(run, "test", "train_2", ratio)
-                                    for run in plan.runs]
+                                    for run in plan.runs
+                                    if not is_link(run.method, plan.experiment.methods)]
 
     def evaluation_seconds(self) -> float:
         """What is left to score, so many runs at a time, and to tabulate."""

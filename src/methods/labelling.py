@@ -34,6 +34,12 @@ def of_several(method: MethodConfig, methods: Sequence[MethodConfig]) -> bool:
     return "labels" in TREATMENTS.asks(first_of(method, methods).treatment)
 
 
+def is_link(method: MethodConfig, methods: Sequence[MethodConfig]) -> bool:
+    """Whether a student of `method` stands on the way to another one of its chain."""
+    return any(other.name == method.name and len(other.through) > len(method.through)
+               for other in methods)
+
+
 def check_treatments(methods: Sequence[MethodConfig], teachers: int,
                      where: str) -> tuple[MethodConfig, ...]:
     """The methods, of their treatments' options only those that are no defaults.
@@ -61,6 +67,8 @@ def _check_asked(method: MethodConfig, methods: Sequence[MethodConfig], teachers
     require("earlier" in asked or not method.after,
             f"{name} learns from no earlier student: leave out after {method.after}")
     several = of_several(method, methods)
+    require(not (several and method.through), f"{name} is of several teachers: a chain begins with "
+            "one: leave out through")
     require(teachers > 1 or not several,
             f"{name} is of several teachers, and there is one: name more under teachers")
     require(not (several and asked & {"label", "val_label"}),

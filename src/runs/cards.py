@@ -117,7 +117,10 @@ def _labels(run: RunConfig) -> tuple[str, str]:
     if run.method.name.startswith(ORACLE) and run.method.stop_on == "weak":
         return (f"human, by treatment {run.method.treatment}",
                 "Its labels are made of the data set's own: it is a control.")
-    weak = f"weak labels of {run.teacher}{' and of a student of theirs' if run.earlier else ''}"
+    earlier = " and of a student of theirs" if run.earlier else ""
+    if run.method.through:
+        earlier = f", by a chain of {len(run.method.through)} between"
+    weak = f"weak labels of {run.teacher}{earlier}"
     if run.method.stop_on == "truth":
         return (f"{weak}; human ones of val said when to stop",
                 "When to stop was chosen on the data set's own labels: it is a diagnostic.")

@@ -3,12 +3,14 @@
     teacher   on train_1, human labels       ceiling   on train_2, human labels
     student   on train_2, the weak labels of a teacher that is not bigger, which it needs, and with
               some methods those of an earlier student
+    link      a student between the two, which labels for the next of its chain (`through`)
 
 A stage is the runs of one kind. Opens no pairs and trains nothing.
 """
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,8 @@ class Plan:
         self.data_hash = read_manifest(self.prepared.folder)["data_hash"]
         self.teachers = self._rungs(experiment.teachers)
         self.students = self._rungs(experiment.students)
+        self.links = {method.name: self._rungs(method.through) for method in methods}
+        """Method -> the rungs of its chain."""
         self._refuse_equal_names()
         self.experiment = dataclasses.replace(self.experiment, methods=check_treatments(
             methods, len(self.teachers), f"experiments/{experiment.name}"))
@@ -148,10 +152,11 @@ class Plan:
             adapter_parameters(base.hf_config, kept[-1:], train.lora, place)
 
     def _refuse_equal_names(self) -> None:
-        for teacher, student in itertools.product(self.teachers, self.students):
-            if teacher.name == student.name and teacher.base.key != student.base.key:
-                raise UserError(f"experiments/{self.experiment.name}: {teacher.base.key} and "
-                                f"{student.base.key} both make a rung {teacher.name}, which no "
+        rungs = [*self.teachers, *itertools.chain(*self.links.values()), *self.students]
+        for one, other in itertools.combinations(rungs, 2):
+            if one.name == other.name and one.base.key != other.base.key:
+                raise UserError(f"experiments/{self.experiment.name}: {one.base.key} and "
+                                f"{other.base.key} both make a rung {one.name}, which no "
                                 "table could tell apart: rename one of these files")
 
     def _run(self, rung: Rung, **facts) -> RunConfig:
@@ -180,22 +185,58 @@ class Plan:
     def _student_runs(self) -> list[RunConfig]:
         groups = [(False, [teacher]) for teacher in self.teachers] + [(True, self.teachers)]
         methods = self.experiment.methods
-        return [self._student_run(student, teachers, method, seed)
-                for seed in self.experiment.seeds
-                for several, teachers in groups
-                for student in self.students
-                if student.parameters >= max(teacher.parameters for teacher in teachers)
-                for method in methods if of_several(method, methods) == several]
+        chains = [self._chain(student, teachers, method, seed)
+                  for seed in self.experiment.seeds
+                  for several, teachers in groups
+                  for student in self.students
+                  for method in methods if of_several(method, methods) == several
+                  and self._grows(student, teachers, method)]
+        students = [student for *_, student in chains]
+        self._refuse_chains_of_nobody(students)
+        links = {link.identity: link for *links, _ in chains for link in links}
+        for student in students:  # which is a link as well, under its own name
+            links.pop(student.identity, None)
+        return [*links.values(), *students]
+
+    def _chain(self, student: Rung, teachers: list[Rung], method: MethodConfig,
+               seed: int) -> list[RunConfig]:
+        """The student, and before it the links of its chain in their order."""
+        rungs = (*self.links[method.name], student)
+        return [self._student_run(rung, teachers, dataclasses.replace(
+            method, through=method.through[:place]), seed) for place, rung in enumerate(rungs)]
+
+    def _grows(self, student: Rung, teachers: list[Rung], method: MethodConfig) -> bool:
+        """Whether the student is no smaller than its teachers; in a chain, each one bigger than who
+        teaches it."""
+        sizes = [max(teacher.parameters for teacher in teachers),
+                 *(rung.parameters for rung in self.links[method.name]), student.parameters]
+        fits = operator.lt if method.through else operator.le
+        return all(itertools.starmap(fits, itertools.pairwise(sizes))) and all(
+            self._grows(student, teachers, other)
+            for other in self.experiment.methods if other.name == method.after)
+
+    def _refuse_chains_of_nobody(self, students: list[RunConfig]) -> None:
+        for method in self.experiment.methods:
+            if method.through and method.name not in {run.method.name for run in students}:
+                raise UserError(
+                    f"experiments/{self.experiment.name}: method {method.name} goes through "
+                    f"{', '.join(rung.name for rung in self.links[method.name])}: no teacher is "
+                    "smaller and no student bigger, or they do not stand from the smaller to the "
+                    "bigger: name rungs between the two")
 
     def _student_run(self, student: Rung, teachers: list[Rung], method: MethodConfig,
                      seed: int) -> RunConfig:
-        methods = self.experiment.methods
         names = "+".join(teacher.name for teacher in teachers)
         labels = [self._truth_run("teacher", teacher, seed).identity for teacher in teachers]
-        before = [self._student_run(student, teachers, other, seed).identity
-                  for other in methods if other.name == method.after]
+        before = [self._student_run(student, teachers, other, seed)
+                  for other in self.experiment.methods if other.name == method.after]
+        if method.through:
+            link = self.links[method.name][len(method.through) - 1]
+            shorter = dataclasses.replace(method, through=method.through[:-1])
+            before = [self._student_run(link, teachers, shorter, seed)]
         return self._run(
-            student, kind="student", labels="+".join(labels), earlier="".join(before),
+            student, kind="student", labels="+".join(labels),
+            earlier="".join(run.identity for run in before),
             method=method, seed=seed, teacher=names if len(teachers) == 1 else
             f"mean_margin-of-{names}")
 

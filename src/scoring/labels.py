@@ -66,6 +66,8 @@ class Given:
         self.run, self.plan, self.runs_dir = run, plan, runs_dir
         self.needed = {kind: [(other, self._folder(other)) for other in plan.needed(run)
                               if other.kind == kind] for kind in ("teacher", "student")}
+        self.labelling = self.needed["student" if run.method.through else "teacher"]
+        """Whose labels it is taught: in a chain, those of the one before it."""
 
     def treated(self, split: str) -> Taught:
         """What the student learns from the pairs of a split, chosen left again. One process finds
@@ -83,7 +85,7 @@ class Given:
 
     def votes(self, split: str) -> np.ndarray:
         """(k, n): P(chosen > rejected) by each teacher."""
-        return np.stack([self._weak_labels(*one, split) for one in self.needed["teacher"]])
+        return np.stack([self._weak_labels(*one, split) for one in self.labelling])
 
     def _find(self, asked: str, split: str) -> int | np.ndarray:
         if asked == "seed":
@@ -95,8 +97,8 @@ class Given:
         place = "val" if asked.startswith("val_") else split
         if asked.endswith("features"):
             return self._features(place)
-        kind = "student" if asked == "earlier" else "teacher"
-        labels = [self._turned(self._weak_labels(*one, place), place) for one in self.needed[kind]]
+        whose = self.needed["student"] if asked == "earlier" else self.labelling
+        labels = [self._turned(self._weak_labels(*one, place), place) for one in whose]
         return np.stack(labels) if asked == "labels" else labels[0]
 
     def _features(self, split: str) -> np.ndarray:

@@ -22,6 +22,7 @@ from src.runs.freed import FREED, free_weights, is_freed, run_fingerprint
 from src.scoring.pairs import load_scorer
 from src.scoring.texts import TextScorer
 from src.train import train_stage
+from src.training.finish import finish
 from tests.tiny_experiment import TinyExperiment, in_process
 from tests.tiny_experiment_parts import sweep_of
 
@@ -142,6 +143,23 @@ def test_a_student_that_another_method_comes_after_stays_until_it_has_labelled(t
     assert "no weak labels of train_2" in prune(student, experiment_of(tiny), dry_run=False)[1]
     assert train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
     assert prune(student, experiment_of(tiny), dry_run=False)[1] == "freed"
+
+
+def test_a_link_of_a_chain_goes_once_it_has_labelled_without_a_score(tiny):
+    settings = tiny.settings()
+    ladder = settings["students"][0]
+    chained = tiny.copy(f"{tiny.runs}_chain", methods=[
+        {"name": "chain", "through": [{**ladder, "layers": [3]}]}])
+    plan = sweep_of(chained)
+    link, student = next((link, run) for run in plan.stage("students")
+                         for link in plan.needed(run) if link.kind == "student")
+    finish(link, plan, chained.runs_dir)
+    folder = folders.find_finished(chained.runs_dir, "students", link.identity)
+    assert "no weak labels of train_2" in prune(folder, experiment_of(chained), dry_run=True)[1]
+    finish(student, plan, chained.runs_dir)
+    assert prune(folder, experiment_of(chained), dry_run=False)[1] == "freed"
+    folder = folders.find_finished(chained.runs_dir, "students", student.identity)
+    assert "no scores" in prune(folder, experiment_of(chained), dry_run=True)[1]
 
 
 def test_weights_are_not_read_where_nothing_was_made_of_them(tiny, monkeypatch):

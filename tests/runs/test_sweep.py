@@ -13,6 +13,7 @@ from model.base.truncate import count_parameters
 from src.batches.steps import optimiser_steps
 from src.batches.trees import trees_of
 from src.common.errors import UserError
+from src.methods.labelling import is_link
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.labels import labels_for, prompts_kept
@@ -123,6 +124,69 @@ def test_student_and_ceiling_differ_in_nothing_but_labels(plan):
         assert dataclasses.replace(
             student, kind="ceiling", labels=GROUND_TRUTH, teacher="",
             method=GROUND_TRUTH_METHOD) == ceilings[student.name, student.seed]
+
+
+def chain(tiny, *layers, name="chain", **options):
+    return {"name": name, "through": [ladder(tiny, each) for each in layers], **options}
+
+
+def test_links_of_a_chain_are_planned_once_before_who_they_label_for(tiny, plan):
+    sweep = plan(teachers=[ladder(tiny, 1)], students=[ladder(tiny, 4)], seeds=[0],
+                 methods=[{"name": "soft"}, chain(tiny, 2, 3), chain(tiny, 2, name="short")])
+    from_ = "from-llama-L1"
+    assert names(sweep, "students") == [
+        f"llama-L2-{from_}-short-s0", f"llama-L3-{from_}-chain-s0", f"llama-L4-{from_}-soft-s0",
+        f"llama-L4-{from_}-chain-s0", f"llama-L4-{from_}-short-s0"]
+    two, three, soft, whole, short = sweep.stage("students")
+    assert three.needs == short.needs == (soft.labels, two.identity)
+    assert whole.needs == (soft.labels, three.identity) and two.needs == soft.needs
+    assert [is_link(run.method, sweep.experiment.methods) for run in sweep.stage("students")] == [
+        True, True, False, False, False]
+
+
+def test_a_link_that_is_a_student_anyway_is_that_one(tiny, plan):
+    sweep = plan(teachers=[ladder(tiny, 1)], students=[ladder(tiny, 2, 4)], seeds=[0],
+                 methods=[{"name": "soft"}, chain(tiny, 2)])
+    soft, _, whole = sweep.stage("students")
+    assert (soft.name, soft.method.name) == ("llama-L2", "soft") and whole.earlier == soft.identity
+    assert [other.identity for other in sweep.needed(whole)] == list(whole.needs)
+
+
+def test_a_chain_of_no_links_is_the_method_without_a_chain(tiny, plan):
+    soft, none = plan(methods=[{"name": "soft"}, chain(tiny)], seeds=[0],
+                      students=[ladder(tiny, 4)]).stage("students")[:2]
+    assert soft.identity == none.identity
+
+
+def test_a_chain_is_planned_where_each_is_bigger_than_the_one_before_and_so_is_what_follows_it(
+        tiny, plan):
+    again = {"name": "again", "treatment": "strong_to_strong", "after": "chain"}
+    sweep = plan(teachers=[ladder(tiny, 1, 2)], students=[ladder(tiny, 2, 4)], seeds=[0],
+                 methods=[chain(tiny, 2), again])
+    assert names(sweep, "students") == [
+        "llama-L2-from-llama-L1-chain-s0", "llama-L4-from-llama-L1-chain-s0",
+        "llama-L4-from-llama-L1-again-s0"]
+    with pytest.raises(UserError, match="method chain goes through llama-L3, llama-L2: no teacher"):
+        plan(methods=[chain(tiny, 3, 2)])
+
+
+def test_a_chain_that_cannot_be_is_refused(tiny, plan):
+    with pytest.raises(UserError, match="is of several teachers: a chain begins with one"):
+        plan(methods=[chain(tiny, 3, treatment="mean_margin")])
+    with pytest.raises(UserError, match="through and after a: each names who labels"):
+        plan(methods=[{"name": "a"}, chain(tiny, 3, treatment="strong_to_strong", after="a")])
+    with pytest.raises(UserError, match="through: each entry is one rung"):
+        plan(methods=[{"name": "a", "through": [ladder(tiny, 2, 3)]}])
+
+
+def test_a_link_may_be_of_another_base_model(tiny, plan):
+    (tiny.root / "other.yaml").write_text((tiny.root / "llama.yaml").read_text())
+    link = {"model": str(tiny.root / "other.yaml"), "layers": [3]}
+    sweep = plan(teachers=[ladder(tiny, 1)], students=[ladder(tiny, 4)], seeds=[0],
+                 methods=[{"name": "chain", "through": [link]}])
+    assert names(sweep, "students")[0] == "other-L3-from-llama-L1-chain-s0"
+    assert sweep.experiment.model_names == [str(tiny.root / name) for name in (
+        "llama.yaml", "other.yaml")]
 
 
 def rates(sweep, stage):

@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from data.tokens.tokenised import IDS, TokenisedSplit
+from src.evaluation.experiment import finished_runs, score_runs
 from src.methods.label_treatments import TREATMENTS
+from src.methods.labelling import is_link
 from src.methods.losses import LOSSES
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
+from src.scoring.labels import labels_for
 from src.training.finish import finish
 from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
@@ -27,8 +30,9 @@ ORACLES = [name for name in TREATMENTS if "truth" in TREATMENTS.asks(name)]
 METHODS = [{"name": name, "loss": name, **SETTINGS.get(name, {})} for name in LOSSES]
 METHODS += [{"name": f"oracle_{name}" if name in ORACLES else name, "treatment": name,
              **SETTINGS.get(name, {})} for name in TREATMENTS]
-METHODS += [{"name": "probe", "learner": "probe"}]
-"""Every loss, treatment and learner, a loss or treatment that this file does not know too."""
+METHODS += [{"name": "probe", "learner": "probe"}, {"name": "chain"}]
+"""Every loss, treatment and learner, a loss or treatment that this file does not know too; and a
+student that another one of 3 layers labels for."""
 NOTHING = [
     {"name": "no_aux", "loss": "confidence"},
     {"name": "no_coef", "loss": "adaptive_confidence", "loss_options": {"coef": 0}},
@@ -80,9 +84,12 @@ class NoisyPlan(Plan):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """Data, and two teachers; students have a val to stop on, and are not stopped."""
+    root = tmp_path_factory.mktemp("methods")
+    through = {"through": [{"model": str(root / "llama.yaml"), "layers": [3]}]}
+    methods = [each | (through if each["name"] == "chain" else {}) for each in METHODS]
     tiny = make_experiment(
-        tmp_path_factory.mktemp("methods"), rows=170, train_pairs=44, layers=([1, 2], [4]),
-        methods=[*METHODS, *NOTHING], train={"epochs": 2, "early_stopping_evals": 50,
+        root, rows=170, train_pairs=44, layers=([1, 2], [4]),
+        methods=[*methods, *NOTHING], train={"epochs": 2, "early_stopping_evals": 50,
                                              "eval_frac": 0.5, "learning_rate": 3e-3})
     prepare_data(tiny)
     assert in_process("src.train", *tiny.train("teachers")) == 0
@@ -111,7 +118,8 @@ def noise(prepared):
 def student_of(tiny, plan):
     """method -> its finished student, of both teachers together or of the first alone."""
     def student(method: str) -> SimpleNamespace:
-        run = next(run for run in plan.stage("students") if run.method.name == method)
+        run = next(run for run in plan.stage("students") if run.method.name == method
+                   and not is_link(run.method, plan.experiment.methods))
         finish(run, plan, tiny.runs_dir)
         folder = find_finished(tiny.runs_dir, run.stage, run.identity)
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -195,6 +203,34 @@ def test_a_student_learns_from_the_labels_of_the_student_that_it_is_after(world)
     assert found.run.needs == (earlier.run.labels, earlier.run.identity)
     table = pd.read_parquet(earlier.folder / "weak_labels" / "train_2.parquet")
     assert len(table) == 44 and table.weak_label.between(0, 1).all()
+
+
+def test_at_the_end_of_a_chain_a_student_learns_what_the_one_before_it_says_and_no_more(prepared,
+                                                                                       world):
+    found, plan = world("chain"), sweep_of(prepared)
+    teacher, link = plan.needed(found.run)
+    assert (teacher.name, link.name, link.method.through) == ("llama-L1", "llama-L3", ())
+    folder = find_finished(prepared.runs_dir, "students", link.identity)
+    labels = pd.read_parquet(folder / "weak_labels" / "train_2.parquet").set_index("pair_id")
+    taught, val = labels_for(found.run, plan, prepared.runs_dir)
+    ids = plan.split(found.run, "train_2").pair_ids
+    np.testing.assert_allclose(taught.labels, labels.weak_label.loc[ids], rtol=1e-15)
+    assert len(val) == len(plan.split(found.run, "val"))
+    assert found.run.teacher == teacher.name  # whom PGR holds it against
+    assert "weak labels of llama-L1, by a chain of 1 between" in (
+        found.folder / "README.md").read_text()
+
+
+def test_a_link_has_no_row_in_the_tables_and_what_it_cost_is_the_chain_s(prepared, world):
+    found, plan = world("chain"), sweep_of(prepared)
+    done, missing = finished_runs(plan, prepared.runs_dir)
+    assert "llama-L3" not in {run.name for run, _ in done} and "L3" not in " ".join(missing)
+    teacher, link = plan.needed(found.run)
+    chain = [(run, folder) for run, folder in done if run in (teacher, found.run)]
+    costs = [score.seconds for score in score_runs(chain, plan, "test", prepared.runs_dir)]
+    folder = find_finished(prepared.runs_dir, "students", link.identity)
+    own = json.loads((folder / "manifest.json").read_text())["seconds"]
+    assert costs[1] == pytest.approx(own + found.manifest["seconds"])
 
 
 @pytest.mark.parametrize(("method", "kind"), [("co_supervised", "share"), ("raven", "weight"),
