@@ -6,6 +6,8 @@
     python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
     python -m src.analysis --what layer_change --experiment demo    # needs the runs' weights
+    python -m src.analysis --what front --experiment smollm2_sciq_averaging \\
+           --text data/raw/text/wikitext2_test.txt
 
 Tables and figures go to results/.
 """
@@ -64,6 +66,13 @@ def degradation(args: argparse.Namespace) -> str:
     return _of_each(args, write_degradation)
 
 
+def front(args: argparse.Namespace) -> str:
+    """What rewards cost a student of its language, and what averaging with its base buys back."""
+    from src.evaluation.tax.front import write_front
+
+    return _of_each(args, lambda *where: write_front(*where, args.text))
+
+
 def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
     """What `write` says of each experiment, given its plan."""
     import transformers
@@ -80,7 +89,7 @@ def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
 ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
     "methods": methods, "pooled": pooled, "which_layers": which_layers,
     "shared_errors": shared_errors, "layer_change": layer_change,
-    "degradation": degradation}
+    "degradation": degradation, "front": front}
 """What may be asked."""
 
 
@@ -98,7 +107,12 @@ def parse_args() -> argparse.Namespace:
                         help="finished runs, for questions that need weights (default: runs/)")
     parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
                         help="prepared data, for the same (default: data/processed/)")
+    parser.add_argument("--text", type=Path, metavar="FILE",
+                        help="front: held-out text that the tax is measured on (default: answers "
+                             "to the test pairs' prompts)")
     args = parser.parse_args()
+    if args.text is not None and args.what != "front":
+        raise UserError(f"--text {args.text}: is for --what front alone: leave it out")
     args.config = args.experiment
     args.experiment = [Path(name).stem if name.endswith((".yaml", ".yml"))
                        else require_name(name, "--experiment ") for name in args.experiment]
