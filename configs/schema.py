@@ -26,6 +26,7 @@ from configs.field_types import (
     SomeShare,
     Whole,
 )
+from configs.launch_schema import LaunchConfig
 from configs.model_schema import ModelConfig
 from configs.strict_yaml import config, from_dict, read_yaml, require
 from src.common.errors import UserError
@@ -298,12 +299,12 @@ def load_config(cls: type[T], name: str) -> T:
     """The config called `name`, or the one in the YAML file of that path.
 
     Args:
-        cls: ModelConfig, DataConfig, ExperimentConfig or PretrainConfig.
+        cls: ModelConfig, DataConfig, ExperimentConfig, PretrainConfig or LaunchConfig.
     Raises:
         UserError: no such config; not YAML; an unknown key; a wrong type; an impossible value.
     """
     folder = {ModelConfig: "models", DataConfig: "data", ExperimentConfig: "experiments",
-              PretrainConfig: "pretrain"}[cls]
+              PretrainConfig: "pretrain", LaunchConfig: "launch"}[cls]
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = CONFIG_ROOT / folder / f"{name}.yaml"

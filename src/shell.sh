@@ -51,6 +51,10 @@ launch_stage() {
       exit 0 ;;
   esac
   "${python}" -m src.training.command_line "${words[@]:2}" || exit "$?"  # before what takes seconds
+  if [[ "${LAUNCH:-local}" != local ]]; then
+    "${python}" -m src.runs submit --launch "${LAUNCH}" "${words[@]:2}"
+    return
+  fi
   case " $* " in
     *" --dry-run "*) exec "${python}" "${words[@]}" ;;
   esac
@@ -100,6 +104,14 @@ launch_stage() {
   fi
   echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es), ${workers} run(s) at a time"
 
+  # A job on several nodes runs its script on each: SLURM_* say which one this is, and which is first.
+  local machines="${SLURM_STEP_NUM_NODES:-1}" meet=()
+  if ((machines > 1)); then
+    meet=(--num_machines "${machines}" --machine_rank "${SLURM_NODEID}" --rdzv_backend static
+          --main_process_ip "${SLURM_LAUNCH_NODE_IPADDR}")
+    if [[ "${hardware}" == zero* ]]; then meet+=(--deepspeed_multinode_launcher standard); fi
+    export MASTER_PORT="${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
+  fi
   local statuses worker code=0 launches=()
   statuses="$(mktemp -d)"
   # A launcher that is asked to end answers with a traceback, and leaves its own folder.
@@ -109,8 +121,8 @@ launch_stage() {
   trap 'stopped 143' TERM
   for ((worker = 0; worker < workers; worker++)); do
     TMPDIR="${statuses}" STATUS_FILE="${statuses}/${worker}" "${python}" -m accelerate.commands.launch \
-      --config_file "configs/hardware/${hardware}.yaml" --num_processes "${processes}" \
-      --main_process_port "${MASTER_PORT:-0}" "${words[@]}" --worker "${worker}/${workers}" &
+      --config_file "configs/hardware/${hardware}.yaml" --num_processes "$((processes * machines))" \
+      "${meet[@]+"${meet[@]}"}" --main_process_port "${MASTER_PORT:-0}" "${words[@]}" --worker "${worker}/${workers}" &
     launches+=("$!")
   done
   for worker in "${!launches[@]}"; do

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -33,6 +34,7 @@ from src.training.command_line import parse_args
 from src.training.dry_run import describe, duration
 from src.training.finish import finish
 from src.training.fit import require_fit, unfinished
+from src.training.resumable import is_asked
 from src.training.trainer import NonFiniteLossError
 
 EXPECTED = (UserError, NonFiniteLossError, ReloadError)
@@ -100,7 +102,7 @@ def main() -> int:
     with distributed.group():
         try:
             plan = Plan(load_config(ExperimentConfig, args.experiment), args.data_dir,
-                          tuple(args.seeds))
+                          tuple(args.seeds), tuple(args.only))
             for run in plan.stage(args.stage):
                 plan.split(run, run.split)  # prepared for this model, or say so now
             if not plan.stage(args.stage):
@@ -132,14 +134,15 @@ def report_exit() -> None:
     stderr, status = sys.stderr, os.environ.get("STATUS_FILE")
     if status:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # which torch's launcher passes on
-        distributed.end_with_script(int(os.environ["TOP_SCRIPT"]))
+        distributed.end_with_script(int(os.environ["TOP_SCRIPT"]), is_asked)
     if not distributed.is_main():
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the main process says it once
     try:
         run_command(main)
     except SystemExit as ended:
-        if status and distributed.is_main():
-            Path(status).write_text(str(ended.code or 0))
+        if status and os.environ.get("LOCAL_RANK", "0") == "0":  # one for each node's script
+            with suppress(FileNotFoundError):  # which has gone: this process has saved, and ends
+                Path(status).write_text(str(ended.code or 0))
         if not status or distributed.in_group():
             raise
     except BaseException:

@@ -140,8 +140,13 @@ def any_true(flag: torch.Tensor) -> bool:
     return bool(votes)
 
 
-def end_with_script(script: int) -> None:
-    """End this process when the script with that process number, or what is between, has gone.
+SAVE_SECONDS = 75.0
+"""That a process may outlive its script to save: a cluster that warns of an end gives 90."""
+
+
+def end_with_script(script: int, is_saving: Callable[[], bool]) -> None:
+    """End this process when the script with that process number, or what is between, has gone;
+    some time later where it `is_saving`, which ends it as well.
 
     A launcher of one process does not pass on the signal that stops it, what a script starts in the
     background does not hear Ctrl-C, and nothing hears of a script that is killed: training would go
@@ -149,6 +154,9 @@ def end_with_script(script: int) -> None:
     """
     def watch() -> None:
         while script in (parent.pid for parent in psutil.Process().parents()):
+            time.sleep(0.5)
+        deadline = time.monotonic() + SAVE_SECONDS
+        while is_saving() and time.monotonic() < deadline:
             time.sleep(0.5)
         os._exit(0)  # a launcher that is still there answers any other code with a traceback
 

@@ -3,18 +3,30 @@
 Weights, head, norms, rotary positions and loss are fp32 either way; bf16 are the matrix products.
 """
 
+import os
 import time
 
 import torch
 
 from src.common import distributed
+from src.common.errors import UserError
+
+PRECISIONS = ("fp32", "bf16")
+SAID = "PRECISION"
+"""Environment variable that says what `auto` is: on a cluster, the machine that plans runs has not
+what the nodes have that train them."""
 
 
 def used(asked: str) -> str:
-    """`fp32` or `bf16`, for what a config asks: `auto` is bf16 on CUDA, and on CPUs that multiply
-    matrices in it; else fp32."""
+    """`fp32` or `bf16`, for what a config asks: `auto` is what PRECISION says, or else bf16 on CUDA
+    and on CPUs that multiply matrices in it, or else fp32."""
     if asked != "auto":
         return asked
+    said = os.environ.get(SAID)
+    if said:
+        if said not in PRECISIONS:
+            raise UserError(f"{SAID}={said}: expected {' or '.join(PRECISIONS)}")
+        return said
     return "bf16" if distributed.device().type == "cuda" or cpu_has_bf16() else "fp32"
 
 

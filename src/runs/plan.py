@@ -68,12 +68,15 @@ class Rung:
 class Plan:
     """The runs of an experiment over its seeds, or over `seeds` if given.
 
+    Args:
+        only: beginnings of identities: of a stage, these runs alone.
     Raises:
         UserError: a method names a loss that there is not; a base model or the prepared data is
             missing, or they do not fit each other; adapters are for layers that a model has not.
     """
 
-    def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = ()):
+    def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = (),
+                 only: tuple[str, ...] = ()):
         methods = check_losses(experiment.methods, f"experiments/{experiment.name}")
         self.experiment = dataclasses.replace(experiment, seeds=seeds or experiment.seeds,
                                               methods=methods)
@@ -95,10 +98,18 @@ class Plan:
         self.runs = tuple(itertools.chain(self._truth_runs("teacher", self.teachers),
                                           self._truth_runs("ceiling", self.students),
                                           self._student_runs()))
+        self.only = only
+        strange = [each for each in only
+                   if not any(run.identity.startswith(each) for run in self.runs)]
+        if strange:
+            raise UserError(f"experiments/{experiment.name} has no run {', '.join(strange)}: its "
+                            "configs or its data are others than when the job was submitted: give "
+                            "the same command again")
 
     def stage(self, stage: str) -> list[RunConfig]:
         """The runs of one of STAGES, in the order that they are trained."""
-        return [run for run in self.runs if run.stage == stage]
+        return [run for run in self.runs if run.stage == stage
+                and (not self.only or run.identity.startswith(self.only))]
 
     def split(self, run: RunConfig, split: str) -> TokenisedSplit:
         """A split's pairs under the tokenizer of `run`."""

@@ -18,7 +18,8 @@ from src.training.fit import choose, device_gb, unfinished
 
 def main() -> None:
     args = parse_args()
-    plan = Plan(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
+    plan = Plan(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds),
+                tuple(args.only))
     asked = os.environ.get("NPROC", "")  # the script says what is wrong with another
     processes = int(asked) if asked.isdecimal() and int(asked) else torch.cuda.device_count()
     print(choose(plan, unfinished(plan, args.stage, args.runs_dir), processes, device_gb()))

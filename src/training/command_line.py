@@ -20,6 +20,22 @@ def parse_args() -> argparse.Namespace:
     """The command line; UserError for a mistake in it, or in the experiment that it names."""
     parser = Parser(prog="python -m src.train", description="Train the runs of one stage, all in "
                     "one launch.")
+    add_stage(parser)
+    parser.add_argument("--worker", default="0/1", metavar="I/N",
+                        help="take every N-th run, from the I-th on; the scripts set it on CPUs")
+    parser.add_argument("--only", nargs="+", default=[], metavar="IDENTITY",
+                        help="of the stage's runs these alone, by the eight characters that end a "
+                             "run folder's name; what a cluster's job is told")
+    args = parser.parse_args()
+    worker = re.fullmatch(r"(\d+)/(\d+)", args.worker)
+    if worker is None or not int(worker[1]) < int(worker[2]):
+        raise UserError(f"--worker {args.worker}: expected I/N with I from 0 to N - 1, such as 0/1")
+    load_config(ExperimentConfig, args.experiment)
+    return args
+
+
+def add_stage(parser: argparse.ArgumentParser) -> None:
+    """What the three scripts take, wherever they train."""
     parser.add_argument("--experiment", required=True,
                         help="name of a file in configs/experiments, or the path of a YAML file")
     parser.add_argument("--stage", required=True, choices=STAGES)
@@ -27,16 +43,8 @@ def parse_args() -> argparse.Namespace:
                         help="instead of the experiment's seeds")
     parser.add_argument("--dry-run", action="store_true",
                         help="list the runs, which are done, their tokens and time; train nothing")
-    parser.add_argument("--worker", default="0/1", metavar="I/N",
-                        help="take every N-th run, from the I-th on; the scripts set it on CPUs")
     parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")
     parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed")
-    args = parser.parse_args()
-    worker = re.fullmatch(r"(\d+)/(\d+)", args.worker)
-    if worker is None or not int(worker[1]) < int(worker[2]):
-        raise UserError(f"--worker {args.worker}: expected I/N with I from 0 to N - 1, such as 0/1")
-    load_config(ExperimentConfig, args.experiment)
-    return args
 
 
 def main() -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
+from configs.launch_schema import LaunchConfig
 from configs.run import RunConfig
 from model.base.memory import Size, scoring_gb, size_of, state_gb, training_gb
 from src.batches.packing import scoring_budget
 from src.common import distributed
 from src.common.errors import UserError
 from src.runs.folders import find_finished
+from src.runs.launch.graph import Place
 from src.runs.plan import Plan
 
 USABLE = 0.95
@@ -57,6 +59,29 @@ def choose(plan: Plan, runs: Iterable[RunConfig], processes: int, memory_gb: flo
         if max(run_gb(plan, run, hardware, processes) for run in runs) <= USABLE * memory_gb:
             return hardware
     raise UserError(_refusal(plan, runs, _kinds(processes)[-1], processes, memory_gb))
+
+
+def place_of(plan: Plan, run: RunConfig, launch: LaunchConfig) -> Place:
+    """The fewest nodes that hold `run`, and the kind of hardware that does; one node, and whatever
+    it chooses there, where the launch config has no `gpu_gb`.
+
+    HARDWARE is the only kind that is looked at, if it is set. Without GPUs each node has NPROC
+    processes.
+
+    Raises:
+        UserError: not even `most_nodes` hold it: with what would.
+    """
+    if launch.gpu_gb is None:
+        return Place()
+    asked = os.environ.get("HARDWARE", "auto")
+    each = launch.gpus or int(os.environ.get("NPROC") or 1)
+    for nodes in range(1, launch.most_nodes + 1):
+        kinds = _kinds(nodes * each) if asked == "auto" else (asked,)
+        for hardware in kinds:
+            if run_gb(plan, run, hardware, nodes * each) <= USABLE * launch.gpu_gb:
+                return Place(nodes, hardware)
+    raise UserError(f"launch/{launch.name}: " + _refusal(plan, [run], kinds[-1], nodes * each,
+                                                         launch.gpu_gb))
 
 
 def require_fit(plan: Plan, runs: Iterable[RunConfig]) -> None:

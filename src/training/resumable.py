@@ -6,18 +6,34 @@ What transformers 5.24 leaves out of a checkpoint, or does not read back, and wh
     that training had ended         it took a step more, past the early stop or the last step
     how long it had trained         estimates from the last part of a run were far too short
     where the best checkpoint lies  in a folder that was moved, the last weights passed for the best
+
+Training that is asked to end saves first: SIGTERM is what Slurm sends before it kills a job that
+was cancelled, preempted or is out of time. transformers' `enable_jit_checkpoint` saves too, but
+each rank when its own signal arrives: ranks at one step would wait for those at the next.
 """
 
+import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transformers import Trainer
+import torch
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from src.common import distributed
 
 PROGRESS = "Progress"
 """Where trainer_state.json keeps it, among what callbacks keep there."""
+EXIT_STOPPED = 128 + signal.SIGTERM
+_asked = threading.Event()
+_pipe = os.pipe()
+"""Gets a byte for every signal as it comes; Python's handlers wait for the end of a long call."""
+for _end in _pipe:
+    os.set_blocking(_end, False)
 
 
 class ResumableTrainer(Trainer):
@@ -66,3 +82,44 @@ class ResumableTrainer(Trainer):
         control = self.state.stateful_callbacks.get("TrainerControl", {})
         return (control.get("args", {}).get("should_training_stop", False)
                 or self.state.global_step >= self.state.max_steps)
+
+
+def is_asked() -> bool:
+    """Whether SIGTERM has come since training began."""
+    with suppress(BlockingIOError):
+        if signal.SIGTERM in os.read(_pipe[0], 256):
+            _asked.set()
+    return _asked.is_set()
+
+
+@contextmanager
+def saving_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM ends nothing at once: SaveAndStop does at the end of a step. What comes too
+    late for that ends the process here."""
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    wakeup = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGTERM, handler)
+    if is_asked():
+        raise SystemExit(EXIT_STOPPED)
+
+
+class SaveAndStop(TrainerCallback):
+    """Once any rank is asked to end, all of them save at the end of the same step, and end."""
+
+    def __init__(self, name: str):
+        self.name, self.stopping = name, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if distributed.any_true(torch.tensor(is_asked())):
+            self.stopping = control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.stopping:
+            distributed.barrier()  # until every rank has saved
+            distributed.say(f"{self.name}: asked to end, saved at step {state.global_step} of "
+                            f"{state.max_steps}")
+            raise SystemExit(EXIT_STOPPED)

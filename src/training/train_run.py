@@ -39,6 +39,7 @@ from src.training.arguments import training_arguments, weights_type
 from src.training.linear_probe import fit_and_save
 from src.training.merge import save_merged
 from src.training.probe import probe_of
+from src.training.resumable import saving_on_sigterm
 from src.training.trainer import PairTrainer, build_trainer
 from src.training.work import work
 
@@ -138,7 +139,8 @@ def _trained(trainer: PairTrainer, run: RunConfig,
     checkpoint = newest_checkpoint(folder, distributed.world_size())
     compile_ahead(trainer.model, trainer.budgets[0].tokens, trainer.args.device,
                   torch.bfloat16 if trainer.args.bf16 else torch.float32)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with saving_on_sigterm():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     log = log_lines(trainer)
     measured = {"steps": trainer.state.global_step, "seconds": trainer.seconds,
                 "peak_memory_mib": peak_memory_mib(), "hardware": hardware(trainer)}

@@ -28,7 +28,7 @@ from src.batches.whole_steps import Outputs, StepShare, look_ahead
 from src.common import distributed
 from src.common.hashing import content_hash
 from src.methods.losses import centering, looks_at_steps, pair_loss, soft_bradley_terry
-from src.training.resumable import ResumableTrainer
+from src.training.resumable import ResumableTrainer, SaveAndStop
 
 
 class NonFiniteLossError(RuntimeError):
@@ -220,6 +220,7 @@ def build_trainer(run: RunConfig, runtime: RuntimeConfig,
     callbacks = []
     if run.train.early_stopping_evals:
         callbacks.append(EarlyStoppingCallback(run.train.early_stopping_evals))
+    callbacks.append(SaveAndStop(run.display_name))
     trainer = PairTrainer(
         model=model_init(),
         args=args,

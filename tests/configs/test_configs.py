@@ -12,6 +12,7 @@ import yaml
 
 import configs.data_schema
 import configs.schema
+from configs.launch_schema import LaunchConfig
 from configs.model_schema import ModelConfig
 from configs.schema import (
     CONFIG_ROOT,
@@ -29,7 +30,7 @@ from src.common.files import REPO_ROOT
 from src.methods.losses import LOSSES
 
 FOLDERS = {"models": ModelConfig, "data": DataConfig, "experiments": ExperimentConfig,
-           "pretrain": PretrainConfig}
+           "pretrain": PretrainConfig, "launch": LaunchConfig}
 NAMED = {"models": {"llama_3_2_1b", "llama_3_2_3b", "llama_3_1_8b", "gemma_2_2b", "gpt2", "demo"},
          "experiments": {"llama_3_2_1b", "llama_3_2_3b", "llama_3_1_8b", "gemma_2_2b", "gpt_neo",
                          "gpt2", "mistral", "demo", "hh_single_turn"}}

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
 from src.batches.steps import ALL_PAIRS, Course
 from src.runs.folders import newest_checkpoint
+from src.training import resumable
 from src.training.arguments import training_arguments
 from src.training.resumable import PROGRESS
 from src.training.train_run import _set_libraries_aside, log_lines
@@ -73,6 +77,14 @@ class Kill(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.at("ended", state)
+
+
+class Terminate(Kill):
+    """Sends SIGTERM within a step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if ("begun", state.global_step) == self.moment:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -178,3 +190,18 @@ def test_seconds_are_those_of_every_try(train, tmp_path):
     path.write_text(json.dumps(state))
     train(PLAIN, tmp_path, last := Kill())
     assert 1000 < last.trainer.seconds < 1060
+
+
+@pytest.mark.parametrize("run", [PLAIN, STOPPING], ids=["plain", "stopping"])
+def test_sigterm_saves_the_step_that_it_meets_and_changes_neither_weights_nor_log(
+        train, tmp_path, monkeypatch, run):
+    expected = train(run, tmp_path / "whole")
+    for step in range(expected[0]):
+        monkeypatch.setattr(resumable, "_asked", threading.Event())
+        with pytest.raises(SystemExit) as ended, resumable.saving_on_sigterm():
+            train(run, tmp_path / "stopped", Terminate("begun", step))
+        assert ended.value.code == 143
+        assert newest_checkpoint(tmp_path / "stopped", 1).name == f"checkpoint-{step + 1}"
+    monkeypatch.setattr(resumable, "_asked", threading.Event())
+    assert same(train(run, tmp_path / "stopped"), expected)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
