@@ -7,6 +7,8 @@
 # demo needs no download. --dry-run lists the runs with their tokens, memory and time.
 # HARDWARE=auto|cpu|gpu|multi_gpu|zero2|zero3 picks configs/hardware; NPROC the number of processes;
 # WORKERS, on a CPU, of runs at a time.
+# LAUNCH=slurm, or another file of configs/launch, submits the runs to a cluster, with what they need;
+# `python -m src.runs status EXPERIMENT` tells where they stand.
 set -euo pipefail
 source "$(dirname "$0")/src/shell.sh"
 launch_stage ceilings "$@"

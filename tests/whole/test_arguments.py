@@ -12,7 +12,7 @@ from tests.tiny_experiment import ENVIRONMENT, command
 COMMANDS = ("eval.py", "data/preprocess.py", "data/demo.py", "model/download.py",
             "data.chess_documents", "model.pretrain", "src.training.command_line", "src.scoring",
             "src.push", "src.prune", "src.search", "src.analysis", "src.simulate_intervals",
-            "data.check_raw", "src.evaluation.overview")
+            "data.check_raw", "src.evaluation.overview", "src.runs")
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "matplotlib")
 RUN = """
 import runpy, sys
@@ -58,6 +58,7 @@ BAD_SETTINGS = {"WORKERS": ("0", "-1", "1.5", "x", "100"), "NPROC": ("0", "-2", 
     (["demo", "--whatever"], {}, "--whatever"), (["demo", "--seeds", "one"], {}, "--seeds"),
     (["nothing"], {}, "no experiments config 'nothing'"),
     (["demo", "--worker", "3/2"], {}, "--worker 3/2"),
+    (["demo"], {"LAUNCH": "moon"}, "no launch config 'moon': expected one of slurm"),
     *((["demo"], {name: value}, f"{name}={value}") for name, values in BAD_SETTINGS.items()
       for value in values)])
 def test_the_scripts_check_what_they_are_given_before_they_launch(words, settings, message):
@@ -75,7 +76,8 @@ def test_a_script_s_help_is_its_own_and_not_that_of_what_it_starts(script):
     told = command(f"./{script}", "--help")
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith("Stage ") and f"usage: ./{script} [EXPERIMENT]" in told.stdout
-    for word in ("--dry-run", "--seeds", "HARDWARE", "NPROC", "WORKERS", "--runs_dir"):
+    for word in ("--dry-run", "--seeds", "HARDWARE", "NPROC", "WORKERS", "LAUNCH",
+                 "--runs_dir"):
         assert word in told.stdout
     assert "set -euo" not in told.stdout
 
