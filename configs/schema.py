@@ -4,7 +4,7 @@ A config says what is run, never how fast or where: hardware lives in `configs/h
 values are UserErrors that name the file and the key.
 """
 
-from dataclasses import field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -256,6 +256,11 @@ class ExperimentConfig:
                                                           *self.students)))
 
 
+SHAPE = ("tokenizer", "vocab_size", "chat_template", "hidden_size", "intermediate_size", "layers",
+         "heads")
+"""Keys of PretrainConfig that a base model to go on from decides."""
+
+
 @config
 class PretrainConfig:
     """A small base model of our own: `configs/pretrain/<name>.yaml`."""
@@ -264,13 +269,16 @@ class PretrainConfig:
     output_dir: str
     max_length: Size
     """Tokens of a row: a document's limit, or the length of a block where documents are packed."""
+    start: str = ""
+    """The config of a base model to go on from: its weights, its tokenizer and its shape. Empty for
+    a fresh small Llama of the shape that this config gives."""
     documents: Several[str] = ()
     """Text files of one document a line. `${RAW_DIR}` is the environment's, or data/raw."""
     books: Several[str] = ()
     """Text files of running English, or JSON lists of stories."""
     pairs: Several[str] = ()
-    """pairs/<split>.parquet of prepared data: each prompt with each of its answers is a document;
-    which answer was preferred is not told."""
+    """pairs/<split>.parquet of prepared data: each prompt with each of its answers is a document,
+    once; neither order nor number tells which answer was preferred."""
     packed: bool = False
     """Documents are joined and cut into blocks; otherwise each is a row of its own."""
     loss_after: str = ""
@@ -291,6 +299,10 @@ class PretrainConfig:
     def __post_init__(self):
         require(bool(self.documents or self.books or self.pairs),
                 "give some documents, books or pairs to train on")
+        own = [each.name for each in fields(self) if each.name in SHAPE
+               and getattr(self, each.name) != each.default]
+        require(not (self.start and own), f"{', '.join(own)}: they are those of start {self.start}:"
+                " leave them out")
         require(self.hidden_size % (2 * self.heads) == 0, f"hidden_size {self.hidden_size} must be "
                 f"a multiple of twice its {self.heads} heads")
 

@@ -1,4 +1,4 @@
-"""Command: pre-train a small Llama of our own. See --help."""
+"""Command: pre-train a small Llama of our own, or train a base model further. See --help."""
 
 import argparse
 
@@ -8,10 +8,14 @@ from src.common.errors import run_command
 
 HELP = """\
 Pre-train a small Llama of our own, so that experiments run where no checkpoint can be fetched.
+With `start` in its config, train a base model further, for example on the prompts and answers of
+prepared pairs, without a word on which one was preferred: generative fine-tuning, before a reward
+head is put on.
 
 examples:
   python -m model.pretrain --config demo        # configs/pretrain/demo.yaml -> model/demo
   python -m model.pretrain --config hh_small    # English and unlabelled HH
+  python -m model.pretrain --config demo_generative    # model/demo and the answers of train_2
 
 A call that is stopped goes on where it was when it is repeated.
 """

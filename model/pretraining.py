@@ -1,4 +1,5 @@
-"""Pre-train a small Llama of our own, so that experiments run where no checkpoint can be fetched.
+"""Pre-train a small Llama of our own, so that experiments run where no checkpoint can be fetched;
+or train a base model further on text (continued.py).
 
 Tokenizer and model come out as one plain Hugging Face folder. The training loop is
 transformers.Trainer's; a stopped run goes on from its newest checkpoint.
@@ -27,6 +28,7 @@ from transformers import (
 
 from configs.identity import facts
 from configs.schema import CONFIG_ROOT, PretrainConfig
+from model.continued import Start
 from src.common.checkpoints import newest_whole
 from src.common.errors import UserError, reading
 from src.common.files import REPO_ROOT, require_space
@@ -72,9 +74,18 @@ def documents_of(config: PretrainConfig) -> Iterator[tuple[str, str] | str]:
             pairs = pq.read_table(path, columns=["prompt", "chosen", "rejected"]).to_pylist()
             for pair in pairs:
                 json.loads(pair["prompt"])
-        for pair in pairs:
-            yield pair["prompt"], pair["chosen"]
-            yield pair["prompt"], pair["rejected"]
+        yield from answers_of(pairs)
+
+
+def answers_of(pairs: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """(prompt, answer), each that there is once, in the order of a hash of the two.
+
+    Neither place nor number tells which answer was preferred: that of several pairs with one prompt
+    is often the same one, and would otherwise be met more often than those beside it.
+    """
+    found = {(pair["prompt"], answer) for pair in pairs
+             for answer in (pair["chosen"], pair["rejected"]) if answer}  # one may be absent
+    return sorted(found, key=content_hash)
 
 
 def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
@@ -151,7 +162,7 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
 CARD = """\
 # {name}
 
-A Llama of {parameters:,} parameters, pre-trained here with transformers {version}:
+{kind} of {parameters:,} parameters, trained here with transformers {version}:
 
     python -m model.pretrain --config {name}
 
@@ -175,13 +186,14 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
-    work = REPO_ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(facts(config), 8)}"
-    tokenizer = train_tokenizer(config)
+    start = Start(config.start) if config.start else None
+    work = work_folder(config, start)
+    tokenizer = start.tokenizer() if start else train_tokenizer(config)
     after = _mark(config, tokenizer)
     rows = token_rows(config, tokenizer)
     claim(work, "checkpoints of a pre-training", "pre-training",
           lambda folder: any(folder.glob("checkpoint-*")))
-    model = build_model(config, tokenizer)
+    model = start.model() if start else build_model(config, tokenizer)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer):,} tokens in the vocabulary, "
           f"{len(rows):,} rows of {sum(map(len, rows)):,} tokens")
     data = [{"input_ids": row, "length": len(row)} for row in rows]
@@ -205,13 +217,20 @@ def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
     trainer.save_model(str(partial))
     tokenizer.save_pretrained(partial)
     (partial / "README.md").write_text(CARD.format(
-        name=config.name, parameters=model.num_parameters(), version=transformers.__version__,
+        name=config.name, kind=f"{start.config.name}, a model" if start else "A Llama",
+        parameters=model.num_parameters(), version=transformers.__version__,
         rows=len(rows), tokens=sum(map(len, rows)),
         config=yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)))
     (partial / "training_args.bin").unlink(missing_ok=True)
     _put_in_place(partial, output_dir)
     shutil.rmtree(work)
     return output_dir
+
+
+def work_folder(config: PretrainConfig, start: Start | None) -> Path:
+    """Where checkpoints to resume from lie: of this config and this base model alone."""
+    entering = [facts(config), start.fingerprint] if start else facts(config)
+    return REPO_ROOT / "runs" / "pretrain" / f"{config.name}-{content_hash(entering, 8)}"
 
 
 def _was_made_here(folder: Path) -> bool:

@@ -9,19 +9,21 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from configs.schema import PretrainConfig
-from data.tokens.formatting import encode_pair, load_tokenizer
+from data.tokens.formatting import encode_pair, load_tokenizer, tokenizer_key
 from model import pretraining
+from model.continued import Start
 from model.pretraining import (
     IGNORED,
     RowCollator,
+    answers_of,
     build_model,
     documents_of,
     token_rows,
     train_tokenizer,
+    work_folder,
 )
 from model.reward_model import build_reward_model
 from src.common.errors import UserError
-from src.common.hashing import content_hash
 
 LINES = ["where does ada live ? rome .", "where does bo live ? oslo . right",
          "where does ada live ? oslo . wrong"] * 8
@@ -61,8 +63,28 @@ def test_documents_are_lines_paragraphs_stories_and_both_answers_of_a_pair(confi
     assert list(documents_of(config)) == LINES
     prompt = json.dumps([{"role": "user", "content": "Why?"}])
     texts = [item.strip() if isinstance(item, str) else item for item in documents_of(english)]
-    assert texts == ["It rained.", "Then not.", "Once upon a time.", "Thrice.", (prompt, "So."),
-                     (prompt, "No.")]
+    assert texts == ["It rained.", "Then not.", "Once upon a time.", "Thrice.", (prompt, "No."),
+                     (prompt, "So.")]  # by a hash
+
+
+QUESTIONS = [json.dumps([{"role": "user", "content": f"where does ada live ? {number}"}])
+             for number in range(20)]
+PAIRS = [{"prompt": prompt, "chosen": "rome .", "rejected": answer}
+         for prompt in QUESTIONS for answer in ("oslo .", "lima .", "paris .")]
+"""As the demo's: one preferred answer a prompt, in several pairs."""
+
+
+def swapped(pairs):
+    return [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in pairs]
+
+
+def test_which_answer_was_preferred_shows_neither_in_order_nor_in_number():
+    found = answers_of(PAIRS)
+    assert found == answers_of(swapped(PAIRS)) == answers_of(PAIRS[::-1])
+    assert len(found) == len(set(found)) == 20 * 4
+    first = [next(answer for prompt, answer in found if prompt == asked) for asked in QUESTIONS]
+    assert 0 < first.count("rome .") < 12
+    assert answers_of([{"prompt": "p", "chosen": "a", "rejected": ""}]) == [("p", "a")]
 
 
 def test_a_missing_text_is_named_with_what_makes_it(config):
@@ -160,11 +182,11 @@ def test_the_saved_folder_is_a_base_model_for_everything_else(config, root, caps
 
 
 def test_pretraining_learns_and_is_fixed_by_its_seed(config, root):
-    def weights(config):
+    def trained(config):
         return AutoModelForCausalLM.from_pretrained(pretraining.pretrain(config))
 
     longer = dataclasses.replace(config, epochs=15, learning_rate=1e-2)
-    first = weights(longer)
+    first = trained(longer)
     tokenizer = load_tokenizer(root / "model/tiny")
     row = tokenizer("<s>where does ada live ? rome . </s>", add_special_tokens=False,
                     return_tensors="pt").input_ids
@@ -174,7 +196,7 @@ def test_pretraining_learns_and_is_fixed_by_its_seed(config, root):
     with torch.no_grad():
         before, after = (model.eval()(row, labels=labels).loss.item() for model in (fresh, first))
     assert after < 0.5 * before
-    again = weights(longer)
+    again = trained(longer)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(),
                                                  strict=True))
 
@@ -187,9 +209,67 @@ def test_a_changed_config_is_trained_anew_and_not_resumed_from_the_old_one(confi
 
 
 def test_a_checkpoint_that_a_kill_left_half_written_is_passed_over(config, root):
-    work = root / "runs" / "pretrain" / f"tiny-{content_hash(dataclasses.asdict(config), 8)}"
+    work = work_folder(config, None)
     half = work / "checkpoint-1"
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half")
     folder = pretraining.pretrain(config)
     assert (folder / "model.safetensors").is_file() and not work.exists()
+
+
+@pytest.fixture
+def further(config, root):
+    """Training that goes on from a small model, on pairs; and the folder of that model."""
+    start = pretraining.pretrain(config)
+    (root / "start.yaml").write_text(f"checkpoint: {start}\nfamily: llama\n")
+    pd.DataFrame(PAIRS).to_parquet(root / "train_2.parquet")
+    return PretrainConfig(
+        "more", output_dir="model/more", start=str(root / "start.yaml"), max_length=16,
+        pairs=("train_2.parquet",), batch_rows=8, epochs=3, learning_rate=1e-2), start
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def test_training_goes_on_from_a_base_model_with_its_tokenizer_and_shape(further):
+    config, start = further
+    before = weights(start)
+    still = weights(pretraining.pretrain(dataclasses.replace(config, learning_rate=1e-30)))
+    assert still.keys() == before.keys()
+    assert all(torch.equal(still[name], before[name]) for name in before)
+    folder = pretraining.pretrain(config)
+    assert not torch.equal(weights(folder)["lm_head.weight"], before["lm_head.weight"])
+    assert tokenizer_key(load_tokenizer(folder)) == tokenizer_key(load_tokenizer(start))
+    assert "start, a model of" in (folder / "README.md").read_text()
+    tokenizer = load_tokenizer(folder)
+    text = "<s>where does ada live ? oslo ."
+    row = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    losses = [AutoModelForCausalLM.from_pretrained(each)(row, labels=row).loss.item()
+              for each in (start, folder)]
+    assert losses[1] < losses[0]
+
+
+def test_what_comes_out_is_the_same_where_every_preference_is_the_opposite(further, root):
+    config, _ = further
+    first = weights(pretraining.pretrain(config))
+    pd.DataFrame(swapped(PAIRS)).to_parquet(root / "train_2.parquet")
+    second = weights(pretraining.pretrain(config))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_work_to_resume_is_that_of_one_base_model(further, config, root):
+    more, _ = further
+    first = work_folder(more, Start(more.start))
+    assert first == work_folder(more, Start(more.start)) != work_folder(more, None)
+    pretraining.pretrain(dataclasses.replace(config, seed=1))
+    assert work_folder(more, Start(more.start)) != first
+
+
+def test_a_start_that_is_not_there_or_has_another_shape_is_refused(further, root):
+    config, start = further
+    with pytest.raises(UserError, match="layers, heads: they are those of start .*leave them out"):
+        dataclasses.replace(config, layers=3, heads=2, hidden_size=64)
+    (root / "nothing.yaml").write_text(f"checkpoint: {root / 'nothing'}\nfamily: llama\n")
+    with pytest.raises(UserError, match="no config.json"):
+        pretraining.pretrain(dataclasses.replace(config, start=str(root / "nothing.yaml")))
