@@ -7,7 +7,7 @@
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
     python -m src.analysis --what layer_change --experiment demo    # needs the runs' weights
     python -m src.analysis --what front --experiment smollm2_sciq_averaging \\
-           --text data/raw/text/wikitext2_test.txt
+           --text data/raw/text/wikitext2_test.txt --tasks sciq boolq cosmos_qa --limit 200
 
 Tables and figures go to results/.
 """
@@ -68,9 +68,12 @@ def degradation(args: argparse.Namespace) -> str:
 
 def front(args: argparse.Namespace) -> str:
     """What rewards cost a student of its language, and what averaging with its base buys back."""
-    from src.evaluation.tax.front import write_front
+    from src.evaluation.tax.front import Asked, write_front
+    from src.evaluation.tax.harness import load_tasks
 
-    return _of_each(args, lambda *where: write_front(*where, args.text))
+    asked = Asked(args.text, load_tasks(args.tasks, args.data_dir) if args.tasks else (),
+                  args.limit)
+    return _of_each(args, lambda *where: write_front(*where, asked))
 
 
 def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
@@ -107,12 +110,16 @@ def parse_args() -> argparse.Namespace:
                         help="finished runs, for questions that need weights (default: runs/)")
     parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
                         help="prepared data, for the same (default: data/processed/)")
-    parser.add_argument("--text", type=Path, metavar="FILE",
-                        help="front: held-out text that the tax is measured on (default: answers "
-                             "to the test pairs' prompts)")
+    own = parser.add_argument_group("of --what front alone")
+    own.add_argument("--text", type=Path, metavar="FILE", help="held-out text that the tax is "
+                     "measured on (default: answers to the test pairs' prompts)")
+    own.add_argument("--tasks", nargs="+", default=[], metavar="NAME", help="questions that base, "
+                     "tuned model and an average answer through lm-eval: see src.tax")
+    own.add_argument("--limit", type=int, metavar="N", help="the first N questions of each task")
     args = parser.parse_args()
-    if args.text is not None and args.what != "front":
-        raise UserError(f"--text {args.text}: is for --what front alone: leave it out")
+    if args.what != "front" and (args.text or args.tasks or args.limit):
+        raise UserError(f"--what {args.what}: --text, --tasks and --limit are for --what front "
+                        "alone: leave them out")
     args.config = args.experiment
     args.experiment = [Path(name).stem if name.endswith((".yaml", ".yml"))
                        else require_name(name, "--experiment ") for name in args.experiment]

@@ -11,9 +11,9 @@ from src.runs.freed import free_weights
 from tests.tiny_experiment import in_process
 
 
-def asked(tiny, results, question="layer_change"):
+def asked(tiny, results, question="layer_change", *options):
     return in_process("src.analysis", "--what", question, "--experiment", str(tiny.config),
-                      *tiny.folders, "--results_dir", str(results))
+                      *tiny.folders, "--results_dir", str(results), *options)
 
 
 def test_every_layer_of_every_run_is_beside_itself_untrained(finished, tmp_path, capsys):

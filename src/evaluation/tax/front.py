@@ -7,7 +7,9 @@ a point of accuracy on the test pairs and of nats lost on held-out text.
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -18,20 +20,28 @@ from configs.run import RunConfig
 from src.common.errors import UserError
 from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
+from src.common.owned import clear
 from src.evaluation.change.before_after import SPLIT
 from src.evaluation.experiment import eval_pairs, finished_runs, score_runs
-from src.evaluation.tax.points import answers_as_windows, measure, probe_margins
+from src.evaluation.tax.averaged import Averaged
+from src.evaluation.tax.points import answers_as_windows, measured, probe_margins
+from src.evaluation.tax.questions import answered
 from src.evaluation.tax.recipes import Average, averages
 from src.measures.cells import correctness
 from src.measures.run_scores import EvalPairs, RunScores
 from src.measures.tax.front import BASE, PROBE, Peers, Point, areas_table, front_table
+from src.measures.tax.tasks import tasks_table
 from src.reports.document import to_markdown
-from src.reports.figures.style import STYLE, save
+from src.reports.figures.style import STYLE, Drawn, save
 from src.reports.results import seed_list
 from src.reports.tax.figure import front_figure
-from src.reports.tax.front import blocks, console
+from src.reports.tax.front import blocks, console, of_student, students_of
+from src.reports.tax.tasks import tasks_figure
 from src.runs.plan import Plan
 from src.scoring.windows import Windows, read_windows
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
 
 WINDOW, WINDOWS = 512, 32
 """Tokens of a window of text, and how many of them are read."""
@@ -39,11 +49,20 @@ Group = tuple[str, str, str]
 """Student, teacher, method."""
 
 
-def write_front(plan: Plan, runs_dir: Path, results_dir: Path, text: Path | None) -> str:
-    """Write front.csv, areas.csv, a figure a student and report.md; return what to print.
+@dataclass(frozen=True)
+class Asked:
+    """What the tax is measured on."""
 
-    Args:
-        text: what the tax is measured on; None for held-out answers to the test pairs' prompts.
+    text: Path | None = None
+    """None for held-out answers to the test pairs' prompts."""
+    tasks: Sequence["Task"] = ()
+    limit: int | None = None
+    """Questions of each task; None for all."""
+
+
+def write_front(plan: Plan, runs_dir: Path, results_dir: Path, asked: Asked) -> str:
+    """Write front.csv, areas.csv, tasks.csv, figures and report.md; return what to print.
+
     Raises:
         UserError: no student is finished; the weights of one were freed.
     """
@@ -53,18 +72,24 @@ def write_front(plan: Plan, runs_dir: Path, results_dir: Path, text: Path | None
         raise UserError(f"{plan.experiment.name}: no student is finished: run "
                         f"./weak_to_strong.sh {plan.experiment.name}")
     pairs, _ = eval_pairs(plan, SPLIT)
-    fronts, areas = [], []
+    tables: dict[str, list[pd.DataFrame]] = {"front": [], "areas": [], "tasks": []}
     for key, runs in groups.items():
-        texts = _texts(plan, runs[0][0], text)
-        points = _points(runs, plan, texts, pairs, runs_dir)
+        texts = _texts(plan, runs[0][0], asked.text)
+        models = [Averaged(run, folder, plan, runs_dir) for run, folder in runs]
+        planned = [averages(run) for run, _ in runs]
+        points = _points(models, planned, texts, pairs)
+        peers = _peers(runs, found, plan, pairs, runs_dir)
+        own = {"front": front_table(points, texts.tokens, texts.bytes, pairs.prompt_ids, peers,
+                                    config),
+               "areas": areas_table(points, texts.tokens, config),
+               "tasks": tasks_table(answered(models, planned[0], asked.tasks, asked.limit),
+                                    config)}
         facts = {**dict(zip(("student", "teacher", "method"), key, strict=True)),
                  "seeds": seed_list([run.seed for run, _ in runs])}
-        peers = _peers(runs, found, plan, pairs, runs_dir)
-        table = front_table(points, texts.tokens, texts.bytes, pairs.prompt_ids, peers, config)
-        fronts.append(_with(facts, table))
-        areas.append(_with(facts, areas_table(points, texts.tokens, config)))
-    return _write(results_dir / "front" / plan.experiment.name, pd.concat(fronts),
-                  pd.concat(areas), plan, text)
+        for name, table in own.items():
+            tables[name].append(_with(facts, table))
+    return _write(results_dir / "front" / plan.experiment.name,
+                  {name: pd.concat(parts) for name, parts in tables.items()}, plan, asked)
 
 
 def _students(found: Sequence[tuple[RunConfig, Path]]) -> dict[Group, list[tuple[RunConfig, Path]]]:
@@ -81,19 +106,18 @@ def _texts(plan: Plan, run: RunConfig, text: Path | None) -> Windows:
     return read_windows(text, plan.bases[run.model].tokenizer, WINDOW, WINDOWS)
 
 
-def _points(runs: Sequence[tuple[RunConfig, Path]], plan: Plan, texts: Windows, pairs: EvalPairs,
-            runs_dir: Path) -> list[Point]:
+def _points(models: Sequence[Averaged], planned: Sequence[Sequence[Average]], texts: Windows,
+            pairs: EvalPairs) -> list[Point]:
     """Every average of the runs of one student, over seeds, and the linear probe."""
-    right, nats, probes, planned = [], [], [], []
-    for run, folder in runs:
-        planned.append(averages(run))
-        bar = tqdm(measure(run, folder, plan, planned[-1], texts, runs_dir), run.display_name,
-                   total=len(planned[-1]), unit="average")
-        found = list(bar)
+    right, nats, probes = [], [], []
+    for averaged, points in zip(models, planned, strict=True):
+        run, plan = averaged.run, averaged.plan
+        found = [measured(averaged, one.recipe, texts)
+                 for one in tqdm(points, run.display_name, unit="average")]
         ids = plan.split(run, SPLIT).pair_ids
         right.append([_right(run, ids, one.margins, pairs) for one in found])
         nats.append([one.nats for one in found])
-        probes.append(_right(run, ids, probe_margins(run, plan, runs_dir), pairs))
+        probes.append(_right(run, ids, probe_margins(run, plan, averaged.runs_dir), pairs))
     base = next(place for place, one in enumerate(planned[0]) if one.family == BASE)
     lost = np.array(nats) - np.array(nats)[:, [base]]  # (S, points, R)
     points = [Point(one.family, one.mean, one.place, _shares([each[place] for each in planned]),
@@ -134,23 +158,38 @@ def _with(facts: dict[str, str], table: pd.DataFrame) -> pd.DataFrame:
                          **table.to_dict("list")})
 
 
-def _write(folder: Path, front: pd.DataFrame, areas: pd.DataFrame, plan: Plan,
-           text: Path | None) -> str:
-    for name, table in (("front", front), ("areas", areas)):
-        with atomic_path(folder / f"{name}.csv") as partial:
-            table.to_csv(partial, index=False)
-    drawn = []
-    with matplotlib.rc_context(STYLE):
-        for key, own in front.groupby(["student", "teacher", "method"], sort=False):
-            figure, title, caption = front_figure(own, plan.experiment.name,
-                                                  plan.experiment.eval.level)
-            drawn.append(save(figure, folder / "figures", "-".join(("front", *key)).replace(
-                "/", "_"), title, caption))
+def _write(folder: Path, tables: dict[str, pd.DataFrame], plan: Plan, asked: Asked) -> str:
+    clear(folder, ["tasks.csv", "figures/*.png"])  # of an earlier call
+    for name, table in tables.items():
+        if len(table):
+            with atomic_path(folder / f"{name}.csv") as partial:
+                table.to_csv(partial, index=False)
+    front, text = tables["front"], asked.text.name if asked.text else "answers to test prompts"
     facts = {"experiment": plan.experiment.name, "commit": commit(),
              "data": f"{plan.data.name}, split {SPLIT}, n = {front.n.iloc[0]} pairs",
-             "held-out text": f"{text.name if text else 'answers to the test pairs prompts'}, "
-                              f"{front.texts.iloc[0]} pieces",
+             "held-out text": f"{text}, {front.texts.iloc[0]} pieces, "
+                              f"{front.tokens.iloc[0]:,} tokens",
              "date": datetime.date.today().isoformat()}
     write_text(folder / "report.md", to_markdown(
-        f"What alignment costs: {plan.experiment.name}", blocks(front, areas, drawn, facts)))
-    return "\n".join([*console(front, areas), f"report: {folder / 'report.md'}"])
+        f"What alignment costs: {plan.experiment.name}",
+        blocks(tables, _drawn(folder, tables, plan), facts)))
+    return "\n".join([*console(tables), f"report: {folder / 'report.md'}"])
+
+
+def _drawn(folder: Path, tables: dict[str, pd.DataFrame], plan: Plan) -> list[Drawn]:
+    """A figure a student, and one of its questions where some were asked."""
+    drawn, name, level = [], plan.experiment.name, plan.experiment.eval.level
+    with matplotlib.rc_context(STYLE):
+        for key, own in students_of(tables["front"]):
+            end = "-".join(key).replace("/", "_")
+            drawn.append(save(*_named(folder, f"front-{end}", front_figure(own, name, level))))
+            answers = of_student(tables["tasks"], key)
+            if len(answers):
+                drawn.append(save(*_named(folder, f"tasks-{end}",
+                                          tasks_figure(answers, name, level))))
+    return drawn
+
+
+def _named(folder: Path, name: str, found: tuple) -> tuple:
+    figure, title, caption = found
+    return figure, folder / "figures", name, title, caption

@@ -63,15 +63,16 @@ def front_table(points: Sequence[Point], tokens: np.ndarray, sizes: np.ndarray,
     taxes, accuracies = _seed_taxes(points, tokens), _seed_accuracies(points)
     rows = []
     for place, point in enumerate(points):
-        accuracy = _spread(point.right, np.ones(point.right.shape[1]), prompts, config)
+        accuracy = spread(point.right, np.ones(point.right.shape[1]), prompts, config)
         texts = np.arange(len(tokens))
-        nats = _spread(point.nats, tokens, texts, config)
-        bits = _spread(point.nats / np.log(2), sizes, texts, config)
+        nats = spread(point.nats, tokens, texts, config)
+        bits = spread(point.nats / np.log(2), sizes, texts, config)
         above = [accuracies[place, seed] - _uniform_at(points, taxes, accuracies, seed,
                                                        taxes[place, seed])
                  for seed in range(taxes.shape[1])]
         rows.append({"family": point.family, "a": point.a, "place": point.place,
-                     "alphas": point.alphas, "n": point.right.shape[1], "texts": len(tokens),
+                     "alphas": point.alphas, "n": point.right.shape[1],
+                     "texts": len(tokens), "tokens": int(tokens.sum()),
                      **interval_fields("accuracy", accuracy), **interval_fields("tax", nats),
                      **interval_fields("tax_bits", bits),
                      **interval_fields("above_uniform", over_seeds(above, config.level)),
@@ -142,7 +143,7 @@ def _uniform_at(points: Sequence[Point], taxes: np.ndarray, accuracies: np.ndarr
     return at_tax(*_curve(points, taxes, accuracies, UNIFORM, seed), tax)
 
 
-def _spread(values: np.ndarray, units: np.ndarray, groups: np.ndarray,
+def spread(values: np.ndarray, units: np.ndarray, groups: np.ndarray,
             config: EvalConfig) -> Interval:
     """Sum of `values` (S, n) over that of `units` (n,), mean over seeds, with an interval over
     `groups` and seeds. Units vary little, and enter as a constant."""

@@ -1,5 +1,6 @@
 """Averages of a finished experiment in memory, from its runs to the page of what they cost."""
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,14 +8,22 @@ import pytest
 from src.common.errors import UserError
 from src.runs.folders import read_run
 from src.runs.freed import free_weights
+from tests.evaluation.tax.test_tax import write_questions
 from tests.evaluation.test_layer_change import asked
 
 
 @pytest.fixture(scope="module")
 def fronts(finished, tmp_path_factory):
-    """A copy of the experiment with its front written, and the folder of the answers."""
-    tiny, results = finished.copy("fronts"), tmp_path_factory.mktemp("results")
-    asked(tiny, results, "front")
+    """A copy of the experiment, of one student alone, with its front written; and the folder of the
+    answers."""
+    (teacher,), (student,) = (finished.settings()[name] for name in ("teachers", "students"))
+    tiny = finished.copy("fronts", teachers=[{**teacher, "layers": [1]}],
+                         students=[{**student, "layers": [4]}])
+    results = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", results / "cache")
+        write_questions(tiny.processed.parent)
+        asked(tiny, results, "front", "--tasks", "boolq", "--limit", "8")
     return tiny, results / "front" / "tiny"
 
 
@@ -29,10 +38,22 @@ def test_every_student_has_its_curves_with_both_ends_and_an_interval_over_seeds(
         assert (own.accuracy_low <= own.accuracy).all() and (own.tax_low <= own.tax).all()
         np.testing.assert_allclose(own[own.family == "uniform"].above_uniform, 0, atol=1e-12)
     uniform = areas[areas.family == "uniform"].above_uniform
-    assert len(areas) == 3 * 4 and uniform.dropna().eq(0).all()
+    assert len(areas) == 3 and uniform.dropna().eq(0).all()
     assert "nats a token" in (folder / "report.md").read_text()
     assert len(list((folder / "figures").glob("front-*.png"))) == front.groupby(
         ["student", "teacher"]).ngroups
+
+
+def test_base_average_and_tuned_model_answer_the_same_questions_beside_chance(fronts):
+    _, folder = fronts
+    tasks = pd.read_csv(folder / "tasks.csv")
+    assert set(tasks.metric) == {"acc", "acc_norm"} and (tasks.n == 8).all()
+    assert (tasks.chance == 0.5).all() and set(tasks.family) == {"base", "uniform", "tuned"}
+    base = tasks[tasks.family == "base"]
+    assert (base.lost == 0).all() and (base.score_low <= base.score).all()
+    named = tasks.merge(base, on=["student", "teacher", "metric"])
+    np.testing.assert_allclose(named.lost_x, named.score_y - named.score_x, atol=1e-12)
+    assert len(list((folder / "figures").glob("tasks-*.png"))) == 1
 
 
 def test_the_tuned_end_is_what_the_run_scores_and_its_tax_what_degradation_finds(fronts):
@@ -45,7 +66,7 @@ def test_the_tuned_end_is_what_the_run_scores_and_its_tax_what_degradation_finds
                     & (front.family == "tuned")].iloc[0]
         assert row.tax == pytest.approx(own.nats_lost.mean(), rel=1e-4)
         assert row.accuracy == pytest.approx(own.student_accuracy.mean())
-    assert len(lost) == 8
+    assert len(lost) == 2
 
 
 def test_a_front_that_was_measured_needs_no_weights_again(fronts, tmp_path):
@@ -53,7 +74,7 @@ def test_a_front_that_was_measured_needs_no_weights_again(fronts, tmp_path):
     before = pd.read_csv(folder / "front.csv")
     for run in tiny.finished("students"):
         free_weights(run, read_run(run).identity)
-    asked(tiny, tmp_path, "front")
+    asked(tiny, tmp_path, "front")  # without questions, which leave no table of an earlier call
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "front" / "tiny" / "front.csv"), before)
     for path in (tiny.runs_dir / "fronts").glob("*.npz"):
         path.unlink()

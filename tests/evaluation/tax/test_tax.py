@@ -34,7 +34,11 @@ def student(finished):
 def asked(finished, tmp_path, monkeypatch):
     """A folder of prepared questions, of one task; what `datasets` keeps of them goes with it."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    folder = tmp_path / "processed"
+    return write_questions(tmp_path / "processed")
+
+
+def write_questions(folder):
+    """QUESTIONS as prepared data of the task boolq below a folder."""
     (folder / "tax").mkdir(parents=True)
     (folder / "tax" / "boolq.jsonl").write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
     return folder
