@@ -295,6 +295,9 @@ class PretrainConfig:
     batch_rows: Size = 64
     learning_rate: Positive = 1e-3
     seed: Seed = 0
+    initializer_range: Positive = 0.02
+    """Standard deviation of the weights at first. Narrow models that begin near 1/sqrt(hidden_size)
+    learn facts many times sooner than from the library's 0.02, whose attention is flat for long."""
 
     def __post_init__(self):
         require(bool(self.documents or self.books or self.pairs),

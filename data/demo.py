@@ -2,15 +2,18 @@
 
     python data/demo.py             # data/raw/demo/pairs.jsonl
     python data/demo.py --text      # data/raw/demo/text.txt as well, for pre-training
+    python data/demo.py --verdicts 0 1 5 20 50      # verdicts_0.txt ... instead: other shares
 
 pairs.jsonl holds preference pairs: a true answer (chosen) against a false one. text.txt is what
 the demo's base model was pre-trained on: one document a line, either a question with its true
 answer, or a question with any answer and the verdict `right` or `wrong` after it. So the base model
-knows what is true without having been told to prefer it, as a language model does.
+knows what is true without having been told to prefer it, as a language model does. How much of it
+says what is right is a dial: text.txt has two verdicts in three documents, verdicts_5.txt has 5%.
 
 Knows nothing of splits, tokenizers or models.
 """
 
+import argparse
 import json
 import random
 import sys
@@ -108,11 +111,17 @@ def preference_pairs(questions: list[Question], seed: int) -> Iterator[dict[str,
                    "rejected": f"{falsehood} ."}
 
 
-def documents(questions: list[Question], seed: int) -> Iterator[str]:
-    """What is pre-trained on: a third true answers, a third verdicts `right`, a third `wrong`."""
-    rng = random.Random(f"demo-text-{seed}")
+def documents(questions: list[Question], seed: int, percent: int | None = None) -> Iterator[str]:
+    """What is pre-trained on: a third true answers, a third verdicts `right`, a third `wrong`.
+
+    Args:
+        percent: of documents that have a verdict, as many `right` as `wrong`; None for the thirds.
+    """
+    rng = random.Random(f"demo-text-{seed}" + ("" if percent is None else f"-verdicts-{percent}"))
     for _ in range(DOCUMENTS):
-        question, kind = rng.choice(questions), rng.randrange(3)
+        question = rng.choice(questions)
+        kind = rng.randrange(3) if percent is None else (
+            rng.randrange(1, 3) if rng.random() < percent / 100 else 0)
         if kind == 0:
             yield f"{question.text} {question.truth} ."
         elif kind == 1:
@@ -128,18 +137,30 @@ def write_lines(path: Path, lines: Iterator[str]) -> None:
     print(f"{path}: {count:,} lines")
 
 
+def percent(text: str) -> int:
+    """A whole number from 0 to 100, of the command line."""
+    if not text.isdecimal() or int(text) > 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to 100")
+    return int(text)
+
+
 def main() -> None:
     parser = Parser(prog="python data/demo.py", description=__doc__.split("\n\n")[0])
     parser.add_argument("--output_dir", type=Path, default=REPO_ROOT / "data" / "raw" / "demo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", action="store_true",
                         help="write what the base model was pre-trained on, too")
+    parser.add_argument("--verdicts", type=percent, nargs="+", default=[], metavar="PERCENT",
+                        help="write texts with these shares of verdict documents, too")
     args = parser.parse_args()
     questions = build_world(args.seed)
     write_lines(args.output_dir / "pairs.jsonl",
                 map(json.dumps, preference_pairs(questions, args.seed)))
     if args.text:
         write_lines(args.output_dir / "text.txt", documents(questions, args.seed))
+    for share in args.verdicts:
+        write_lines(args.output_dir / f"verdicts_{share}.txt",
+                    documents(questions, args.seed, share))
 
 
 if __name__ == "__main__":

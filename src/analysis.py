@@ -5,6 +5,8 @@
     python -m src.analysis --what pooled --experiment smollm2_sciq
     python -m src.analysis --what which_layers --experiment which_layers_smollm2_sciq \\
            which_layers_smollm2_hh which_layers_gemma_3_sciq which_layers_gemma_3_hh
+    python -m src.analysis --what saliency --experiment demo_verdicts_0 demo_verdicts_1 \\
+           demo_verdicts_5 demo_verdicts_20 demo_verdicts_50
     python -m src.analysis --what layer_change --experiment demo    # needs the runs' weights
     python -m src.analysis --what front --experiment smollm2_sciq_averaging \\
            --text data/raw/text/wikitext2_test.txt --tasks sciq boolq cosmos_qa --limit 200
@@ -52,6 +54,13 @@ def shared_errors(args: argparse.Namespace) -> str:
     return write_shared_errors(args.experiment, args.results_dir)
 
 
+def saliency(args: argparse.Namespace) -> str:
+    """Whether gains are only what pre-training leaked, over shares of verdict documents."""
+    from src.evaluation.across.saliency import write_saliency
+
+    return write_saliency(args.experiment, args.results_dir)
+
+
 def layer_change(args: argparse.Namespace) -> str:
     """Which layers reward fine-tuning changes, from the weights of finished runs."""
     from src.evaluation.change.layer_change import write_layer_change
@@ -91,7 +100,7 @@ def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
 
 ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
     "methods": methods, "pooled": pooled, "which_layers": which_layers,
-    "shared_errors": shared_errors, "layer_change": layer_change,
+    "shared_errors": shared_errors, "saliency": saliency, "layer_change": layer_change,
     "degradation": degradation, "front": front}
 """What may be asked."""
 

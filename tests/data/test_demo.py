@@ -92,6 +92,29 @@ def test_documents_verdicts_are_right():
     assert all(abs(count - 1_000) < 4 * 26 for count in kinds.values())
 
 
+@pytest.mark.parametrize("percent", [0, 5, 50])
+def test_a_share_of_documents_has_verdicts_half_of_them_right(percent):
+    kinds = Counter()
+    for document in itertools.islice(demo.documents(QUESTIONS, 0, percent), 4_000):
+        text, _, rest = document.partition(" ? ")
+        answer, _, verdict = rest.partition(" .")
+        kinds[verdict.strip()] += 1
+        assert (answer == TRUTH[f"{text} ?"].truth) == (verdict.strip() != "wrong")
+    half = 4_000 * percent / 200
+    assert all(abs(kinds[verdict] - half) <= 4 * half ** 0.5 for verdict in ("right", "wrong"))
+
+
+def test_a_share_of_verdicts_gets_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "DOCUMENTS", 50)
+    words = ["demo.py", "--output_dir", str(tmp_path), "--verdicts"]
+    monkeypatch.setattr(sys, "argv", [*words, "0", "5"])
+    demo.main()
+    assert {path.name for path in tmp_path.iterdir()} >= {"verdicts_0.txt", "verdicts_5.txt"}
+    monkeypatch.setattr(sys, "argv", [*words, "101"])
+    with pytest.raises(UserError, match="'101': expected a whole number from 0 to 100"):
+        demo.main()
+
+
 def test_the_command_writes_both_files_whole(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "DOCUMENTS", 50)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output_dir", str(tmp_path / "new"), "--text"])

@@ -161,6 +161,15 @@ def test_the_seed_alone_decides_the_first_weights(config):
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.1])
+def test_weights_begin_as_widely_spread_as_the_config_says(config, spread):
+    wide = dataclasses.replace(config, hidden_size=64, **(
+        {} if spread == 0.02 else {"initializer_range": spread}))
+    states = build_model(wide, train_tokenizer(wide)).state_dict()
+    drawn = [value.std().item() for name, value in states.items() if "_proj" in name]
+    assert drawn == pytest.approx([spread] * len(drawn), rel=0.1)
+
+
 def test_the_saved_folder_is_a_base_model_for_everything_else(config, root, capsys):
     folder = pretraining.pretrain(config)
     assert folder == root / "model/tiny"

@@ -43,7 +43,7 @@ LAYERS = {"chess_small": 6, "hh_small": 6, "gemma_2_2b": 26, "gemma_2_9b": 42, "
           "llama_3_2_3b": 28, "ministral_3b": 26, "ministral_4b": 34, "ministral_8b": 36,
           "mistral_7b": 32, "mistral_nemo_12b": 40, "qwen3_0_6b": 28, "qwen3_1_7b": 28,
           "qwen3_4b": 36, "qwen3_8b": 36, "smollm2_135m": 30, "gemma_3_270m": 18,
-          "demo_generative": 8}
+          "demo_generative": 8, **{f"demo_verdicts_{percent}": 8 for percent in (0, 1, 5, 20, 50)}}
 """Decoder layers of the base models, as their config.json has them."""
 
 
