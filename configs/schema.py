@@ -257,7 +257,7 @@ class ExperimentConfig:
 
 
 SHAPE = ("tokenizer", "vocab_size", "chat_template", "hidden_size", "intermediate_size", "layers",
-         "heads")
+         "heads", "initializer_range")
 """Keys of PretrainConfig that a base model to go on from decides."""
 
 
