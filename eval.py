@@ -10,6 +10,7 @@
     python eval.py --model FOLDER --inspect        # its rewards, length bias, worst pairs: a report
     python eval.py --model demo --transfer sciq    # the experiment's models on other data too
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
+    python eval.py --model demo_dpo --policies     # its language models, judged; ./dpo.sh calls it
 
 An experiment's tables, figures and report go to results/<experiment>/. Training and
 labelling never read the test split.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from configs.schema import CONFIG_ROOT, ExperimentConfig, load_config
+from configs.schema import CONFIG_ROOT, ExperimentConfig, load_config, load_with_policies
 from data.records import SPLITS
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
@@ -86,6 +87,15 @@ def transfer_experiment(args: argparse.Namespace) -> None:
         print(transfer(plan, args.transfer, args.runs_dir, args.data_dir, folder))
 
 
+def judge_policies(args: argparse.Namespace) -> str:
+    """The experiment's policies, judged by a reward model that labelled for none of them."""
+    from src.evaluation.policies import evaluate_policies
+    from src.runs.plan import Plan
+
+    plan = Plan(load_with_policies(args.model), args.data_dir, tuple(args.seeds))
+    return evaluate_policies(plan, args.runs_dir, args.results_dir)
+
+
 def evaluate_model(args: argparse.Namespace) -> str:
     """One reward model: a report on its rewards, a benchmark's score, or its accuracy."""
     from src.evaluation.benchmark import benchmark_config, evaluate_benchmark
@@ -133,6 +143,8 @@ def parse_args() -> argparse.Namespace:
                         help="instead of the experiment's seeds")
     parser.add_argument("--transfer", nargs="+", metavar="NAME_OR_FILE", default=[],
                         help="an experiment only: evaluation sets to score its models on as well")
+    parser.add_argument("--policies", action="store_true", help="an experiment only: its policies "
+                        "on prompts of test, judged, instead of its reward models")
     parser.add_argument("--workers", type=int, metavar="N", help="an experiment only: runs to "
                         "score at a time (default: WORKERS, or one a core on a CPU; one on GPUs)")
     parser.add_argument("--inspect", "--look", action="store_true",
@@ -163,12 +175,19 @@ def main() -> None:
         if args.data is not None or args.inspect:
             raise UserError("--data and --inspect go with one reward model, not with an "
                             "experiment: name the folder of a model")
-        if args.transfer and args.split != "test":
-            raise UserError(f"--split {args.split}: --transfer compares test pairs alone")
+        asked = "--policies" if args.policies else "--transfer" if args.transfer else ""
+        if asked and args.split != "test":
+            raise UserError(f"--split {args.split}: {asked} compares test pairs alone")
+        if args.policies and args.transfer:
+            raise UserError("--policies and --transfer are two questions: ask one at a time")
         quieten_transformers()
-        transfer_experiment(args) if args.transfer else evaluate_experiment(args)
-    elif args.transfer:
-        raise UserError(f"--transfer goes with an experiment: {args.model} is none")
+        if args.policies:
+            print(judge_policies(args))
+        else:
+            transfer_experiment(args) if args.transfer else evaluate_experiment(args)
+    elif args.transfer or args.policies:
+        raise UserError(f"{'--transfer' if args.transfer else '--policies'} goes with an "
+                        f"experiment: {args.model} is none")
     elif Path(args.model).is_dir():
         quieten_transformers()
         print(evaluate_model(args))

@@ -27,8 +27,8 @@ FIRST_KEYS = {name: keys.split() for name, keys in {
                      "min_ratio pairs_per_prompt",
 }.items()}
 """The keys that always enter, under these names: none is added, renamed or taken away."""
-NAMES = {"RunConfig": ("experiment", "name", "model", "data", "teacher", "keep"),
-         "MethodConfig": ("name", "after", "through")}
+NAMES = {"RunConfig": ("experiment", "name", "model", "data", "teacher", "keep", "judge"),
+         "MethodConfig": ("name", "after", "through"), "PolicyStep": ("source",)}
 """What is only called otherwise, and never enters."""
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from configs.field_types import Name, Several, SomeShare, Whole
 from configs.identity import facts
+from configs.policy_schema import PolicyStep
 from configs.schema import MethodConfig, TrainConfig
 from configs.strict_yaml import config, require
 from src.common.hashing import content_hash
@@ -21,7 +22,9 @@ GROUND_TRUTH_FACTS = {"loss": "hard_bt", "aux_coef": 0.0, "warmup_frac": 0.2}
 """What stands for the method in the identity of a run on ground truth. It always stood there, so it
 stays, whatever keys and defaults methods come to have."""
 STAGES = ("teachers", "ceilings", "students")
-"""What is trained, in this order; a run's folder lies under its stage."""
+"""Reward models are trained in this order; a run's folder lies under its stage."""
+POLICIES = "policies"
+"""The stage of language models that are aligned to them."""
 
 
 @config
@@ -29,7 +32,7 @@ class RunConfig:
     """One training run, with everything that can change its result: a run folder's config.yaml."""
 
     experiment: Name
-    kind: Literal["teacher", "ceiling", "student"]
+    kind: Literal["teacher", "ceiling", "student", "policy"]
     name: Name
     """The rung: base model and layers, for example `demo-L4`."""
     model: str
@@ -51,17 +54,24 @@ class RunConfig:
     seed: Whole
     earlier: str = ""
     """The identity of the student whose labels its treatment takes too, or who is its teacher at
-    the end of a chain (`through`); empty for none."""
+    the end of a chain (`through`), or of the policy that this one begins at; empty for none."""
     train_share: SomeShare = 1.0
     """Share of the split's prompts that a teacher learns from."""
     keep: str = ""
     """The rule that chose the kept layers, for people; what enters the identity are the layers."""
+    policy: PolicyStep | None = None
+    """Of a policy alone."""
+    judge: str = ""
+    """The identity of the reward model that a policy is judged by, which changes nothing in it."""
 
     def __post_init__(self):
         loss = GROUND_TRUTH_FACTS["loss"]
         require(self.labels != GROUND_TRUTH or self.method.loss == loss,
                 f"run {self.name}: loss {self.method.loss} is for weak labels: expected {loss} on "
                 f"labels {GROUND_TRUTH}")
+        require((self.kind == "policy") == (self.policy is not None),
+                f"run {self.name}: kind {self.kind} and policy {self.policy}: expected both or "
+                "neither")
 
     @functools.cached_property
     def identity(self) -> str:
@@ -79,15 +89,17 @@ class RunConfig:
     def needs(self) -> tuple[str, ...]:
         """Identities of the runs that have to be finished first."""
         teachers = () if self.labels == GROUND_TRUTH else tuple(self.labels.split("+"))
-        return (*teachers, self.earlier) if self.earlier else teachers
+        return (*teachers, *filter(None, (self.earlier, self.judge)))
 
     @property
     def stage(self) -> str:
-        return f"{self.kind}s"
+        return POLICIES if self.policy else f"{self.kind}s"
 
     @property
     def display_name(self) -> str:
-        """`demo-L4-s0`, or `demo-L8-from-demo-L4-soft-s0` for a student."""
+        """`demo-L4-s0`, `demo-L8-from-demo-L4-soft-s0` for a student, `demo-L8-dpo-teacher-s0`."""
+        if self.policy:
+            return f"{self.name}-{self.policy.name}-{self.policy.source}-s{self.seed}"
         taught = f"-from-{self.teacher}-{self.method.name}" if self.teacher else ""
         return f"{self.name}{taught}-s{self.seed}"
 

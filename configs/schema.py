@@ -27,7 +27,9 @@ from configs.field_types import (
     Whole,
 )
 from configs.launch_schema import LaunchConfig
+from configs.lora_schema import LoraConfig
 from configs.model_schema import ModelConfig
+from configs.policy_schema import PoliciesConfig
 from configs.strict_yaml import config, from_dict, read_yaml, require
 from src.common.errors import UserError
 
@@ -116,24 +118,6 @@ class MethodConfig:
         require(self.learner == "gradient" or (self.loss == "soft_bt" and not self.loss_options),
                 f"method {self.name}: learner {self.learner} fits the labels by soft_bt: leave out "
                 f"loss {self.loss} and its options")
-
-
-@config
-class LoraConfig:
-    """Low-rank adapters (Hu et al. 2021): a linear layer's weight W stays as it is, and of
-    W + alpha / rank * B A only B and A train, and the head in full. A finished run holds the sum.
-    """
-
-    rank: Size = 16
-    """Rows of A and columns of B."""
-    alpha: Positive = 32.0
-    targets: Literal["all_linear"] | Several[str] = "all_linear"
-    """Which linear layers of each decoder layer get adapters: all of them, or those of these names,
-    such as [q_proj, v_proj]. With trainable_layers, of the layers that it names alone."""
-
-    def __post_init__(self):
-        require(bool(self.targets), "targets []: expected all_linear or names of linear layers, "
-                "such as [q_proj, v_proj]")
 
 
 @config
@@ -235,6 +219,8 @@ class ExperimentConfig:
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     eval: EvalConfig = EvalConfig()
+    policies: PoliciesConfig | None = None
+    """Language models that are aligned to its reward models (`./dpo.sh`); null for none."""
 
     def __post_init__(self):
         names = [method.name for method in self.methods]
@@ -252,8 +238,9 @@ class ExperimentConfig:
     def model_names(self) -> list[str]:
         """Every base model of the experiment, once, in the order of the ladders."""
         through = (rung for method in self.methods for rung in method.through)
-        return list(dict.fromkeys(rung.model for rung in (*self.teachers, *through,
-                                                          *self.students)))
+        policies = [self.policies] if self.policies else []
+        return list(dict.fromkeys(each.model for each in (*self.teachers, *through, *self.students,
+                                                          *policies)))
 
 
 SHAPE = ("tokenizer", "vocab_size", "chat_template", "hidden_size", "intermediate_size", "layers",
@@ -308,6 +295,21 @@ class PretrainConfig:
                 " leave them out")
         require(self.hidden_size % (2 * self.heads) == 0, f"hidden_size {self.hidden_size} must be "
                 f"a multiple of twice its {self.heads} heads")
+
+
+def load_with_policies(name: str) -> ExperimentConfig:
+    """The experiment called `name`, or `<name>_dpo` where `name` itself has no policies.
+
+    Raises:
+        UserError: neither has; or as `load_config`.
+    """
+    config = load_config(ExperimentConfig, name)
+    longer = f"{name}_dpo"
+    if config.policies is None and (CONFIG_ROOT / "experiments" / f"{longer}.yaml").is_file():
+        config = load_config(ExperimentConfig, longer)
+    require(config.policies is not None, f"experiment {name} has no block `policies`, and there is "
+            f"no {longer}: see configs/experiments/demo_dpo.yaml for one")
+    return config
 
 
 def load_config(cls: type[T], name: str) -> T:

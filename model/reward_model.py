@@ -120,7 +120,7 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
     config = truncate_config(base_config, kept)
     config.num_labels = 1
     config.pad_token_id = pad_token_id
-    _switch_dropout_off(config)
+    switch_dropout_off(config)
     cls = _reward_class(type(config))
     files = tensor_files(base_path)
     names = truncated_names(list(files), base_config, kept)
@@ -141,7 +141,7 @@ def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32, attenti
     """
     config = saved_config(path)
     check_family(config, str(path))
-    _switch_dropout_off(config)
+    switch_dropout_off(config)
     files = tensor_files(path)
     with whole_weights():
         state = read_tensors(files, {name: name for name in files}, dtype)
@@ -174,7 +174,7 @@ def initial_head(hidden_size: int, seed: int) -> Tensor:
     return torch.randn(1, hidden_size, generator=generator) * (hidden_size + 1) ** -0.5
 
 
-def _switch_dropout_off(config: PreTrainedConfig) -> None:
+def switch_dropout_off(config: PreTrainedConfig) -> None:
     """Zero every dropout of a config: two responses must be judged by the same network."""
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, (int, float)):

@@ -107,9 +107,8 @@ def require_trl() -> None:
     try:
         import trl  # noqa: F401
     except ImportError as error:
-        raise UserError(f"trl is not installed ({error}): it is a benchmark's requirement, run "
-                        "`pip install -r speed/requirements.txt`, or leave it out with "
-                        "--no_trl") from error
+        raise UserError(f"trl is not installed ({error}): run `pip install -r "
+                        "requirements.txt`, or leave it out with --no_trl") from error
 
 
 def _trl(task: Task, data: Dataset, sampling: str, bf16: bool = False) -> Round:

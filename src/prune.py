@@ -11,6 +11,8 @@ eval.py gives the same tables from the scores. What needs the weights themselves
 --inspect on other data, src.scoring, src.push) says so: delete the folder of such a run and train
 it again. Runs that lie under another experiment, which this one shares, are left. Teachers of an
 experiment without students need no weak labels.
+Of an experiment with policies nothing goes: they learn from its reward models and are judged by
+them.
 """
 
 import argparse
@@ -60,6 +62,8 @@ def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
     from src.scoring.pairs import stored_scores
     from src.scoring.weak_labels import stored_labels
 
+    if experiment.policies is not None:
+        return "policies learn from it or are judged by it"
     run = read_run_config(folder)
     if not is_done(folder, run.identity):
         return "not finished"

@@ -68,7 +68,9 @@ launch_stage() {
   fi
   if [[ "${hardware}" == auto ]]; then
     hardware=cpu
-    if [[ "${gpus}" != 0 ]]; then  # the first kind that the stage's models fit
+    if [[ "${gpus}" != 0 && "${stage}" == policies ]]; then
+      hardware=gpu  # where they train in one process
+    elif [[ "${gpus}" != 0 ]]; then  # the first kind that the stage's models fit
       hardware="$("${python}" -m src.training.choose_hardware "${words[@]:2}")" || exit "$?"
       hardware="${hardware##*$'\n'}"  # below what libraries print on standard output
     fi

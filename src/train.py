@@ -21,6 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import transformers
 from accelerate.utils.memory import clear_device_cache
 
+from configs.run import POLICIES
 from configs.schema import ExperimentConfig, load_config
 from model.reload_check import ReloadError
 from src.common import distributed
@@ -105,6 +106,9 @@ def main() -> int:
                           tuple(args.seeds), tuple(args.only))
             for run in plan.stage(args.stage):
                 plan.split(run, run.split)  # prepared for this model, or say so now
+            if args.stage == POLICIES and distributed.world_size() > 1:
+                raise UserError(f"{distributed.world_size()} processes: a policy trains in one: "
+                                "HARDWARE=cpu or gpu, and adapters (lora) for big models")
             if not plan.stage(args.stage):
                 if worker == 0:
                     say(f"{plan.experiment.name} has no run of stage {args.stage}: nothing to do")

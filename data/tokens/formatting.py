@@ -161,6 +161,25 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase,
     return encoded
 
 
+def answer_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends an answer: the one that the chat template closes every turn with, or
+    where it writes none, the tokenizer's end of text.
+
+    Raises:
+        UserError: there is neither: a language model could not say that it is done.
+    """
+    one, other = (encode_pair(tokenizer, PROBE, answer, "b")[1] for answer in ("This.", "a"))
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    special -= {tokenizer.unk_token_id}  # which is what some read of any answer
+    after = [a for a, b in zip(reversed(one), reversed(other), strict=False) if a == b]
+    closing = [token for token in reversed(after) if token in special]
+    if not closing and tokenizer.eos_token_id is None:
+        raise UserError(f"{tokenizer.name_or_path}: its chat template closes no turn and it has no "
+                        "eos_token: no answer would ever end; set eos_token in "
+                        "tokenizer_config.json")
+    return closing[0] if closing else tokenizer.eos_token_id
+
+
 def cut_left(prompt_ids: TokenIds, room: int, bos_token_id: int | None) -> TokenIds:
     """The last `room` tokens of a prompt; a BOS in front stays in front."""
     if len(prompt_ids) <= room:

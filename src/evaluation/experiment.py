@@ -44,7 +44,7 @@ from src.scoring.pairs import margins, require_scorable
 
 RESULTS_FORMAT = 4
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
-SUB_FOLDERS = ("look", "benchmarks", *SPLITS)
+SUB_FOLDERS = ("look", "benchmarks", "policy", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from configs.model_schema import ModelConfig
 from configs.schema import load_config
 from data.tokens.formatting import load_tokenizer, tokenizer_key
+from model.base.language_head import head_name
 from model.base.truncate import check_family, count_parameters
 from model.base.weights import base_fingerprint, read_config
 from src.common.errors import UserError
@@ -47,6 +48,11 @@ class BaseModel:
     @cached_property
     def fingerprint(self) -> str:
         return base_fingerprint(self.path)
+
+    @property
+    def has_language_head(self) -> bool:
+        """Whether the checkpoint is a whole language model's."""
+        return head_name(self.path) is not None
 
     @cached_property
     def tokenizer(self):

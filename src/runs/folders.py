@@ -24,7 +24,8 @@ CARD = "README.md"
 """The model card: written again when the run has been scored, so DONE does not hold its size."""
 WRITTEN = (*CHECKPOINT, DONE, FREED, "config.yaml", "manifest.json", "log.jsonl",
            "training_args.bin", "adapter/*", "scores/*.parquet", "weak_labels/*.parquet",
-           ".*.partial", "adapter/.*.partial", "scores/.*.partial", "weak_labels/.*.partial")
+           "answers/*.parquet", ".*.partial", "adapter/.*.partial", "scores/.*.partial",
+           "weak_labels/.*.partial", "answers/.*.partial")
 """What a run's folder holds, beside our mark and the folders RESUME and CURVES."""
 ADAPTER = "adapter"
 """Folder of the adapters that are merged into the weights of a run with `train.lora`, in peft's

@@ -4,6 +4,7 @@
     student   on train_2, the weak labels of a teacher that is not bigger, which it needs, and with
               some methods those of an earlier student
     link      a student between the two, which labels for the next of its chain (`through`)
+    policy    a language model aligned to one of these, see src/runs/policies.py
 
 A stage is the runs of one kind. Opens no pairs and trains nothing.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
+from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, POLICIES, RunConfig
 from configs.schema import (
     DataConfig,
     ExperimentConfig,
@@ -38,6 +39,7 @@ from src.common.precision import used
 from src.methods.labelling import check_treatments, of_several
 from src.methods.losses import check_losses
 from src.runs.bases import BaseModel
+from src.runs.policies import policy_runs
 
 INFLUENCE_TEXTS = 256
 """Of train_1, that layers are judged on: the means of their tokens hardly change with more."""
@@ -98,17 +100,20 @@ class Plan:
         self.runs = tuple(itertools.chain(self._truth_runs("teacher", self.teachers),
                                           self._truth_runs("ceiling", self.students),
                                           self._student_runs()))
+        self.policies = self._policies()
+        """Apart from `runs`, which are reward models."""
         self.only = only
-        strange = [each for each in only
-                   if not any(run.identity.startswith(each) for run in self.runs)]
+        strange = [each for each in only if not any(
+            run.identity.startswith(each) for run in (*self.runs, *self.policies))]
         if strange:
             raise UserError(f"experiments/{experiment.name} has no run {', '.join(strange)}: its "
                             "configs or its data are others than when the job was submitted: give "
                             "the same command again")
 
     def stage(self, stage: str) -> list[RunConfig]:
-        """The runs of one of STAGES, in the order that they are trained."""
-        return [run for run in self.runs if run.stage == stage
+        """The runs of one of STAGES, or the policies, in the order that they are trained."""
+        runs = self.policies if stage == POLICIES else self.runs
+        return [run for run in runs if run.stage == stage
                 and (not self.only or run.identity.startswith(self.only))]
 
     def split(self, run: RunConfig, split: str) -> TokenisedSplit:
@@ -117,7 +122,24 @@ class Plan:
 
     def needed(self, run: RunConfig) -> list[RunConfig]:
         """The runs that have to be finished before `run` can begin."""
-        return [other for other in self.runs if other.identity in run.needs]
+        return [other for other in (*self.runs, *self.policies) if other.identity in run.needs]
+
+    def _policies(self) -> tuple[RunConfig, ...]:
+        config = self.experiment.policies
+        if config is None:
+            return ()
+        base = self.bases[config.model]
+        check_length(base.hf_config, self.data.max_length + config.max_new_tokens,
+                     f"experiments/{self.experiment.name}")
+        kept = kept_layers(base.layers, config.layers, config.keep)
+        name = rung_name(base, LadderConfig(config.model, keep=config.keep), kept)
+        if not base.has_language_head:
+            raise UserError(f"{base.path}: no language head, so no policy can be made of it: name "
+                            "a base model with its head as policies.model")
+        return policy_runs(self.experiment, self.runs, {
+            "experiment": self.experiment.name, "name": name,
+            "model": base.key, "base": base.fingerprint, "kept": kept, "data": self.data.name,
+            "data_hash": self.data_hash, "tokenizer": base.tokenizer_key})
 
     def _rungs(self, ladders: Iterable[LadderConfig]) -> list[Rung]:
         where, rungs = f"experiments/{self.experiment.name}", []

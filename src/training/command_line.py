@@ -7,10 +7,11 @@ The scripts ask so before they launch: a launcher takes seconds to start.
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from configs.run import STAGES
-from configs.schema import ExperimentConfig, load_config
+from configs.run import POLICIES, STAGES
+from configs.schema import ExperimentConfig, load_config, load_with_policies
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     """The command line; UserError for a mistake in it, or in the experiment that it names."""
     parser = Parser(prog="python -m src.train", description="Train the runs of one stage, all in "
                     "one launch.")
-    add_stage(parser)
+    add_stage(parser, (*STAGES, POLICIES))
     parser.add_argument("--worker", default="0/1", metavar="I/N",
                         help="take every N-th run, from the I-th on; the scripts set it on CPUs")
     parser.add_argument("--only", nargs="+", default=[], metavar="IDENTITY",
@@ -30,15 +31,20 @@ def parse_args() -> argparse.Namespace:
     worker = re.fullmatch(r"(\d+)/(\d+)", args.worker)
     if worker is None or not int(worker[1]) < int(worker[2]):
         raise UserError(f"--worker {args.worker}: expected I/N with I from 0 to N - 1, such as 0/1")
-    load_config(ExperimentConfig, args.experiment)
+    if args.stage == POLICIES:
+        named = args.experiment.endswith((".yaml", ".yml"))
+        found = load_with_policies(args.experiment)
+        args.experiment = args.experiment if named else found.name
+    else:
+        load_config(ExperimentConfig, args.experiment)
     return args
 
 
-def add_stage(parser: argparse.ArgumentParser) -> None:
-    """What the three scripts take, wherever they train."""
+def add_stage(parser: argparse.ArgumentParser, stages: Sequence[str] = STAGES) -> None:
+    """What the scripts take, wherever they train; policies train here alone."""
     parser.add_argument("--experiment", required=True,
                         help="name of a file in configs/experiments, or the path of a YAML file")
-    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument("--stage", required=True, choices=stages)
     parser.add_argument("--seeds", type=int, nargs="+", default=[],
                         help="instead of the experiment's seeds")
     parser.add_argument("--dry-run", action="store_true",

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+from configs.run import POLICIES
 from src.batches.steps import optimiser_steps
+from src.common.console import table_lines
 from src.runs.disk import disk_lines
+from src.runs.folders import find_finished
 from src.runs.plan import Plan
 from src.training.estimate import Estimate
 from src.training.fit import memory_lines
@@ -13,6 +16,8 @@ from src.training.work import pairs_of, work
 
 def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
     """The stage as a table, ready to print."""
+    if stage == POLICIES:
+        return describe_policies(plan, runs_dir)
     workers = runs_at_a_time()
     estimate = Estimate(plan, runs_dir, workers)
     pieces = estimate.pieces[stage]
@@ -30,6 +35,24 @@ def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
     lines.append(f"to do: about {duration(estimate.stage_seconds(stage))} on this machine, "
                  f"{at_a_time(workers)} ({estimate.speed.basis}); nothing was trained")
     return "\n".join(lines)
+
+
+def describe_policies(plan: Plan, runs_dir: Path) -> str:
+    """The policies as a table, and which of the reward models that they need are to be trained
+    first. What they take is not known before answers are sampled."""
+    done = {run.identity: find_finished(runs_dir, run.stage, run.identity) is not None
+            for run in (*plan.runs, *plan.policies)}
+    rows = [[run.display_name, "done" if done[run.identity] else "to do",
+             run.teacher or "people", f"{run.train.learning_rate:g}"] for run in plan.policies]
+    needed = {run.identity: run for policy in plan.policies for run in plan.needed(policy)
+              if run.stage != POLICIES and not done[run.identity]}
+    first = ", ".join(run.display_name for run in needed.values())
+    return "\n".join([
+        f"{plan.experiment.name}, {POLICIES}: {len(rows)} runs, "
+        f"{sum(done[run.identity] for run in plan.policies)} done",
+        *table_lines(["run", "state", "labels of", "learning rate"], rows, words=3),
+        *([f"reward models to be trained first: {first}"] if first else []),
+        "nothing was trained"])
 
 
 def at_a_time(workers: int) -> str:

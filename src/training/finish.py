@@ -10,24 +10,29 @@ from src.common.lock import lock
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.labels import labels_for
+from src.training.policy.train_policy import train_policy
 from src.training.train_run import train_run
 
 
 def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do.
 
-    A student that it learns from comes first: it is of the same stage, and where another worker is
-    at it, this one waits.
+    A student or a policy that it learns from comes first: it is of the same stage, and where
+    another worker is at it, this one waits. Of a policy so do all reward models that it needs.
     """
     def found() -> Path | None:
         return folders.find_finished(runs_dir, run.stage, run.identity)
 
-    if run.earlier and not distributed.on_main(found):
-        earlier = next(other for other in plan.needed(run) if other.kind == "student")
-        finish(earlier, plan, runs_dir)
+    if (run.earlier or run.policy) and not distributed.on_main(found):
+        for other in plan.needed(run):
+            if run.policy or other.identity == run.earlier:
+                finish(other, plan, runs_dir)
     folder = runs_dir / run.experiment / run.stage / run.folder_name
     with lock(folder, say) if distributed.is_main() else nullcontext():
         if distributed.on_main(found):
             return False
-        train_run(run, plan, *labels_for(run, plan, runs_dir), folder)
+        if run.policy:
+            train_policy(run, plan, runs_dir, folder)
+        else:
+            train_run(run, plan, *labels_for(run, plan, runs_dir), folder)
     return True

@@ -60,7 +60,7 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
     _set_libraries_aside()
     reset_peak()
     base = plan.bases[run.model]
-    distributed.on_main(lambda: _open_folder(run, folder))
+    distributed.on_main(lambda: open_folder(run, folder))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder / CURVES)  # the library's only way
     course = course_of(run, taught)
     by_gradient = run.method.learner == "gradient"
@@ -150,7 +150,7 @@ def _trained(trainer: PairTrainer, run: RunConfig,
     return proof, log, measured
 
 
-def _open_folder(run: RunConfig, folder: Path) -> None:
+def open_folder(run: RunConfig, folder: Path) -> None:
     """The run's folder with its config, and of an earlier try only checkpoints to resume from."""
     claim(folder, "a training run", "run folder",
           lambda place: (place / "config.yaml").is_file() or (place / RESUME).is_dir())

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from configs.model_schema import ModelConfig
+from configs.policy_schema import PolicyStep
 from configs.run import RunConfig
 from configs.schema import (
     DataConfig,
@@ -237,7 +238,7 @@ MATTERS = {
 }
 """What can change a run's result, and another value of it."""
 NAMES = {"experiment": "other", "name": "other-L4", "model": "/elsewhere/m.yaml", "data": "other",
-         "teacher": "other-L2", "keep": "first",
+         "teacher": "other-L2", "keep": "first", "judge": "9" * 16,
          "method": [MethodConfig("renamed", "confidence", 0.5, 0.2),
                     dataclasses.replace(RUN.method, after="soft")]}
 """What is only called otherwise."""
@@ -249,8 +250,23 @@ def variants(changes):
 
 
 def test_every_field_of_a_run_either_matters_or_is_a_name():
-    assert {field.name for field in dataclasses.fields(RunConfig)} == {*MATTERS, *NAMES}
+    assert {field.name for field in dataclasses.fields(RunConfig)} == {*MATTERS, *NAMES, "policy"}
     assert len(MATTERS["train"]) == len(dataclasses.fields(TrainConfig))
+
+
+def test_every_field_of_a_policy_matters_but_what_its_labels_are_called():
+    step = PolicyStep("raft", "teacher", 8)
+    run = dataclasses.replace(RUN, kind="policy", policy=step)
+    changes = {"step": "dpo", "max_new_tokens": 9, "pairs": 1, "beta": 0.2, "loss": "ipo",
+               "label_smoothing": 0.1, "round": 1, "answers": 1, "prompts": 1, "temperature": 0.5}
+    assert {field.name for field in dataclasses.fields(PolicyStep)} == {*changes, "source"}
+    identities = [dataclasses.replace(run, policy=dataclasses.replace(step, **{key: value}))
+                  .identity for key, value in changes.items()]
+    assert len({run.identity, RUN.identity, *identities}) == len(changes) + 2
+    student = dataclasses.replace(step, source="student")
+    assert dataclasses.replace(run, policy=student).identity == run.identity
+    with pytest.raises(UserError, match="kind student and policy .*expected both or neither"):
+        dataclasses.replace(RUN, policy=step)
 
 
 def test_identity_changes_with_what_changes_the_result():

@@ -18,7 +18,7 @@ import pytest
 from configs.data_schema import CompareConfig
 from configs.identity import FIRST_KEYS, facts, written
 from configs.model_schema import ModelConfig
-from configs.run import STAGES
+from configs.run import POLICIES, STAGES
 from configs.schema import (
     CONFIG_ROOT,
     DataConfig,
@@ -50,6 +50,8 @@ LAYERS = {"chess_small": 6, "hh_small": 6, "gemma_2_2b": 26, "gemma_2_9b": 42, "
 class StandIn(BaseModel):
     """A base model without a checkpoint; `demo` is itself."""
 
+    has_language_head = True
+
     def __init__(self, key: str):
         if key == "demo":
             super().__init__(key)
@@ -73,7 +75,7 @@ def identities(config: ExperimentConfig, data_dir: Path) -> list[list[str]]:
     (data_dir / config.data).mkdir(exist_ok=True)
     sweep = Plan(config, data_dir)
     return [[config.name, stage, run.display_name, run.identity]
-            for stage in STAGES for run in sweep.stage(stage)]
+            for stage in (*STAGES, POLICIES) for run in sweep.stage(stage)]
 
 
 def committed(experiment: str) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """Freed weights: everything that was made of them stays, and what needs them says so."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file, save_file
 
+from configs.policy_schema import PoliciesConfig
 from configs.run import STAGES
 from configs.schema import ExperimentConfig, RuntimeConfig, load_config
 from model.base.weights import weights_fingerprint
@@ -295,6 +297,14 @@ def test_teachers_of_an_experiment_without_students_need_no_weak_labels(tiny):
         ask(tiny)
     assert ask(tiny, "--teachers") == 0
     assert is_freed(first) and not is_freed(second)
+
+
+def test_reward_models_that_policies_need_keep_their_weights(tiny):
+    folder = tiny.finished("ceilings")[0]
+    aligned = dataclasses.replace(experiment_of(tiny), policies=PoliciesConfig("any"))
+    assert prune(folder, aligned, False) == (
+        0, "kept: policies learn from it or are judged by it")
+    assert (folder / WEIGHTS).is_file()
 
 
 def test_an_experiment_without_runs_is_an_error(tiny, tmp_path):

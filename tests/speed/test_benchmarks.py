@@ -207,7 +207,7 @@ def test_a_mistake_is_a_user_error(arguments, words):
 
 def test_a_missing_trl_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(UserError, match="pip install -r speed/requirements.txt"):
+    with pytest.raises(UserError, match="pip install -r requirements.txt"):
         in_process("speed.train_throughput")
 
 

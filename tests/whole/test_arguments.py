@@ -71,7 +71,7 @@ def test_the_scripts_check_what_they_are_given_before_they_launch(words, setting
 
 
 @pytest.mark.parametrize("script", ["train_teacher_model.sh", "train_student_model.sh",
-                                    "weak_to_strong.sh"])
+                                    "weak_to_strong.sh", "dpo.sh"])
 def test_a_script_s_help_is_its_own_and_not_that_of_what_it_starts(script):
     told = command(f"./{script}", "--help")
     assert (told.returncode, told.stderr) == (0, "")

@@ -1,0 +1,1 @@
+"""The page and the figures of an experiment's policies: tables in, pictures and sentences out."""
