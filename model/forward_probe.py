@@ -28,9 +28,10 @@ def plain_rewards_of(model: PreTrainedModel, library: type[PreTrainedModel]) -> 
     """(2,): the rewards of the pair by the library's own forward, over the same weights.
 
     To be called before our attention is put in. None under ZeRO-3, where a process holds a part of
-    the weights: there the saved model is compared, at the end.
+    the weights (there the saved model is compared, at the end), and on the device `meta`, which
+    holds none.
     """
-    if is_deepspeed_zero3_enabled():
+    if is_deepspeed_zero3_enabled() or model.device.type == "meta":
         return None
     prompt, responses = _pair(model)
     rewards = []
@@ -58,8 +59,9 @@ def check_forward(model: PreTrainedModel, plain: Tensor | None, where: Path) -> 
                                                   for size in (first, second))])[None]
     branch = torch.tensor([0] * PROMPT + [1] * first + [2] * second)[None]
     last = torch.tensor([[PROMPT + first - 1, PROMPT + first + second - 1]])
-    ours = model(input_ids=ids, position_ids=position, tree=torch.zeros_like(ids), branch=branch,
-                 last_index=last)[0].float()
+    here = model.device
+    ours = model(input_ids=ids, position_ids=position.to(here), tree=torch.zeros_like(ids),
+                 branch=branch.to(here), last_index=last.to(here))[0].float()
     head = model.score.weight.float().norm().item()
     least = 1.0 if model.dtype in TOLERANCE else max(1.0, head)
     gap = ((ours - plain).abs() / plain.abs().clamp(min=least)).max().item()
@@ -77,5 +79,5 @@ def _pair(model: PreTrainedModel) -> tuple[Tensor, list[Tensor]]:
     known = torch.tensor([i for i in range(min(model.config.vocab_size, 4096)) if i != pad])
     sizes = (PROMPT, *RESPONSES)
     drawn = torch.randint(len(known), (sum(sizes),), generator=torch.Generator().manual_seed(0))
-    prompt, *responses = known[drawn].split(sizes)
+    prompt, *responses = known[drawn].to(model.device).split(sizes)
     return prompt, responses

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from model.attention.attend import choose_backend
 from model.attention.family import at_last, library_implementation, library_mask, use_tree_attention
@@ -27,6 +28,7 @@ from src.common.errors import UserError, reading
 from src.common.pretrained import from_folder
 
 HEAD = "score.weight"
+CPU = torch.device("cpu")
 
 
 class RewardHead(nn.Linear):
@@ -94,7 +96,8 @@ def _reward_class(config_class: type[PreTrainedConfig]) -> type[PreTrainedModel]
 
 def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad_token_id: int,
                        dtype: torch.dtype = torch.float32, attention: str = "auto",
-                       last_layer_shortcut: bool = True) -> PreTrainedModel:
+                       last_layer_shortcut: bool = True,
+                       device: torch.device = CPU) -> PreTrainedModel:
     """A fresh reward model on some layers of a base model; only those layers are read.
 
     Under ZeRO-3 every rank calls this, the first one reads, and the weights are partitioned as they
@@ -108,6 +111,8 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
         pad_token_id: written into the saved config; the forward never looks for it.
         attention: one of `model.attention.attend.BACKENDS`.
         last_layer_shortcut: see model/attention/family.py.
+        device: where the weights go, tensor by tensor: the processes of a machine with GPUs then
+            have one copy of the base in its memory, not one each. Not asked under ZeRO-3.
     Raises:
         UserError: no such folder, family, layer or file; tensors missing from the checkpoint.
     """
@@ -125,9 +130,10 @@ def build_reward_model(base_path: Path, kept: tuple[int, ...], seed: int, *, pad
     files = tensor_files(base_path)
     names = truncated_names(list(files), base_config, kept)
     state = read_tensors(files, {name: f"{cls.base_model_prefix}.{trunk_name}"
-                                 for name, trunk_name in names.items()}, dtype)
+                                 for name, trunk_name in names.items()}, dtype,
+                         mapped=device.type != "cpu")
     state[HEAD] = initial_head(config.hidden_size, seed).to(dtype)
-    return _load(cls, config, state, base_path, dtype, attention, last_layer_shortcut)
+    return _load(cls, config, state, base_path, dtype, attention, last_layer_shortcut, device)
 
 
 def load_reward_model(path: Path, *, dtype: torch.dtype = torch.float32, attention: str = "auto",
@@ -182,15 +188,17 @@ def switch_dropout_off(config: PreTrainedConfig) -> None:
 
 
 def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str, Tensor],
-          where: Path, dtype: torch.dtype, attention: str,
-          last_layer_shortcut: bool) -> PreTrainedModel:
+          where: Path, dtype: torch.dtype, attention: str, last_layer_shortcut: bool,
+          device: torch.device = CPU) -> PreTrainedModel:
     """A model with exactly the weights `state`: the library would invent what is missing and drop
     what is left over. The family's class is called, for the Auto class takes no state."""
-    choose_backend(attention, torch.device("cpu"), config)
+    choose_backend(attention, CPU, config)
+    on_cpu = device.type == "cpu" or is_deepspeed_zero3_enabled()
+    placed = {} if on_cpu else {"device_map": {"": device}}
     with reading(f"{where}/config.json", "no model can be made of it: fetch or train it again"):
         model, info = from_folder(
             cls, None, config=config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
-            attn_implementation="eager", output_loading_info=True)
+            attn_implementation="eager", output_loading_info=True, **placed)
     wanted, names = set(model.state_dict()), set(state)
     misfits = {"missing": wanted - names, "unknown": names - wanted,
                "of another shape": {str(key[0]) for key in info["mismatched_keys"]}}
@@ -198,9 +206,10 @@ def _load(cls: type[PreTrainedModel], config: PreTrainedConfig, state: dict[str,
         if misfit:
             raise UserError(f"{where}: {len(misfit)} tensors {kind}, {min(misfit)} first: the "
                             "weights do not fit config.json; fetch or train the model again")
-    model.attention = attention
+    model.attention = attention if on_cpu else "dense"  # a compiler takes longer than the check
     plain = plain_rewards_of(model, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
     model.set_attn_implementation(library_implementation(config))
     use_tree_attention(model, last_layer_shortcut)
     check_forward(model, plain, where)
+    model.attention = attention
     return model

@@ -80,8 +80,8 @@ def _names_in(file: Path) -> list[str]:
                         "model again") from error
 
 
-def read_tensors(files: dict[str, Path], names: dict[str, str],
-                 dtype: torch.dtype) -> dict[str, Tensor]:
+def read_tensors(files: dict[str, Path], names: dict[str, str], dtype: torch.dtype,
+                 mapped: bool = False) -> dict[str, Tensor]:
     """Some of a checkpoint's tensors on CPU, renamed; the others are not read.
 
     Under ZeRO-3 the first rank alone reads, and shares out: on the others the tensors are of the
@@ -90,11 +90,13 @@ def read_tensors(files: dict[str, Path], names: dict[str, str],
     Args:
         files: from `tensor_files`.
         names: name in the file -> name in the result.
+        mapped: leave them in the file, in its type, for who copies them to a device one by one:
+            all processes of a machine see one copy in memory.
     Raises:
         UserError: NaN or an infinite number among them.
     """
     if not deepspeed.is_deepspeed_zero3_enabled():
-        return _read_values(files, names, dtype)
+        return _read_values(files, names, None if mapped else dtype)
     first, box = torch.distributed.get_rank() == 0, [None]
     read = {}
     try:
@@ -108,11 +110,12 @@ def read_tensors(files: dict[str, Path], names: dict[str, str],
 
 
 def _read_values(files: dict[str, Path], names: dict[str, str],
-                 dtype: torch.dtype) -> dict[str, Tensor]:
+                 dtype: torch.dtype | None) -> dict[str, Tensor]:
     read = {}
     for file, name in _by_file(files, names):
+        tensor = file.get_tensor(name)
         # a copy: where the file's map is not aligned, kernels round otherwise
-        read[names[name]] = file.get_tensor(name).to(dtype, copy=True)
+        read[names[name]] = tensor if dtype is None else tensor.to(dtype, copy=True)
         _require_finite(read[names[name]], name, files[name])
     return read
 

@@ -1,17 +1,27 @@
-"""What a stage would do: its runs, which of them are done, their tokens, an estimate of time."""
+"""What a stage would do: its runs, which of them are done, their tokens, an estimate of time, and
+the memory that they take on each kind of hardware.
+"""
 
 from pathlib import Path
 
-from configs.run import POLICIES
+import torch
+
+from configs.run import POLICIES, RunConfig
+from model.base.memory import Parts, scoring_gb
+from src.batches.packing import scoring_budget
 from src.batches.steps import optimiser_steps
 from src.common.console import table_lines
+from src.common.errors import UserError
 from src.runs.disk import disk_lines
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
+from src.training import fit
 from src.training.estimate import Estimate
-from src.training.fit import memory_lines
 from src.training.speed import runs_at_a_time
 from src.training.work import pairs_of, work
+
+KINDS = {"cpu": False, "gpu": False, "multi_gpu": True, "zero2": True, "zero3": True}
+"""The files of configs/hardware, and whether one is for several processes."""
 
 
 def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
@@ -31,7 +41,7 @@ def describe(plan: Plan, stage: str, runs_dir: Path) -> str:
         lines.append(f"{run.display_name:<52} {'done' if piece.is_done else 'to do':<6} "
                      f"{steps:>7,} {tokens:>14,} {duration(estimate.seconds_of(piece)):>9}")
     to_do = [piece.run for piece in pieces if not piece.is_done]
-    lines += memory_lines(plan, to_do) + disk_lines(plan, to_do, runs_dir)
+    lines += memory_lines(plan, to_do, workers) + disk_lines(plan, to_do, runs_dir)
     lines.append(f"to do: about {duration(estimate.stage_seconds(stage))} on this machine, "
                  f"{at_a_time(workers)} ({estimate.speed.basis}); nothing was trained")
     return "\n".join(lines)
@@ -53,6 +63,49 @@ def describe_policies(plan: Plan, runs_dir: Path) -> str:
         *table_lines(["run", "state", "labels of", "learning rate"], rows, words=3),
         *([f"reward models to be trained first: {first}"] if first else []),
         "nothing was trained"])
+
+
+def memory_lines(plan: Plan, runs: list[RunConfig], workers: int) -> list[str]:
+    """What each rung of `runs` takes under each kind of hardware, all runs of a rung the same, and
+    whether there is as much."""
+    runs = [run for run in fit.one_a_rung(runs) if run.method.learner == "gradient"]
+    if not runs:
+        return []
+    count = torch.cuda.device_count()
+    several = count if count > 1 else 4
+    lines = [f"memory, GB on each device by formula; multi_gpu, zero2, zero3 on {several} GPUs",
+             f"{'rung':<27} {'HARDWARE':<10}" + "".join(f"{name:>12}" for name in (
+                 *Parts._fields, "all"))]
+    for run in runs:
+        size, name = fit.run_size(plan, run), run.name
+        for hardware, distributed in KINDS.items():
+            parts = fit.size_parts(plan, size, hardware, several if distributed else 1)
+            figures = "".join(f"{part:>12.2f}" for part in (*parts, parts.total))
+            lines.append(f"{name:<27} {hardware:<10}{figures}")
+            name = ""
+    return [*lines, *_verdicts(plan, runs, count, workers)]
+
+
+def _verdicts(plan: Plan, runs: list[RunConfig], count: int, workers: int) -> list[str]:
+    """What holds the stage's biggest run: the GPUs here, or else one of 80 GB, and this CPU."""
+    memory, sizes = fit.device_gb(), {run.name: fit.run_size(plan, run) for run in runs}
+    biggest = max(sizes, key=lambda name: fit.size_parts(plan, sizes[name], "gpu", 1).total)
+    budget = scoring_budget(plan.experiment.runtime, "cuda", packed=True)
+    lines = [f"{biggest} takes {scoring_gb(sizes[biggest], budget.tokens):.1f} GB of a GPU to be "
+             "scored"]
+    if memory is None:
+        each = sorted((fit.size_parts(plan, size, "cpu", 1).total for size in sizes.values()),
+                      reverse=True)
+        needed, here = sum(each[:workers]), fit.machine_gb()
+        lines.append(f"{at_a_time(workers)} on this CPU: {needed:.1f} GB at most, of {here:.0f}: "
+                     + ("fits" if needed <= here else "does not fit: set WORKERS=1, or take GPUs"))
+    place = "one GPU of 80 GB: " if memory is None else ""
+    try:
+        kind = fit.choose(plan, runs, count or 1, memory or fit.SOLD_AS_80_GB)
+        lines.append(f"{place}HARDWARE=auto takes {kind}")
+    except UserError as error:
+        lines.append(f"{place}does not fit: {error}")
+    return lines
 
 
 def at_a_time(workers: int) -> str:

@@ -6,16 +6,18 @@ run. By the formula of model/base/memory.py it is refused before anything is loa
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from configs.launch_schema import LaunchConfig
 from configs.run import RunConfig
-from model.base.memory import Size, scoring_gb, size_of, state_gb, training_gb
-from src.batches.packing import scoring_budget
+from configs.schema import LoraConfig, RuntimeConfig, TrainConfig
+from model.base.memory import Forward, Parts, Size, size_of, training_parts
 from src.common import distributed
 from src.common.errors import UserError
+from src.common.precision import cpu_has_bf16
 from src.runs.folders import find_finished
 from src.runs.launch.graph import Place
 from src.runs.plan import Plan
@@ -23,6 +25,10 @@ from src.runs.plan import Plan
 USABLE = 0.95
 """Of a device's memory: the rest is lost between the allocator's blocks."""
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
+SOLD_AS_80_GB = 85.0
+FEWER_TOKENS = 1024
+"""The step in which fewer tokens of a micro batch are tried."""
+ADAPTERS = LoraConfig(rank=16, alpha=32)
 
 
 def device_gb() -> float | None:
@@ -32,18 +38,35 @@ def device_gb() -> float | None:
     return torch.cuda.get_device_properties(distributed.device()).total_memory / 1e9
 
 
+def machine_gb() -> float:
+    """This machine's memory in 10^9 bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
 def unfinished(plan: Plan, stage: str, runs_dir: Path) -> list[RunConfig]:
     """The runs of a stage that are still to be trained."""
     return [run for run in plan.stage(stage)
             if find_finished(runs_dir, stage, run.identity) is None]
 
 
-def run_gb(plan: Plan, run: RunConfig, hardware: str, processes: int) -> float:
-    """What training `run` takes on each GPU, in 10^9 bytes."""
-    runtime = plan.experiment.runtime
+def run_size(plan: Plan, run: RunConfig, train: TrainConfig | None = None) -> Size:
+    """The size of what `run` trains, or would train with `train` in place of its own."""
+    return size_of(plan.bases[run.model].hf_config, run.kept, train or run.train)
+
+
+def size_parts(plan: Plan, size: Size, hardware: str, processes: int,
+               runtime: RuntimeConfig | None = None) -> Parts:
+    """What a model of that size takes on each device to be trained in this plan."""
+    runtime = runtime or plan.experiment.runtime
     tokens = max(runtime.micro_batch_tokens, plan.data.max_length)
-    return training_gb(_size(plan, run), hardware, processes, tokens,
-                       runtime.gradient_checkpointing)
+    return training_parts(size, hardware, processes, _precision(plan, hardware),
+                          Forward(tokens, runtime.gradient_checkpointing,
+                                  runtime.last_layer_shortcut))
+
+
+def run_gb(plan: Plan, run: RunConfig, hardware: str, processes: int) -> float:
+    """What training `run` takes on each device, in 10^9 bytes."""
+    return size_parts(plan, run_size(plan, run), hardware, processes).total
 
 
 def choose(plan: Plan, runs: Iterable[RunConfig], processes: int, memory_gb: float) -> str:
@@ -52,11 +75,10 @@ def choose(plan: Plan, runs: Iterable[RunConfig], processes: int, memory_gb: flo
     Raises:
         UserError: none does: with what would.
     """
-    runs = _one_a_rung(runs)
-    if not runs:
-        return _plain(processes)
+    runs = one_a_rung(runs)
+    sizes = [run_size(plan, run) for run in runs]
     for hardware in _kinds(processes):
-        if max(run_gb(plan, run, hardware, processes) for run in runs) <= USABLE * memory_gb:
+        if _most(plan, sizes, hardware, processes) <= USABLE * memory_gb:
             return hardware
     raise UserError(_refusal(plan, runs, _kinds(processes)[-1], processes, memory_gb))
 
@@ -93,47 +115,26 @@ def require_fit(plan: Plan, runs: Iterable[RunConfig]) -> None:
     Raises:
         UserError: the biggest run, what it needs, what there is, and what would hold it.
     """
-    runs, memory, launch = _one_a_rung(runs), device_gb(), distributed.launch_facts()
+    runs, memory, launch = one_a_rung(runs), device_gb(), distributed.launch_facts()
     if not runs:
         return
     processes = launch["processes"]
     if memory is None:
-        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-        biggest = max(runs, key=lambda run: _size(plan, run).parameters)
-        needed = state_gb(_size(plan, biggest), "cpu", processes)
-        if needed > here:
-            raise UserError(f"{biggest.display_name} needs about {needed:.0f} GB to be trained on "
-                            f"the CPU, and this machine has {here:.0f}: {_remedy(plan, runs, 80)}")
+        states = [size_parts(plan, run_size(plan, run), "cpu", 1).state for run in runs]
+        if max(states) > machine_gb():
+            biggest = runs[states.index(max(states))]
+            raise UserError(f"{biggest.display_name} needs about {max(states):.0f} GB to be "
+                            f"trained on the CPU, and this machine has {machine_gb():.0f}: "
+                            f"{_remedies(plan, runs, SOLD_AS_80_GB, 1, 'gpu')}")
         return
     hardware = Path(launch["deepspeed"]).stem or _plain(processes)
-    if max(run_gb(plan, run, hardware, processes) for run in runs) > USABLE * memory:
+    needed = _most(plan, [run_size(plan, run) for run in runs], hardware, processes)
+    if needed > USABLE * memory:
         raise UserError(_refusal(plan, runs, hardware, processes, memory))
 
 
-def memory_lines(plan: Plan, runs: Iterable[RunConfig]) -> list[str]:
-    """What the biggest of `runs` takes under each kind of hardware, for people."""
-    runs = _one_a_rung(runs)
-    if not runs:
-        return []
-    memory, count = device_gb(), torch.cuda.device_count()
-    several = count if count > 1 else 4
-    biggest = max(runs, key=lambda run: run_gb(plan, run, "gpu", 1))
-    kinds = [f"HARDWARE=gpu {run_gb(plan, biggest, 'gpu', 1):.0f}"]
-    kinds += [f"{hardware} {run_gb(plan, biggest, hardware, several):.0f}"
-              for hardware in _kinds(several)]
-    score = scoring_gb(_size(plan, biggest),
-                       scoring_budget(plan.experiment.runtime, "cuda", packed=True).tokens)
-    lines = [f"{biggest.display_name}, GB on each GPU, by formula: {', '.join(kinds)} (of "
-             f"{several} GPUs); to score {score:.0f}"]
-    if memory is not None:
-        try:
-            lines.append(f"HARDWARE=auto takes {choose(plan, runs, count, memory)}")
-        except UserError as error:
-            lines.append(f"does not fit: {error}")
-    return lines
-
-
-def _one_a_rung(runs: Iterable[RunConfig]) -> list[RunConfig]:
+def one_a_rung(runs: Iterable[RunConfig]) -> list[RunConfig]:
+    """A run of each size: those of one rung take the same memory."""
     return list({(run.model, run.kept): run for run in runs}.values())
 
 
@@ -146,26 +147,66 @@ def _kinds(processes: int) -> tuple[str, ...]:
     return ("gpu",) if processes == 1 else ("multi_gpu", "zero2", "zero3")
 
 
-def _size(plan: Plan, run: RunConfig) -> Size:
-    return size_of(plan.bases[run.model].hf_config, run.kept, run.train)
+def _precision(plan: Plan, hardware: str) -> str:
+    """What a run of the plan computes in there, whatever machine asks."""
+    asked = plan.experiment.train.precision
+    if asked != "auto":
+        return asked
+    return "fp32" if hardware == "cpu" and not cpu_has_bf16() else "bf16"
+
+
+def _most(plan: Plan, sizes: list[Size], hardware: str, processes: int,
+          runtime: RuntimeConfig | None = None) -> float:
+    """What the biggest takes on each device; 0 where there is none."""
+    return max((size_parts(plan, size, hardware, processes, runtime).total for size in sizes),
+               default=0.0)
 
 
 def _refusal(plan: Plan, runs: list[RunConfig], hardware: str, processes: int,
              memory_gb: float) -> str:
-    biggest = max(runs, key=lambda run: run_gb(plan, run, hardware, processes))
-    needed = run_gb(plan, biggest, hardware, processes)
-    return (f"{biggest.display_name} needs about {needed:.0f} GB on each of {processes} GPU(s) "
+    needed = {run.display_name: run_gb(plan, run, hardware, processes) for run in runs}
+    biggest = max(needed, key=needed.get)
+    return (f"{biggest} needs about {needed[biggest]:.0f} GB on each of {processes} GPU(s) "
             f"under HARDWARE={hardware}, and there are {memory_gb:.0f}: "
-            + _remedy(plan, runs, memory_gb, processes))
+            + _remedies(plan, runs, memory_gb, processes, hardware))
 
 
-def _remedy(plan: Plan, runs: list[RunConfig], memory_gb: float, processes: int = 1) -> str:
-    """What would hold all of `runs`: this number of GPUs, or more of them."""
+def _remedies(plan: Plan, runs: list[RunConfig], memory_gb: float, processes: int,
+              hardware: str) -> str:
+    """All that would hold each of `runs`: this number of GPUs or more of them, or one change of the
+    experiment on `hardware`."""
+    sizes, runtime = [run_size(plan, run) for run in runs], plan.experiment.runtime
+    found = [_other_hardware(plan, sizes, memory_gb, processes)]
+
+    def fits(text: str, sizes: list[Size], runtime: RuntimeConfig) -> bool:
+        needed = _most(plan, sizes, hardware, processes, runtime)
+        if needed <= USABLE * memory_gb:
+            found.append(f"{text} would (about {needed:.0f} GB)")
+        return needed <= USABLE * memory_gb
+
+    if not runtime.gradient_checkpointing:
+        fits("runtime.gradient_checkpointing: true", sizes,
+             replace(runtime, gradient_checkpointing=True))
+    for tokens in range(runtime.micro_batch_tokens - FEWER_TOKENS, plan.data.max_length - 1,
+                        -FEWER_TOKENS):
+        if fits(f"runtime.micro_batch_tokens: {tokens}", sizes,
+                replace(runtime, micro_batch_tokens=tokens)):
+            break
+    if runs[0].train.lora is None:
+        train = replace(runs[0].train, freeze_embeddings=False, lora=ADAPTERS)
+        fits(f"adapters (train.lora: {{rank: {ADAPTERS.rank}, alpha: {ADAPTERS.alpha:.0f}}})",
+             [run_size(plan, run, train) for run in runs], runtime)
+    return "; ".join(filter(None, found)) or (
+        "set runtime.gradient_checkpointing and lower runtime.micro_batch_tokens in the "
+        "experiment, train adapters (train.lora), or leave the biggest rungs out")
+
+
+def _other_hardware(plan: Plan, sizes: list[Size], memory_gb: float, processes: int) -> str:
+    """The first kind of hardware, and the fewest GPUs, that hold all."""
     for count in sorted({processes, *(n for n in COUNTS if n > processes)}):
         for hardware in _kinds(count):
-            needed = max(run_gb(plan, run, hardware, count) for run in runs)
+            needed = _most(plan, sizes, hardware, count)
             if needed <= USABLE * memory_gb:
                 return (f"HARDWARE={hardware} on {count} GPU(s) of {memory_gb:.0f} GB would do "
                         f"(about {needed:.0f} GB each)")
-    return ("set runtime.gradient_checkpointing or lower runtime.micro_batch_tokens in the "
-            "experiment, train adapters (train.lora), or leave the biggest rungs out")
+    return ""

@@ -92,12 +92,13 @@ def _dataset(run: RunConfig, plan: Plan, split: str, taught: Taught, course: Cou
 
 
 def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-    """The model that the run trains, on the CPU, frozen as far as it does not; with adapters it is
-    in peft's wrapper."""
+    """The model that the run trains, on this process's device, frozen as far as it does not; with
+    adapters it is in peft's wrapper."""
     runtime, base = plan.experiment.runtime, plan.bases[run.model]
     model = build_reward_model(
         base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id, dtype=dtype,
-        attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut)
+        attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut,
+        device=distributed.device())
     below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
     if run.train.lora is not None:
         begin_above(model, below)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import types
 
 import pytest
@@ -20,8 +21,9 @@ from configs.schema import (
 )
 from configs.strict_yaml import from_dict
 from model.base.adapters import add_adapters
-from model.base.memory import size_of, state_gb, training_gb
+from model.base.memory import Forward, scoring_gb, size_of, training_parts
 from model.reward_model import build_reward_model
+from speed.gpu.published import PUBLISHED
 from src.common.errors import UserError
 from src.training import choose_hardware, fit
 from tests.families import LAYERS, PAD, tiny_config
@@ -32,35 +34,22 @@ GPU_GB = 85.0
 """Of what is sold as 80 GB."""
 
 
-def shape(family, hidden, intermediate, layers, heads, vocab, head_dim=None):
-    return AutoConfig.for_model(
-        family, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=8 if heads > 8 else heads // 2,
-        head_dim=head_dim or hidden // heads, vocab_size=vocab, max_position_embeddings=8192)
+def state_gb(size, hardware, processes, precision="fp32"):
+    return training_parts(size, hardware, processes, precision, Forward(1)).state
 
 
-SHAPES = {
-    "llama_3_2_1b": ("llama", 2048, 8192, 16, 32, 128256),
-    "llama_3_2_3b": ("llama", 3072, 8192, 28, 24, 128256),
-    "llama_3_1_8b": ("llama", 4096, 14336, 32, 32, 128256),
-    "gemma_2_2b": ("gemma2", 2304, 9216, 26, 8, 256000, 256),
-    "gemma_2_9b": ("gemma2", 3584, 14336, 42, 16, 256000, 256),
-    "qwen3_4b": ("qwen3", 2560, 9728, 36, 32, 151936, 128),
-    "qwen3_8b": ("qwen3", 4096, 12288, 36, 32, 151936, 128),
-    "mistral_7b": ("mistral", 4096, 14336, 32, 32, 32768),
-    "mistral_nemo_12b": ("mistral", 5120, 14336, 40, 32, 131072, 128),
-}
-"""As their publishers' config.json has them."""
+def shape(model):
+    return AutoConfig.for_model(**PUBLISHED[model])
 
 
 def stand_in(experiment, model):
     """A sweep as far as it is asked here, and its run on the whole `model`."""
-    config = shape(*SHAPES[model])
+    config = shape(model)
     loaded = load_config(ExperimentConfig, experiment)
     sweep = types.SimpleNamespace(experiment=loaded, data=load_config(DataConfig, loaded.data),
                                   bases={model: types.SimpleNamespace(hf_config=config)})
     run = types.SimpleNamespace(model=model, kept=tuple(range(config.num_hidden_layers)),
-                                train=loaded.train, display_name=model)
+                                train=loaded.train, display_name=model, name=model)
     return sweep, [run]
 
 
@@ -75,7 +64,7 @@ def test_what_one_process_holds_is_what_torch_holds_after_a_step(base):
               if name != "step")]
     found = sum(tensor.numel() * tensor.element_size() for tensor in held)
     size = size_of(tiny_config("llama"), tuple(range(LAYERS)), TrainConfig())
-    assert state_gb(size, "cpu", 1) * 1e9 == found
+    assert state_gb(size, "cpu", 1) * 1e9 == pytest.approx(found, abs=0.5)
 
 
 def test_frozen_embeddings_have_neither_gradient_nor_optimiser(base):
@@ -99,7 +88,8 @@ def test_of_adapters_alone_there_are_gradients_and_an_optimiser(base):
               if name != "step")]
     found = sum(tensor.numel() * tensor.element_size() for tensor in held)
     train = TrainConfig(trainable_layers=2, lora=lora)
-    assert state_gb(size_of(tiny_config("llama"), kept, train), "cpu", 1) * 1e9 == found
+    size = size_of(tiny_config("llama"), kept, train)
+    assert state_gb(size, "cpu", 1) * 1e9 == pytest.approx(found, abs=0.5)
 
 
 @pytest.mark.parametrize(("model", "gb"), [("llama_3_1_8b", 50), ("gemma_2_9b", 60)])
@@ -114,7 +104,8 @@ def test_adapters_of_the_biggest_models_train_on_one_gpu_as_their_files_say(mode
                                            learning_rate=adapters.learning_rate)
     runs[0].train = adapters
     assert fit.choose(sweep, runs, 1, GPU_GB) == "gpu" and f"about {gb} GB" in text
-    assert fit.run_gb(sweep, runs[0], "gpu", 1) == pytest.approx(gb, abs=1)
+    needed = fit.size_parts(sweep, fit.run_size(sweep, runs[0]), "gpu", 1).total
+    assert needed == pytest.approx(gb, abs=2)
 
 
 @pytest.mark.parametrize(("model", "hardware", "processes", "tokens", "gb"), [
@@ -123,19 +114,20 @@ def test_adapters_of_the_biggest_models_train_on_one_gpu_as_their_files_say(mode
     ("qwen3_4b", "multi_gpu", 8, 4096, 92), ("llama_3_1_8b", "zero3", 4, 4096, 44),
     ("llama_3_1_8b", "zero3", 4, 16384, 49), ("mistral_nemo_12b", "zero3", 4, 4096, 64)])
 def test_the_formula_agrees_with_a_reckoning_by_hand(model, hardware, processes, tokens, gb):
-    """To 3%: state, copies, activations and the rest, each added up apart; see memory.py."""
-    config = shape(*SHAPES[model])
+    """To 4%: state, copies, activations and the rest, each added up apart; see memory.py."""
+    config = shape(model)
     size = size_of(config, tuple(range(config.num_hidden_layers)), TrainConfig())
-    found = training_gb(size, hardware, processes, tokens, model != "llama_3_2_1b")
-    assert found == pytest.approx(gb, rel=0.03)
+    forward = Forward(tokens, checkpointing=model != "llama_3_2_1b")
+    found = training_parts(size, hardware, processes, "bf16", forward)
+    assert found.total == pytest.approx(gb, rel=0.04)
 
 
 def test_layers_that_do_not_train_have_no_gradients_no_optimiser_and_no_activations():
-    config, kept = shape(*SHAPES["llama_3_1_8b"]), tuple(range(32))
+    config, kept = shape("llama_3_1_8b"), tuple(range(32))
     whole, top = (size_of(config, kept, TrainConfig(trainable_layers=top)) for top in (None, 2))
-    assert state_gb(top, "gpu", 1) < 0.4 * state_gb(whole, "gpu", 1)
-    assert (training_gb(top, "gpu", 1, 8192, False) - state_gb(top, "gpu", 1)
-            < 0.15 * (training_gb(whole, "gpu", 1, 8192, False) - state_gb(whole, "gpu", 1)))
+    top, whole = (training_parts(each, "gpu", 1, "bf16", Forward(8192)) for each in (top, whole))
+    assert top.state < 0.4 * whole.state
+    assert top.activations < 0.15 * whole.activations
 
 
 @pytest.mark.parametrize(("experiment", "model", "on_one", "on_eight"), [
@@ -156,7 +148,7 @@ def test_each_big_experiment_gets_hardware_that_holds_it(experiment, model, on_o
             fit.choose(sweep, runs, 1, GPU_GB)
     else:
         assert fit.choose(sweep, runs, 1, GPU_GB) == on_one
-    assert fit.scoring_gb(fit._size(sweep, runs[0]), 32768) < 0.5 * GPU_GB
+    assert scoring_gb(fit.run_size(sweep, runs[0]), 32768) < 0.5 * GPU_GB
 
 
 @pytest.mark.parametrize(("hardware", "remedy"), [
@@ -172,6 +164,7 @@ def test_a_launch_that_cannot_hold_a_run_names_what_would(monkeypatch, hardware,
 
 def test_a_cpu_is_refused_only_what_its_memory_cannot_hold(monkeypatch):
     sweep, runs = stand_in("llama_3_2_1b", "llama_3_2_1b")
+    monkeypatch.setattr(fit, "cpu_has_bf16", lambda: False)
     for pages, fits in ((6 * 10**6, True), (4 * 10**6, False)):  # 25 and 16 GB; 20 are needed
         monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": pages}.get)
         if fits:
@@ -192,7 +185,10 @@ def test_a_stage_that_does_not_fit_trains_nothing_and_a_dry_run_says_so(tmp_path
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert in_process("src.train", *tiny.train("teachers"), "--dry-run") == 0
     told = capsys.readouterr().out
-    assert "GB on each GPU, by formula: HARDWARE=gpu 2, multi_gpu 2" in told
+    part = r" +\d\.\d\d"
+    assert re.search(f"llama-L2 +cpu({part}){{5}} +0.00{part}\n +gpu({part}){{5}} +1.70{part}\n",
+                     told)
+    assert all(f" {kind} " in told for kind in ("multi_gpu", "zero2", "zero3"))
     assert "does not fit: llama-L2-s0 needs" in told
     monkeypatch.setattr(fit, "device_gb", lambda: GPU_GB)
     monkeypatch.setattr(choose_hardware, "device_gb", lambda: GPU_GB)
@@ -222,3 +218,21 @@ def test_the_script_takes_the_hardware_that_holds_the_stage(tmp_path, asked, ref
     assert ended.returncode == code, ended.stderr
     assert ("launched" in ended.stdout) == bool(launched) and launched in ended.stdout
     assert not launched or "--num_processes 8" in ended.stdout
+
+
+def test_a_refusal_names_every_single_change_that_would_do(monkeypatch):
+    """Each is then held to the formula again: it does fit."""
+    sweep, runs = stand_in("llama_3_2_1b", "llama_3_2_1b")
+    with pytest.raises(UserError) as refused:
+        fit.choose(sweep, runs, 1, 36.0)
+    told = str(refused.value)
+    assert re.search(r"HARDWARE=\w+ on \d GPU\(s\) of 36 GB would do", told)
+    assert "runtime.gradient_checkpointing: true would" in told and "train.lora" in told
+    tokens = int(re.search(r"runtime.micro_batch_tokens: (\d+) would", told)[1])
+    for changed in ({"gradient_checkpointing": True}, {"micro_batch_tokens": tokens}):
+        runtime = dataclasses.replace(sweep.experiment.runtime, **changed)
+        parts = fit.size_parts(sweep, fit.run_size(sweep, runs[0]), "gpu", 1, runtime)
+        assert parts.total <= fit.USABLE * 36
+    more = dataclasses.replace(sweep.experiment.runtime, micro_batch_tokens=tokens + 1024)
+    assert fit.size_parts(sweep, fit.run_size(sweep, runs[0]), "gpu", 1,
+                          more).total > fit.USABLE * 36
