@@ -9,7 +9,7 @@
 # download. Reward models that it needs are trained first where they are not. Tables, figures and a
 # page go to results/EXPERIMENT/policy/. A second call does no work.
 # HARDWARE=auto|cpu|gpu picks configs/hardware: a policy trains in one process, so NPROC is 1. WORKERS,
-# on a CPU, of runs at a time.
+# on a CPU, of runs at a time. LAUNCH, which submits the other stages to a cluster, is for them alone.
 set -euo pipefail
 source "$(dirname "$0")/src/shell.sh"
 experiment=demo_dpo

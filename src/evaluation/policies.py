@@ -40,12 +40,15 @@ from src.reports.policies.page import blocks, console
 from src.runs.folders import require_finished
 from src.runs.freed import require_weights, run_fingerprint
 from src.runs.plan import Plan
-from src.scoring.generations import Prompts, Sampling, answer, prompts_of, rewards_of
+from src.scoring.answers import log_probabilities, rewards_of
+from src.scoring.generations import Prompts, Sampling, answer, prompts_of
 from src.scoring.pairs import margins, scores_of
 
 SPLIT = "test"
 KIND = "policies, judged"
 FOLDER = "policy"
+COLUMNS = ("reward_judge", "tokens", "characters", "finished", "log_ratio")
+"""Of answers, in the order in which `Answers` has them."""
 PROMPT_SEED = (0,)
 """The same prompts for all seeds."""
 
@@ -90,9 +93,8 @@ def _judged(plan: Plan, found: dict[str, Path], runs_dir: Path) -> tuple[Judged,
         return np.stack([table[column].to_numpy() for table in own]).reshape(
             len(own), len(prompts.ids), -1)
 
-    policies = {key: Answers(*(of(own, column)[..., 0] for column in (
-        "reward_judge", "tokens", "characters", "finished")), proxy=of(own, f"reward_{key[1]}")[
-            ..., 0] if key[0] != REFERENCE and key[1] in roles else None)
+    policies = {key: Answers(*(of(own, column)[..., 0] for column in COLUMNS), (
+        of(own, f"reward_{key[1]}")[..., 0] if key[0] != REFERENCE and key[1] in roles else None))
         for key, own in tables.items()}
     judged = Judged(
         plan.experiment.name, config.judge, plan.experiment.seeds, np.array(prompts.ids), policies,
@@ -110,15 +112,18 @@ def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: 
     that labels for a policy of the same seed; made once.
 
     Returns:
-        `prompt_id, sample, response, tokens, characters, finished, reward_judge` and, where they
-        label, `reward_teacher, reward_student`.
+        `prompt_id, sample, response, tokens, characters, finished, log_ratio, reward_judge` and,
+        where they label, `reward_teacher, reward_student`. `log_ratio`: log-probability of the
+        answer less that by the policy that is fine-tuned alone, in nats.
     """
     config, folder = plan.experiment.policies, found[run.identity]
     sampling = Sampling(answers, config.max_new_tokens, config.temperature, run.seed)
-    models = _scorers(run, plan, found)
+    models, tokenizer = _scorers(run, plan, found), plan.bases[run.model].tokenizer
+    reference = next(found[other.identity] for other in plan.policies
+                     if other.seed == run.seed and other.policy.step == REFERENCE)
     inputs = {"policy": weights_fingerprint(folder), "prompts": content_hash(prompts.tokens),
               "sampling": content_hash(asdict(sampling)),
-              "tokenizer": tokenizer_key(plan.bases[run.model].tokenizer),
+              "tokenizer": tokenizer_key(tokenizer), "reference": weights_fingerprint(reference),
               **{role: run_fingerprint(place) for role, place in models.items()}}
     name = SPLIT if answers == 1 else f"{SPLIT}-{answers}"
     path = folder / "answers" / f"{name}.parquet"
@@ -127,8 +132,13 @@ def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: 
         if table is None:
             for place in models.values():
                 require_weights(place)
-            table = answer(load_language_model(folder), plan.bases[run.model].tokenizer, prompts,
-                           sampling, plan.experiment.runtime, run.display_name)
+            runtime, policy = plan.experiment.runtime, load_language_model(folder)
+            table = answer(policy, tokenizer, prompts, sampling, runtime, run.display_name)
+            table["log_ratio"] = 0.0
+            if folder != reference:
+                table["log_ratio"] = np.subtract(*(
+                    log_probabilities(model, tokenizer, prompts, table, runtime)
+                    for model in (policy, load_language_model(reference))))
             for role, place in models.items():
                 table[f"reward_{role}"] = rewards_of(place, prompts, table)
             table = table.drop(columns="ids")

@@ -1,4 +1,4 @@
-"""Prompts of a split -> what a language model answers, and the reward of each answer.
+"""Prompts of a split -> what a language model answers.
 
 Sampling has a seed of its own, the same for every policy: two that give the same odds give the
 same answers.
@@ -6,7 +6,6 @@ same answers.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,6 @@ from src.batches.packing import scoring_budget
 from src.common import distributed
 from src.common.errors import UserError
 from src.runs.plan import Plan
-from src.scoring.texts import TextScorer
 
 
 @dataclass(frozen=True)
@@ -117,21 +115,3 @@ def _table(rows: list[tuple[int, int, TokenIds]], prompts: Prompts,
         "sample": [sample for _, sample, _ in rows], "response": texts, "ids": kept,
         "tokens": list(map(len, kept)), "characters": list(map(len, texts)),
         "finished": [ids[-1:] == [end] for _, _, ids in rows]})
-
-
-def rewards_of(folder: Path, prompts: Prompts, table: pd.DataFrame) -> np.ndarray:
-    """(n,) float64: what the reward model in `folder` gives the answers of `table`, in its order.
-
-    Raises:
-        UserError: an answer that the model cannot read.
-    """
-    answers = {prompt: list(own) for prompt, own in
-               table.groupby("prompt_id", sort=False).response}
-    questions = [(messages, answers[prompt])
-                 for prompt, messages in zip(prompts.ids, prompts.messages, strict=True)]
-    rewards = np.concatenate(TextScorer(folder).rewards(questions, folder.name)).astype(np.float64)
-    if np.isnan(rewards).any():
-        raise UserError(f"{folder}: {int(np.isnan(rewards).sum())} of {len(rewards)} answers have "
-                        "no reward, for with their prompts they are longer than it takes: lower "
-                        "policies.max_new_tokens")
-    return rewards

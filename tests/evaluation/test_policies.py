@@ -168,11 +168,13 @@ def test_answers_are_kept_with_rewards_lengths_and_whether_they_ended(judged):
     for name, folder in folders(judged).items():
         table = pd.read_parquet(folder / "answers" / "test.parquet")
         assert list(table) == ["prompt_id", "sample", "response", "tokens", "characters",
-                               "finished", "reward_judge", "reward_teacher", "reward_student"]
+                               "finished", "log_ratio", "reward_judge", "reward_teacher",
+                               "reward_student"]
         assert len(table) == table.prompt_id.nunique() == 12
         assert (folder / "answers" / "test-3.parquet").is_file() == (name == "sft gt")
         assert (table.characters == table.response.str.len()).all()
         assert (table.tokens[~table.finished] == 40).all()
+        assert (table.log_ratio == 0).all() == (name == "sft gt")
 
 
 def test_a_second_call_samples_nothing_and_writes_the_same_tables(judged):

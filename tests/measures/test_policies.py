@@ -104,7 +104,8 @@ def judged(student_gain: float) -> Judged:
     def answers(gain: float, proxy: bool) -> Answers:
         rewards = zero + scale * rng.normal(gain, 1, (3, 200))
         ones = np.ones((3, 200))
-        return Answers(rewards, 5 * ones, 20 * ones, ones > 0, rewards if proxy else None)
+        return Answers(rewards, 5 * ones, 20 * ones, ones > 0, 0.3 * ones,
+                       rewards if proxy else None)
 
     drawn = zero[..., None] + scale[..., None] * rng.normal(0, 1, (3, 200, 4))
     counts = np.ones((3, 200, 4))
@@ -140,3 +141,4 @@ def test_the_best_of_more_answers_is_better_by_the_model_that_picks():
         assert (np.diff(own.proxy_reward) > 0).all() and (np.diff(own.reward) > 0).all()
     row = with_best_of(found, 4).policies["best_of_4", "student"]
     assert np.array_equal(row.rewards, found.drawn["judge"].max(axis=-1))
+    assert np.allclose(row.log_ratio, np.log(4) - 0.75)

@@ -168,7 +168,7 @@ def test_weights_are_not_read_where_nothing_was_made_of_them(tiny, monkeypatch):
     folder = tiny.finished("ceilings")[0]
     (folder / "scores" / "test.parquet").unlink()
     monkeypatch.setattr("src.scoring.pairs.run_fingerprint", lambda folder: pytest.fail("read"))
-    assert "no scores" in prune(folder, False, dry_run=False)[1]
+    assert "no scores" in prune(folder, experiment_of(tiny), dry_run=False)[1]
 
 
 def test_a_run_in_training_is_not_waited_for(tiny):

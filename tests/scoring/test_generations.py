@@ -8,6 +8,7 @@ from configs.schema import RuntimeConfig
 from data.tokens.formatting import answer_end, load_tokenizer
 from model.policy_model import load_language_model
 from src.common.files import REPO_ROOT
+from src.scoring.answers import log_probabilities
 from src.scoring.generations import Prompts, Sampling, answer
 
 DEMO = REPO_ROOT / "model" / "demo"
@@ -48,6 +49,21 @@ def test_the_same_seed_draws_the_same_answers_and_leaves_the_global_generator_al
                         for seed in (0, 0, 1))
     assert torch.equal(before, torch.random.get_rng_state())
     assert one.response.to_list() == same.response.to_list() != other.response.to_list()
+
+
+def test_the_log_probability_of_an_answer_is_that_of_its_tokens_one_by_one(demo):
+    model, tokenizer = demo
+    prompts = prompts_of(tokenizer)
+    found = answer(model, tokenizer, prompts, Sampling(8, 3, 1.5, 0), RUNTIME)
+    ours = log_probabilities(model, tokenizer, prompts, found, RUNTIME)
+    for place, row in enumerate(found.itertuples()):
+        prompt = prompts.tokens["abc".index(row.prompt_id)]
+        ids = [*row.ids, *([answer_end(tokenizer)] if row.finished else [])]
+        with torch.no_grad():
+            odds = model(torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+        one_by_one = sum(float(odds[len(prompt) + i - 1, token]) for i, token in enumerate(ids))
+        assert ours[place] == pytest.approx(one_by_one, abs=1e-4)
+    assert {True, False} <= set(found.finished)
 
 
 def test_answers_are_drawn_with_the_model_s_own_odds(demo):

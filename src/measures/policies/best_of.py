@@ -9,7 +9,7 @@ so that its expectation under any other model needs no drawing, and uses all N a
 """
 
 from collections.abc import Sequence
-from math import comb
+from math import comb, log
 
 import numpy as np
 
@@ -30,6 +30,12 @@ def expected_best(picking: np.ndarray, values: np.ndarray, sizes: Sequence[int])
     odds = np.array([[comb(rank, size - 1) / comb(total, size) for rank in range(total)]
                      for size in sizes])  # (sizes, N)
     return np.moveaxis(ranked @ odds.T, -1, 0)
+
+
+def best_of_kl(size: int) -> float:
+    """At most so many nats lie between the best of `size` answers and the policy that gave them:
+    log n - (n - 1) / n (Beirami et al. 2024, arXiv 2401.01879)."""
+    return log(size) - (size - 1) / size
 
 
 def picked(picking: np.ndarray) -> np.ndarray:

@@ -34,6 +34,8 @@ class Answers:
     tokens: np.ndarray
     characters: np.ndarray
     finished: np.ndarray
+    log_ratio: np.ndarray
+    """log pi(answer) - log pi_reference(answer), nats; its mean estimates KL(pi, reference)."""
     proxy: np.ndarray | None = None
     """Rewards by the model that labelled for the policy; None for people."""
 

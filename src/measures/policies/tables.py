@@ -8,7 +8,7 @@ import pandas as pd
 
 from configs.schema import EvalConfig
 from src.measures.cells import interval_fields
-from src.measures.policies.best_of import expected_best, picked
+from src.measures.policies.best_of import best_of_kl, expected_best, picked
 from src.measures.policies.length_control import length_controlled
 from src.measures.policies.paired import Answers, Reference, means_with_intervals, paired
 from src.methods.log_odds import sigmoid
@@ -68,7 +68,8 @@ def with_best_of(judged: Judged, size: int) -> Judged:
 
         made[f"best_of_{size}", source] = Answers(
             of(judged.drawn["judge"]), of(judged.drawn_tokens), of(judged.drawn_characters),
-            of(judged.drawn_finished), of(judged.drawn[source]))
+            of(judged.drawn_finished), np.full(place.shape[:-1], best_of_kl(size)),
+            of(judged.drawn[source]))
     return replace(judged, policies={**judged.policies, **made})
 
 
@@ -128,7 +129,8 @@ def _row(judged: Judged, key: Key, config: EvalConfig) -> dict:
     return {**_facts(judged), "policy": key[0], "labels": key[1], "against": REFERENCE,
             **interval_fields("reward", reward), "reward_sd": float(z.std(axis=1).mean()),
             "reward_median": float(np.median(z, axis=1).mean()),
-            **_against(judged, judged.before, own, config), "proxy_difference": proxy}
+            **_against(judged, judged.before, own, config), "proxy_difference": proxy,
+            "kl": float(own.log_ratio.mean())}
 
 
 def _against(judged: Judged, before: Answers, after: Answers, config: EvalConfig) -> dict:

@@ -27,7 +27,8 @@ FILES = [("policy.csv", "one row a policy, against the fine-tuned one"),
          ("best_of.csv", "best of n by each labelling model"),
          ("meta.json", "what was judged, where the numbers come from")]
 POLICY_COLUMNS = ["policy", "labels", "reward", "sd", "median", "difference", "better", "tie",
-                  "worse", "win rate", "soft", "length-controlled", "tokens (before)", "finished"]
+                  "worse", "win rate", "soft", "length-controlled", "proxy", "KL",
+                  "tokens (before)", "finished"]
 COMPARED_COLUMNS = ["policy", "student better", "difference", "better", "tie", "worse", "win rate",
                     "length-controlled", "tokens (before)", "p"]
 SAID = {YES: "beats", NO: "falls behind"}
@@ -46,7 +47,9 @@ def policy_rows(table: pd.DataFrame) -> list[list[str]]:
     return [[row.policy, row.labels, estimate(row, "reward", 2), number(row.reward_sd, 2),
              number(row.reward_median, 2), estimate(row, "difference", 2, signed=True),
              *_counts(row), estimate(row, "win_rate", 2), estimate(row, "soft_win_rate", 2),
-             estimate(row, "length_controlled_rate", 2), _lengths(row), number(row.finished, 2)]
+             estimate(row, "length_controlled_rate", 2), number(row.proxy_difference, 2,
+                                                                signed=True),
+             number(row.kl, 2), _lengths(row), number(row.finished, 2)]
             for row in table.itertuples()]
 
 
@@ -107,6 +110,10 @@ def reading(judged: Judged) -> list[str]:
         "prompts alone.",
         "Best of n picks among answers of the fine-tuned policy by the labelling model's reward; "
         "raft fine-tunes on such answers.",
+        "Proxy: the difference by the model that labelled, in its own standard deviations; far "
+        "above the judge's difference, its errors were learned. KL: nats between the policy and "
+        f"{REFERENCE}, the mean of log pi / pi_{REFERENCE} of its answers; of best_of_n the bound "
+        "log n - (n - 1) / n.",
         "Finished: the share of answers that ended before the limit on their length."]
 
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from configs.run import RunConfig
 from data.tokens.formatting import answer_end
 from src.runs.plan import Plan
-from src.scoring.generations import Sampling, answer, prompts_of, rewards_of
+from src.scoring.answers import rewards_of
+from src.scoring.generations import Sampling, answer, prompts_of
 from src.training.policy.rows import Rows, labeller_of, supervised
 
 
