@@ -139,12 +139,12 @@ def _against(judged: Judged, before: Answers, after: Answers, config: EvalConfig
                    **options)
     q = sigmoid((after.rewards - before.rewards) / judged.tau[:, None]).ravel()
     longer = (after.tokens - before.tokens).ravel()
-    rate, _ = length_controlled(q, longer, np.tile(judged.prompts, len(judged.seeds)), **options)
+    rate, phi = length_controlled(q, longer, np.tile(judged.prompts, len(judged.seeds)), **options)
     return {**interval_fields("difference", found.difference), "better": found.better,
             "worse": found.worse, "ties": found.ties,
             **interval_fields("win_rate", found.win_rate),
             **interval_fields("soft_win_rate", found.soft_win_rate),
-            **interval_fields("length_controlled_rate", rate),
+            **interval_fields("length_controlled_rate", rate), "length_phi": phi,
             "sign_p": found.sign_p, "wilcoxon_p": found.wilcoxon_p,
             "tokens": float(after.tokens.mean()), "tokens_before": float(before.tokens.mean()),
             "characters": float(after.characters.mean()),
