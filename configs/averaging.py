@@ -9,6 +9,7 @@ of their own. A tensor is told by its parsed name, never by a part of it.
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,12 +58,15 @@ class Adaptive:
     low: Share = 0.0
     high: Share = 1.0
     penalty: NotNegative = 0.0
-    steps: Count = 100
+    steps: Count = 60
+    """Of Adam."""
     learning_rate: Positive = 0.1
+    batch_pairs: Count = 256
+    """Pairs of a step of Adam."""
     grid_steps: Annotated[Count, Field(le=100)] = 10
-    """Steps of a tenth each, by default, from low to high along each block of a grid."""
+    """Of a grid, from low to high along each block."""
     pairs: Count = 1000
-    """At most this many of the val pairs."""
+    """At most this many, evenly spaced, of the val pairs."""
 
     def __post_init__(self):
         require(self.low < self.high, f"low {self.low} must be below high {self.high}")
@@ -129,6 +133,22 @@ class Recipe:
                 f"{len(bounds)} blocks: give each block one")
         sizes = [end - start for start, end in zip((-1, *bounds), bounds, strict=False)]
         return tuple(a for a, size in zip(alphas, sizes, strict=True) for _ in range(size))
+
+    def at(self, mean: float) -> "Recipe":
+        """The recipe with another mean over its blocks: the one ratio of all, or all of them in
+        proportion.
+
+        Raises:
+            UserError: in proportion one would be above 1.
+        """
+        now, highest = mean_of(self.alphas), max(self.alphas)
+        if len(self.alphas) > 1 and highest * mean > now:
+            raise UserError(f"recipe {self.name}: at a mean of {mean} its highest ratio would be "
+                            f"{highest * mean / max(now, 1e-9):.3f}: expected a mean of at most "
+                            f"{now / highest if highest else 0:.3f}")
+        alphas = (mean,) if len(self.alphas) == 1 else tuple(
+            a * mean / now if now else mean for a in self.alphas)
+        return replace(self, alphas=alphas)
 
     def weights(self, names: Iterable[str], layers: int) -> dict[str, float]:
         """The a of each tensor, by the name that it came with.

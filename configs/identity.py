@@ -28,7 +28,8 @@ FIRST_KEYS = {name: keys.split() for name, keys in {
 }.items()}
 """The keys that always enter, under these names: none is added, renamed or taken away."""
 NAMES = {"RunConfig": ("experiment", "name", "model", "data", "teacher", "keep", "judge"),
-         "MethodConfig": ("name", "after", "through"), "PolicyStep": ("source",)}
+         "MethodConfig": ("name", "after", "through"), "PolicyStep": ("source",),
+         "Recipe": ("name",)}
 """What is only called otherwise, and never enters."""
 
 

@@ -6,6 +6,7 @@
 import functools
 from typing import Literal
 
+from configs.averaging import Recipe
 from configs.field_types import Name, Several, SomeShare, Whole
 from configs.identity import facts
 from configs.policy_schema import PolicyStep
@@ -22,7 +23,7 @@ GROUND_TRUTH_FACTS = {"loss": "hard_bt", "aux_coef": 0.0, "warmup_frac": 0.2}
 """What stands for the method in the identity of a run on ground truth. It always stood there, so it
 stays, whatever keys and defaults methods come to have."""
 STAGES = ("teachers", "ceilings", "students")
-"""Reward models are trained in this order; a run's folder lies under its stage."""
+"""Reward models are made in this order; a run lies under its stage, an average with students."""
 POLICIES = "policies"
 """The stage of language models that are aligned to them."""
 
@@ -32,7 +33,7 @@ class RunConfig:
     """One training run, with everything that can change its result: a run folder's config.yaml."""
 
     experiment: Name
-    kind: Literal["teacher", "ceiling", "student", "policy"]
+    kind: Literal["teacher", "ceiling", "student", "average", "policy"]
     name: Name
     """The rung: base model and layers, for example `demo-L4`."""
     model: str
@@ -54,7 +55,8 @@ class RunConfig:
     seed: Whole
     earlier: str = ""
     """The identity of the student whose labels its treatment takes too, or who is its teacher at
-    the end of a chain (`through`), or of the policy that this one begins at; empty for none."""
+    the end of a chain (`through`), or that is averaged, or of the policy that this one begins at;
+    empty for none."""
     train_share: SomeShare = 1.0
     """Share of the split's prompts that a teacher learns from."""
     keep: str = ""
@@ -63,9 +65,13 @@ class RunConfig:
     """Of a policy alone."""
     judge: str = ""
     """The identity of the reward model that a policy is judged by, which changes nothing in it."""
+    average: Recipe | None = None
+    """How an average's student and its base become one; all else is the student's."""
 
     def __post_init__(self):
         loss = GROUND_TRUTH_FACTS["loss"]
+        require((self.kind == "average") == (self.average is not None), f"run {self.name}: kind "
+                f"{self.kind}: an average has a recipe under `average`, and no other run has")
         require(self.labels != GROUND_TRUTH or self.method.loss == loss,
                 f"run {self.name}: loss {self.method.loss} is for weak labels: expected {loss} on "
                 f"labels {GROUND_TRUTH}")
@@ -92,8 +98,13 @@ class RunConfig:
         return (*teachers, *filter(None, (self.earlier, self.judge)))
 
     @property
+    def role(self) -> str:
+        """What tables call it: an average stands there as a student by another method."""
+        return "student" if self.kind == "average" else self.kind
+
+    @property
     def stage(self) -> str:
-        return POLICIES if self.policy else f"{self.kind}s"
+        return POLICIES if self.policy else f"{self.role}s"
 
     @property
     def display_name(self) -> str:

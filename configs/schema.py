@@ -121,6 +121,17 @@ class MethodConfig:
 
 
 @config
+class AverageConfig:
+    """A way to average every student with its base: one entry of an experiment's `averages`."""
+
+    recipe: str
+    """Name of a file in configs/averaging, the path of one, or a published string."""
+    alphas: Several[Share] = ()
+    """The recipe with each of these for its mean, 0 being the student and 1 its base; empty for the
+    recipe as it is."""
+
+
+@config
 class TrainConfig:
     """Budget and optimisation, the same for teachers, ceilings and students."""
 
@@ -215,6 +226,8 @@ class ExperimentConfig:
     teachers: Annotated[Several[LadderConfig], Field(min_length=1)]
     students: Several[LadderConfig] = ()
     methods: Annotated[Several[MethodConfig], Field(min_length=1)] = (MethodConfig("soft"),)
+    averages: Several[AverageConfig] = ()
+    """Of each student: runs of their own, called `soft+uniform_0.4` where methods stand."""
     seeds: Annotated[Several[Seed], Field(min_length=1)] = (0,)
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
@@ -283,9 +296,8 @@ class PretrainConfig:
     learning_rate: Positive = 1e-3
     seed: Seed = 0
     initializer_range: Positive = 0.02
-    """Standard deviation of the weights at first. Narrow models learn facts sooner from near
-    1/sqrt(hidden_size): four layers of width 64 knew 98% of what 30 people of the demo's world do
-    after 33,000 documents from 0.1, and 16% after 50,000 from 0.02."""
+    """Standard deviation of the weights at first. Narrow models that begin near 1/sqrt(hidden_size)
+    learn facts many times sooner than from the library's 0.02, whose attention is flat for long."""
 
     def __post_init__(self):
         require(bool(self.documents or self.books or self.pairs),

@@ -39,13 +39,27 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
         return ()
     after = {method.after for method in experiment.methods}
     labels = run.method.name in after or _may_be_link(run, experiment)
-    if run.kind == "ceiling" or (run.kind == "student" and not labels):
+    if run.kind == "ceiling" or (run.role == "student" and not labels):
         return ()
     fits = run.kind == "teacher" and any("val_label" in TREATMENTS.asks(method.treatment)
                                          for method in experiment.methods)
     stops = experiment.train.early_stopping_evals or any(
         method.early_stopping_evals and method.stop_on == "weak" for method in experiment.methods)
-    return ("train_2", "val") if fits or stops else ("train_2",)
+    averages = run.kind == "teacher" and experiment.averages  # of which some learn on val
+    return ("train_2", "val") if fits or stops or averages else ("train_2",)
+
+
+def _averages_left(folder: Path, run: "RunConfig", experiment: ExperimentConfig) -> int:
+    """How many averages of a student are still to be made of its weights."""
+    from src.runs.folders import is_done, read_run_config
+
+    if run.kind != "student":
+        return 0
+    asked = sum(len(average.alphas) or 1 for average in experiment.averages)
+    made = [config.parent for config in folder.parent.glob("*+*/config.yaml")]
+    return asked - sum(other.kind == "average" and other.earlier == run.identity
+                       and is_done(each, other.identity)
+                       for each in made for other in [read_run_config(each)])
 
 
 def _may_be_link(run: "RunConfig", experiment: ExperimentConfig) -> bool:
@@ -70,6 +84,8 @@ def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
     scored = run.kind != "student" or not is_link(run.method, experiment.methods)
     if scored and stored_scores(folder, run, "test") is None:
         return "has no scores of these weights on test yet: run eval.py"
+    if _averages_left(folder, run, experiment):
+        return "has not been averaged yet: run weak_to_strong.sh"
     missing = [split for split in labelled_splits(run, experiment)
                if stored_labels(folder, run, split) is None]
     return f"has no weak labels of {' and '.join(missing)} yet" if missing else ""

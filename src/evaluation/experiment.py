@@ -136,9 +136,9 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
     """A run's score table as the analysis takes it, with its learning curve."""
     with reading(folder / "log.jsonl", "train the run again"):
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-    student = run.kind == "student"
+    student = run.role == "student"
     return RunScores(
-        role=run.kind, name=run.name, layers=len(run.kept), teacher=run.teacher,
+        role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
         method=run.method.name if student else "", seed=run.seed,
         pair_ids=table.pair_id.to_numpy(str),
         margins=margins(table),
@@ -238,8 +238,8 @@ def write_cards(found: list[tuple[RunConfig, Path]], results: Results) -> None:
         return
     table = results.accuracy
     for run, folder in found:
-        like = (table.role == run.kind) & (table.name == run.name) & (table.teacher == run.teacher)
-        if run.kind == "student":
+        like = (table.role == run.role) & (table.name == run.name) & (table.teacher == run.teacher)
+        if run.role == "student":
             like &= table.method == run.method.name
         scores = [Accuracy(int(row.seed), row.data, row.split, int(row.n), row.accuracy, row.low,
                            row.high, row.length_only, results.meta["level"])

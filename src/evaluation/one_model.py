@@ -58,7 +58,7 @@ def evaluate_one(folder: Path, data: str | None, split: str, runs_dir: Path,
     lines += _accuracy_lines(margins["model"], splits["model"], config)
     if {"teacher", "ceiling"} <= set(margins):
         lines += _pgr_lines(margins, splits, config)
-    elif run is not None and run.kind == "student":
+    elif run is not None and run.role == "student":
         teachers = run.labels.count("+") + 1
         lines.append("PGR needs the teacher's and the ceiling's run: not both are finished under "
                      f"{runs_dir} and have their weights still" if teachers == 1 else
@@ -110,10 +110,10 @@ def eval_config_of(run: RunConfig | None) -> tuple[EvalConfig, str]:
 def find_peers(run: RunConfig, runs_dir: Path) -> dict[str, Path]:
     """Folders of a student's teacher and ceiling, as far as they are finished and have their
     weights still."""
-    if run.kind != "student":
+    if run.role != "student":
         return {}
     ceiling = dataclasses.replace(
-        run, kind="ceiling", labels=GROUND_TRUTH, teacher="", earlier="",
+        run, kind="ceiling", labels=GROUND_TRUTH, teacher="", earlier="", average=None,
         method=GROUND_TRUTH_METHOD,
         train=without_stopping(run.train))
     folders = {"teacher": find_finished(runs_dir, "teachers", run.labels),

@@ -143,6 +143,8 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "data hash": run.data_hash,
         "labels": _labels(run)[0],
         "method": run.method.name,
+        **({"averaged": f"with its base by recipe.yaml ({run.average.name})"} if run.average
+           else {}),
         **_frozen(run),
         "seed": run.seed,
         "experiment": run.experiment,

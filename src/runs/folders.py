@@ -22,7 +22,7 @@ SHARDS = "model.safetensors.index.json"
 """Of a model above 50 GB, which is saved in several files."""
 CARD = "README.md"
 """The model card: written again when the run has been scored, so DONE does not hold its size."""
-WRITTEN = (*CHECKPOINT, DONE, FREED, "config.yaml", "manifest.json", "log.jsonl",
+WRITTEN = (*CHECKPOINT, DONE, FREED, "config.yaml", "manifest.json", "log.jsonl", "recipe.yaml",
            "training_args.bin", "adapter/*", "scores/*.parquet", "weak_labels/*.parquet",
            "answers/*.parquet", ".*.partial", "adapter/.*.partial", "scores/.*.partial",
            "weak_labels/.*.partial", "answers/.*.partial")

@@ -4,6 +4,7 @@
     student   on train_2, the weak labels of a teacher that is not bigger, which it needs, and with
               some methods those of an earlier student
     link      a student between the two, which labels for the next of its chain (`through`)
+    average   of a student, which it needs, and its base
     policy    a language model aligned to one of these, see src/runs/policies.py
 
 A stage is the runs of one kind. Opens no pairs and trains nothing.
@@ -36,8 +37,9 @@ from model.base.trunk import frozen_layers
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
-from src.methods.labelling import check_treatments, of_several
+from src.methods.labelling import check_treatments, is_link, of_several
 from src.methods.losses import check_losses
+from src.runs.averages import average_of, recipes_of
 from src.runs.bases import BaseModel
 from src.runs.policies import policy_runs
 
@@ -97,9 +99,12 @@ class Plan:
         self._refuse_equal_names()
         self.experiment = dataclasses.replace(self.experiment, methods=check_treatments(
             methods, len(self.teachers), f"experiments/{experiment.name}"))
-        self.runs = tuple(itertools.chain(self._truth_runs("teacher", self.teachers),
-                                          self._truth_runs("ceiling", self.students),
-                                          self._student_runs()))
+        recipes = recipes_of(experiment.averages, f"experiments/{experiment.name}")
+        students = self._student_runs()
+        self.runs = tuple(itertools.chain(
+            self._truth_runs("teacher", self.teachers), self._truth_runs("ceiling", self.students),
+            students, (average_of(student, recipe) for student in students
+                       if not is_link(student.method, methods) for recipe in recipes)))
         self.policies = self._policies()
         """Apart from `runs`, which are reward models."""
         self.only = only

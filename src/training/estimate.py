@@ -93,6 +93,8 @@ class Estimate:
     def _piece(self, run: RunConfig) -> Piece:
         done, beside = self.folders[run.identity] is not None, 0.0
         self._turn += not done
+        if run.kind == "average":
+            return Piece(run, done, work.averaging(run, self.plan), 0.0)
         splits = [run.split, *(["val"] if run.train.early_stopping_evals else [])]
         if not done:
             probe, asked = run.method.learner == "probe", TREATMENTS.asks(run.method.treatment)

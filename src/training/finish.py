@@ -10,6 +10,7 @@ from src.common.lock import lock
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.labels import labels_for
+from src.training.averaging.average_run import average_run
 from src.training.policy.train_policy import train_policy
 from src.training.train_run import train_run
 
@@ -17,8 +18,9 @@ from src.training.train_run import train_run
 def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
     """Bring `run` to DONE; whether there was anything to do.
 
-    A student or a policy that it learns from comes first: it is of the same stage, and where
-    another worker is at it, this one waits. Of a policy so do all reward models that it needs.
+    A student or a policy that it learns from, or averages, comes first: it is of the same stage,
+    and where another worker is at it, this one waits. Of a policy so do all reward models that it
+    needs.
     """
     def found() -> Path | None:
         return folders.find_finished(runs_dir, run.stage, run.identity)
@@ -33,6 +35,8 @@ def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
             return False
         if run.policy:
             train_policy(run, plan, runs_dir, folder)
+        elif run.kind == "average":
+            average_run(run, plan, folder, runs_dir)
         else:
             train_run(run, plan, *labels_for(run, plan, runs_dir), folder)
     return True

@@ -187,8 +187,6 @@ def _facts(run: RunConfig, plan: Plan, taught: Taught, course: Course,
     total = len(taught.labels)
     tokens, flops = work(run, plan, course)
     pairs = count_kept(total, course.kept)
-    base = plan.bases[run.model].config
-    rounded = dequantised_from(base)
     return {
         "identity": run.identity,
         "name": run.display_name,
@@ -199,13 +197,20 @@ def _facts(run: RunConfig, plan: Plan, taught: Taught, course: Course,
         **measured,
         "seconds": round(measured["seconds"], 3),
         "commit": commit(),
-        "base": {"checkpoint": "" if base.is_local else base.checkpoint,
-                 "revision": base.revision, "license": base.license,
-                 "layers": plan.bases[run.model].layers,
-                 **({"dequantised_from": rounded} if rounded else {})},
-        "data_source": plan.data.source,
+        **base_facts(run, plan),
         **({"notes": taught.notes} if taught.notes else {}),
     }
+
+
+def base_facts(run: RunConfig, plan: Plan) -> dict[str, object]:
+    """What of a manifest tells where the run's base model and data come from."""
+    base = plan.bases[run.model].config
+    rounded = dequantised_from(base)
+    return {"base": {"checkpoint": "" if base.is_local else base.checkpoint,
+                     "revision": base.revision, "license": base.license,
+                     "layers": plan.bases[run.model].layers,
+                     **({"dequantised_from": rounded} if rounded else {})},
+            "data_source": plan.data.source}
 
 
 def _write_facts(folder: Path, log: str, facts: dict[str, object]) -> None:

@@ -27,12 +27,13 @@ def work(run: RunConfig, plan: Plan, course: Course | None = None) -> tuple[int,
     only its adapter has a gradient. Of prompts that several pairs of a step share, each is counted
     once; of layers below those that train, nothing: they run once for all runs.
 
-    A linear probe has none: what it reads is computed once for all runs, as weak labels are.
+    A linear probe has none: what it reads is computed once for all runs, as weak labels are. Nor
+    has an average, see `averaging`.
 
     Args:
         course: the run's; None where nothing has labelled its pairs, and it is about this much.
     """
-    if run.method.learner == "probe":
+    if run.method.learner == "probe" or run.kind == "average":
         return 0, 0.0
     train, tokens = run.train, _tokens(run, plan, course or ALL_PAIRS)
     if course is None:
@@ -59,6 +60,16 @@ def training(run: RunConfig, plan: Plan, cached: bool) -> float:
     if run.train.early_stopping_evals:
         total += scoring(run, plan, "val", cached) / run.train.eval_frac
     return total
+
+
+def averaging(run: RunConfig, plan: Plan) -> float:
+    """Operations of learning an average's ratios, of which a grid has about as many points as
+    Adam has steps: a forward and a backward over some pairs of val each."""
+    rule, pairs = run.average.adaptive, len(plan.split(run, "val"))
+    if rule is None or not pairs:
+        return 0.0
+    return 3.0 * rule.steps * min(rule.batch_pairs, rule.pairs, pairs) / pairs * scoring(
+        run, plan, "val", False)
 
 
 def scoring(run: RunConfig, plan: Plan, split: str, cached: bool) -> float:

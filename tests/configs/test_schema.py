@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from configs.averaging import Adaptive, Recipe
 from configs.model_schema import ModelConfig
 from configs.policy_schema import PolicyStep
 from configs.run import RunConfig
@@ -250,8 +251,24 @@ def variants(changes):
 
 
 def test_every_field_of_a_run_either_matters_or_is_a_name():
-    assert {field.name for field in dataclasses.fields(RunConfig)} == {*MATTERS, *NAMES, "policy"}
+    assert {field.name for field in dataclasses.fields(RunConfig)} == {*MATTERS, *NAMES, "policy",
+                                                                       "average"}
     assert len(MATTERS["train"]) == len(dataclasses.fields(TrainConfig))
+
+
+def test_every_field_of_an_average_matters_but_its_name():
+    recipe = Recipe("r", alphas=(0.3,), adaptive=Adaptive())
+    run = dataclasses.replace(RUN, kind="average", average=recipe)
+    changes = {"alphas": (0.2,), "blocks": 3, "embed": "first", "final_norm": 0.5,
+               "lm_head": "last", "head": "refit", "adaptive": Adaptive(solver="grid")}
+    assert {field.name for field in dataclasses.fields(Recipe)} == {*changes, "name"}
+    identities = [dataclasses.replace(run, average=dataclasses.replace(recipe, **{key: value}))
+                  .identity for key, value in changes.items()]
+    assert len({run.identity, RUN.identity, *identities}) == len(changes) + 2
+    renamed = dataclasses.replace(run, average=dataclasses.replace(recipe, name="other"))
+    assert renamed.identity == run.identity
+    with pytest.raises(UserError, match="kind student: an average has a recipe"):
+        dataclasses.replace(RUN, average=recipe)
 
 
 def test_every_field_of_a_policy_matters_but_what_its_labels_are_called():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs.averaging import load_recipe
 from data.tokens.tokenised import IDS, TokenisedSplit
 from src.evaluation.experiment import finished_runs, score_runs
 from src.methods.label_treatments import TREATMENTS
@@ -45,6 +46,13 @@ NOTHING = [
     {"name": "all_sure", "treatment": "relabel", "after": "soft_bt", "treatment_options": {
         "share": 1}}]
 """Methods that are soft Bradley-Terry, by another name."""
+AVERAGES = {"uniform_0.4": "{alphas: [0.4]}",
+            "adaptive": "{alphas: [0.4], blocks: 2, adaptive: {}}",
+            "own": "{alphas: [0.4], blocks: 2, adaptive: {target: student, solver: grid}}",
+            "truth": "{alphas: [0.4], blocks: 2, adaptive: {target: oracle, pairs: 12}}",
+            "refitted": "{alphas: [0.4], head: refit}"}
+"""Recipes; the students that they make stand under `soft_bt+adaptive`."""
+AVERAGED = [f"oracle_soft_bt+{name}" if name == "truth" else f"soft_bt+{name}" for name in AVERAGES]
 ROUNDING = 5e-5
 """As in test_trainer.py."""
 
@@ -87,8 +95,11 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("methods")
     through = {"through": [{"model": str(root / "llama.yaml"), "layers": [3]}]}
     methods = [each | (through if each["name"] == "chain" else {}) for each in METHODS]
+    for name, text in AVERAGES.items():
+        (root / f"{name}.yaml").write_text(text)
     tiny = make_experiment(
-        root, rows=170, train_pairs=44, layers=([1, 2], [4]),
+        root, averages=[{"recipe": str(root / f"{name}.yaml")} for name in AVERAGES],
+        rows=170, train_pairs=44, layers=([1, 2], [4]),
         methods=[*methods, *NOTHING], train={"epochs": 2, "early_stopping_evals": 50,
                                              "eval_frac": 0.5, "learning_rate": 3e-3})
     prepare_data(tiny)
@@ -135,17 +146,24 @@ def gap(first, second):
                for name in first.weights)
 
 
-@pytest.mark.parametrize("method", [each["name"] for each in METHODS])
+@pytest.mark.parametrize("method", [*(each["name"] for each in METHODS), *AVERAGED])
 def test_a_student_whose_human_labels_are_noise_has_the_same_weights(world, noise, method):
     first, second = world(method), noise(method)
     assert first.folder != second.folder
+    if method in AVERAGED:  # the student moved so little that its weights would hardly tell
+        notes = [one.manifest.get("notes", {}) for one in (first, second)]
+        if method.startswith("oracle"):
+            assert abs(notes[0]["tau"] - notes[1]["tau"]) > 0.1
+            return
+        for name in notes[0]:
+            assert notes[0][name] == pytest.approx(notes[1][name], abs=1e-4)
     if method.startswith("oracle"):  # or this would show nothing
         assert gap(first, second) > 1e-3
         return
     assert gap(first, second) < ROUNDING
     losses = [[entry["loss"] for entry in one.log if "loss" in entry] for one in (first, second)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    assert len(losses[0]) > 1 or method == "probe"
+    assert len(losses[0]) > 1 or method in ("probe", *AVERAGED)
 
 
 @pytest.mark.parametrize("method", [each["name"] for each in NOTHING])
@@ -239,3 +257,35 @@ def test_what_a_treatment_found_stands_in_the_manifest(world, method, kind):
     notes = world(method).manifest["notes"]
     assert notes[f"teacher_1_{kind}"] + notes[f"teacher_2_{kind}"] == pytest.approx(1)
     assert "notes" not in world("soft_bt").manifest
+
+
+def test_an_average_is_a_run_that_needs_its_student_and_stands_as_a_method_of_it(world, prepared):
+    found, student = world("soft_bt+uniform_0.4"), world("soft_bt")
+    assert found.run.needs == (student.run.labels, student.run.identity)
+    assert found.run.identity != world("soft_bt+adaptive").run.identity
+    score, = score_runs([(found.run, found.folder)], sweep_of(prepared), "test", prepared.runs_dir)
+    assert (score.role, score.method) == ("student", "soft_bt+uniform_0.4")
+    base = load_file(prepared.model / "model.safetensors")
+    for name, value in found.weights.items():
+        tuned = student.weights[name]
+        expected = tuned if name == "score.weight" else 0.4 * base[name] + 0.6 * tuned
+        assert torch.allclose(value, expected, atol=1e-6), name
+    assert gap(found, student) > 1e-4
+    recipe = load_recipe(str(found.folder / "recipe.yaml"))
+    assert recipe == found.run.average and "averaged" in (found.folder / "README.md").read_text()
+
+
+def test_an_adaptive_average_keeps_its_mean_and_writes_what_it_learned(world):
+    found = world("soft_bt+adaptive")
+    recipe = load_recipe(str(found.folder / "recipe.yaml"))
+    assert recipe.adaptive is None and recipe.blocks == (1,)
+    assert np.mean(recipe.alphas) == pytest.approx(0.4, abs=1e-9)
+    assert list(recipe.alphas) == found.manifest["notes"]["alphas"] != [0.4, 0.4]
+    assert len(found.log) == found.manifest["steps"] == 60
+
+
+def test_a_head_is_fitted_to_the_average_and_nothing_else_of_it_changes(world):
+    refitted, kept = world("soft_bt+refitted"), world("soft_bt+uniform_0.4")
+    changed = [name for name, value in kept.weights.items()
+               if not torch.equal(value, refitted.weights[name])]
+    assert changed == ["score.weight"]

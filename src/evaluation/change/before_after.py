@@ -54,7 +54,7 @@ def baseline_runs(plan: Plan, runs_dir: Path) -> dict[tuple[str, str, str],
     """
     groups: dict[tuple[str, str, str], list[tuple[RunConfig, Path]]] = {}
     for run, folder in finished_runs(plan, runs_dir)[0]:
-        if run.kind != "student" or run.method.name == BASELINE:
+        if run.role != "student" or run.method.name == BASELINE:
             groups.setdefault((run.kind, run.name, run.teacher), []).append((run, folder))
     return groups
 

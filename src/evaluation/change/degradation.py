@@ -57,7 +57,7 @@ def write_degradation(plan: Plan, runs_dir: Path, results_dir: Path) -> str:
     if not len(students):
         raise UserError(f"{plan.experiment.name}: no student is finished beside its teacher and "
                         f"its ceiling: run ./weak_to_strong.sh {plan.experiment.name}")
-    runs = [each for each in found if each[0].kind == "student"]
+    runs = [each for each in found if each[0].role == "student"]
     freed = sum(is_freed(folder) for _, folder in runs)
     students = students.merge(_language(runs, plan), how="left",
                               on=["student", "teacher", "method", "seed"])
