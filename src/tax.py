@@ -59,10 +59,15 @@ def parse_args() -> argparse.Namespace:
 
 def text_tax(args: argparse.Namespace, pair: "Pair") -> list["Compared"]:
     """Nats and bits of --text."""
+    from model.base.truncate import positions
     from src.evaluation.tax.language import nats_of_both
     from src.measures.tax.paired import language_tax
     from src.scoring.windows import read_windows
 
+    most = positions(pair.tuned.config, str(args.model))
+    if args.window > most:
+        raise UserError(f"--window {args.window}: {args.model} takes {most} tokens: expected at "
+                        "most so many")
     windows = read_windows(args.text, pair.tokenizer, args.window, args.limit)
     return language_tax(args.text.name, *nats_of_both(pair, windows), windows.tokens, windows.bytes)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from configs.schema import RuntimeConfig
@@ -53,18 +54,20 @@ def states_behind_layers(model: PreTrainedModel, texts: Responses,
 
 
 def nats_of_answers(model: PreTrainedModel, texts: Responses, runtime: RuntimeConfig,
-                    head: Callable[[Tensor], Tensor]) -> np.ndarray:
+                    head: Callable[[Tensor], Tensor], title: str = "") -> np.ndarray:
     """(R, 2) float64: sum of -log P(token | text so far) over each response's tokens, and how many
     they are, by the model's last states under `head`.
 
     Args:
         model: without the last layer's shortcut.
+        title: of a bar; none where it is empty.
     """
     seen = {}
     handle = model.base_model.register_forward_hook(
         lambda trunk, args, out: seen.update(last=out.last_hidden_state))
     try:
-        return _each_text(model, texts, runtime, lambda batch: _nats(seen["last"], batch, head))
+        return _each_text(model, texts, runtime, lambda batch: _nats(seen["last"], batch, head),
+                          title)
     finally:
         handle.remove()
 
@@ -82,26 +85,27 @@ def _nats(states: Tensor, batch: Batch, head: Callable[[Tensor], Tensor]) -> Ten
 
 
 def _each_text(model: PreTrainedModel, texts: Responses, runtime: RuntimeConfig,
-               read: Callable[[Batch], Tensor]) -> np.ndarray:
+               read: Callable[[Batch], Tensor], title: str = "") -> np.ndarray:
     """(R, ...): what `read` finds of each row, (B, ...), after each forward."""
     trees = Trees(texts, share_prompt=False)
     found: list[np.ndarray | None] = [None] * len(trees.response_tokens)
-    for numbers, batch, place in _forwards(model, trees, runtime):
+    for numbers, batch, place in _forwards(model, trees, runtime, title):
         rows = read(batch).cpu().numpy()[place]
         for number, row in zip(numbers, rows, strict=True):
             found[number] = row
     return np.stack([found[number] for number in trees.chosen])
 
 
-def _forwards(model: PreTrainedModel, trees: Trees,
-              runtime: RuntimeConfig) -> Iterator[tuple[np.ndarray, Batch, np.ndarray]]:
+def _forwards(model: PreTrainedModel, trees: Trees, runtime: RuntimeConfig,
+              title: str) -> Iterator[tuple[np.ndarray, Batch, np.ndarray]]:
     """After each forward: numbers of its responses, its inputs, and each response's row."""
     device = distributed.device()
     model = model.to(device).eval()
     collator = TreeCollator(model.config.pad_token_id, pack=False)
     budget = scoring_budget(runtime, device.type, packed=False)
     with torch.inference_mode(), computing(model.precision):
-        for responses, unit in scoring_batches(trees, budget):
+        for responses, unit in tqdm(scoring_batches(trees, budget), title, unit="batch",
+                                    disable=not title):
             batch, place = collator.lay_out(trees.read(responses, unit))
             inputs = {name: value.to(device) for name, value in batch.items()}
             model(**inputs)

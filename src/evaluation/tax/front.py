@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from configs.run import RunConfig
+from model.base.truncate import positions
 from src.common.errors import UserError
 from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 WINDOW, WINDOWS = 512, 32
-"""Tokens of a window of text, and how many of them are read."""
+"""Tokens of a window of text, or all that the model takes; and how many windows are read."""
 Group = tuple[str, str, str]
 """Student, teacher, method."""
 
@@ -103,7 +104,9 @@ def _students(found: Sequence[tuple[RunConfig, Path]]) -> dict[Group, list[tuple
 def _texts(plan: Plan, run: RunConfig, text: Path | None) -> Windows:
     if text is None:
         return answers_as_windows(plan, run)
-    return read_windows(text, plan.bases[run.model].tokenizer, WINDOW, WINDOWS)
+    base = plan.bases[run.model]
+    return read_windows(text, base.tokenizer, min(WINDOW, positions(base.hf_config, base.key)),
+                        WINDOWS)
 
 
 def _points(models: Sequence[Averaged], planned: Sequence[Sequence[Average]], texts: Windows,

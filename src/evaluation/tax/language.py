@@ -78,17 +78,17 @@ def _kept(folder: Path, run: RunConfig | None, layers: int, base_path: Path) -> 
     return tuple(range(whole))
 
 
-def window_nats(model: PreTrainedModel, windows: Windows,
-                head: Callable[[Tensor], Tensor]) -> np.ndarray:
-    """(R,) float64: nats of each window's tokens but the first."""
-    return nats_of_answers(model, windows.texts, RUNTIME, head)[:, 0]
+def window_nats(model: PreTrainedModel, windows: Windows, head: Callable[[Tensor], Tensor],
+                title: str = "") -> np.ndarray:
+    """(R,) float64: nats of each window's tokens but the first. Under a title it shows a bar."""
+    return nats_of_answers(model, windows.texts, RUNTIME, head, title)[:, 0]
 
 
 def nats_of_both(pair: Pair, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     """Nats of each window under the base and under the tuned model, (R,) each."""
     head = language_head(pair.base_path)
-    base, tuned = (window_nats(model, windows, head) for model in (pair.base, pair.tuned))
-    return base, tuned
+    return (window_nats(pair.base, windows, head, "nats, base"),
+            window_nats(pair.tuned, windows, head, "nats, tuned"))
 
 
 def questions_of_both(pair: Pair, tasks: Sequence["Task"], limit: int | None) -> list[Compared]:

@@ -61,8 +61,8 @@ def _curves(panel: Axes, own: pd.DataFrame) -> None:
         panel.plot(inner.tax, inner.accuracy, MARKERS[place % len(MARKERS)], color=colour,
                    markersize=4.5, label=NAMES[family], zorder=4)
     for each in own[own.family == UNIFORM].itertuples():
-        panel.annotate(f"{each.a:g}", (each.tax, each.accuracy), (0, 6), "data", "offset points",
-                       fontsize=7, color=METHODS[0], ha="center")
+        panel.annotate(f"{each.a:g}", (each.tax, each.accuracy), (-3, 4), "data",
+                       "offset points", fontsize=7, color=METHODS[0], ha="right")
     _ends(panel, own)
 
 

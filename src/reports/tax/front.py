@@ -47,6 +47,9 @@ def statements(front: pd.DataFrame, areas: pd.DataFrame) -> list[str]:
         probe = own[own.family == PROBE].iloc[0]
         parts.append(f"a linear probe of the base, for nothing: {estimate(probe, 'accuracy')}")
         said.append("; ".join(parts) + ".")
+        if not tuned.tax_low > 0:
+            said.append(f"{_name(key)}: no tax that can be told from 0, so nothing to buy back.")
+            continue
         said += [f"{_name(key)}, {NAMES[row.family]}: {_verdict(row)} uniform averaging by area ("
                  f"{estimate(row, 'above_uniform', signed=True)})."
                  for row in of_student(areas, key).itertuples()

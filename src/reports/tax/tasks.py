@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from src.measures.tax.front import BASE, TUNED
+from src.measures.tax.front import BASE, TUNED, UNIFORM
 from src.reports.figures.style import CEILING, METHODS, QUIET, Margins, page, panel_title
 from src.reports.tax.front import NAMES
 
@@ -29,7 +29,9 @@ def tasks_figure(own: pd.DataFrame, experiment: str, level: float) -> tuple[Figu
             panel.plot([x], [each.score], "o", color=colour, markersize=5, zorder=3 + place,
                        markerfacecolor="white" if each.metric == "acc_norm" else colour)
         panel.axhline(rows.chance.iloc[0], color=QUIET, linewidth=1, linestyle="--")
-        panel.set_xticks(range(len(families)), [NAMES[family] for family in families])
+        panel.set_xticks(range(len(families)), [
+            f"{NAMES[family]} {rows[rows.family == family].a.iloc[0]:g}" if family == UNIFORM
+            else NAMES[family] for family in families])
         panel.set_xlim(-0.5, len(families) - 0.5)
         panel_title(panel, task, f"chance {rows.chance.iloc[0]:.2f}", QUIET)
     return figure, title, caption

@@ -127,6 +127,8 @@ def test_mistakes_are_told_with_their_remedy(finished, student, asked, tmp_path)
     short.write_text("few words")
     with pytest.raises(UserError, match="at least one window of 512"):
         in_process("src.tax", *words, "--text", str(short))
+    with pytest.raises(UserError, match="--window 513: .* takes 512 tokens"):
+        in_process("src.tax", *words, "--text", str(short), "--window", "513")
     with pytest.raises(UserError, match="is not what .* was made from"):
         in_process("src.tax", "--model", str(student), "--base", str(student), "--text", str(short))
 
