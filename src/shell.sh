@@ -116,8 +116,9 @@ launch_stage() {
   fi
   local statuses worker code=0 launches=()
   statuses="$(mktemp -d)"
-  # A launcher that is asked to end answers with a traceback, and leaves its own folder.
-  trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "'"${statuses}"'"' EXIT
+  # A launcher that is asked to end answers with a traceback, and leaves its own folder; of one that is
+  # killed, a shell that is slow to end says so; and trainers that save may still write there.
+  trap 'exec 2> /dev/null; kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "'"${statuses}"'" || true' EXIT
   trap 'stopped 129' HUP
   trap 'stopped 130' INT
   trap 'stopped 143' TERM

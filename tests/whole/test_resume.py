@@ -7,6 +7,7 @@ and not ten seconds of imports; each child is the head of a process group, and t
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from src.common.checkpoints import newest_whole
 from src.common.files import REPO_ROOT
-from tests.tiny_experiment import ENVIRONMENT, TinyExperiment, in_process, make_experiment, start
+from tests.tiny_experiment import (
+    ENVIRONMENT,
+    TinyExperiment,
+    in_process,
+    launch,
+    make_experiment,
+    start,
+)
 
 pytestmark = pytest.mark.launch
 
@@ -192,3 +201,30 @@ def test_a_script_that_is_stopped_stops_its_training_and_says_so_once(tmp_path, 
     assert ended == (-9 if sign == signal.SIGKILL else 128 + sign)
     assert log.read_text().count("stopped: run the same command again") == (sign != signal.SIGKILL)
     assert "Traceback" not in log.read_text() and "Killed" not in log.read_text()
+
+
+def test_two_processes_that_are_asked_to_end_save_the_same_step_and_go_on_from_it(tmp_path):
+    """As Slurm asks: everything that the job has started, at once."""
+    tiny = make_experiment(tmp_path, train_pairs=64, layers=([1], [2]), train={"epochs": 150},
+                           runtime={"save_steps": 100_000, "logging_steps": 20})
+    assert in_process("data.preprocess", *tiny.preprocess) == 0
+    whole, log = tiny.copy("whole"), tmp_path / "log"
+    assert launch("train_teacher_model.sh", whole, "multi_gpu").returncode == 0
+    script = start("train_teacher_model.sh", tiny, "multi_gpu", log)
+    deadline = time.monotonic() + 200
+    while "'loss'" not in log.read_text():
+        assert time.monotonic() < deadline and script.poll() is None, log.read_text()
+        time.sleep(0.05)
+    processes = script.children(recursive=True)
+    for process in (script, *processes):
+        process.terminate()
+    assert script.wait(60) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
+    step, = map(int, re.findall(r"asked to end, saved at step (\d+) of", log.read_text()))
+    folder, = (tiny.runs_dir / "tiny" / "teachers").glob("*/resume")
+    assert newest_whole(folder, 2) == folder / f"checkpoint-{step}"
+    again = launch("train_teacher_model.sh", tiny, "multi_gpu")
+    assert again.returncode == 0, again
+    (found,), (expected,) = tiny.finished("teachers"), whole.finished("teachers")
+    for name in ("model.safetensors", "log.jsonl"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
