@@ -316,9 +316,11 @@ def load_with_policies(name: str) -> ExperimentConfig:
     Raises:
         UserError: neither has; or as `load_config`.
     """
-    config = load_config(ExperimentConfig, name)
-    longer = f"{name}_dpo"
-    if config.policies is None and (CONFIG_ROOT / "experiments" / f"{longer}.yaml").is_file():
+    folder, longer = CONFIG_ROOT / "experiments", f"{name}_dpo"
+    there = (folder / f"{longer}.yaml").is_file()
+    only = there and not (folder / f"{name}.yaml").is_file()
+    config = load_config(ExperimentConfig, longer if only else name)
+    if config.policies is None and there:
         config = load_config(ExperimentConfig, longer)
     require(config.policies is not None, f"experiment {name} has no block `policies`, and there is "
             f"no {longer}: see configs/experiments/demo_dpo.yaml for one")
