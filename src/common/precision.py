@@ -36,9 +36,14 @@ def cpu_has_bf16() -> bool:
     return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
-def computing(precision: str) -> torch.autocast:
-    """A context that computes in it, on this process's device."""
-    return torch.autocast(distributed.device().type, torch.bfloat16, enabled=precision == "bf16")
+def computing(precision: str, weights_change: bool = False) -> torch.autocast:
+    """A context that computes in it, on this process's device.
+
+    Args:
+        weights_change: inside it; else the library rounds each of them once and keeps that.
+    """
+    return torch.autocast(distributed.device().type, torch.bfloat16, enabled=precision == "bf16",
+                          cache_enabled=not weights_change)
 
 
 def weights_to_score(precision: str) -> torch.dtype:

@@ -81,3 +81,13 @@ def test_a_run_is_scored_in_what_it_was_trained_in(base, tmp_path, family):
     assert seen == {"fp32": torch.float32, "bf16": torch.bfloat16}
     gap = np.abs(rewards["bf16"] - rewards["fp32"]).max()
     assert 0 < gap < 0.1 * rewards["fp32"].std()
+
+
+def test_weights_that_change_inside_are_not_those_that_were_rounded_before():
+    layer, states = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    with precision.computing("bf16", weights_change=True):
+        layer(states)
+        with torch.no_grad():
+            layer.weight.zero_()
+            layer.bias.zero_()
+        assert not layer(states).any()

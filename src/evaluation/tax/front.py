@@ -7,7 +7,7 @@ a point of accuracy on the test pairs and of nats lost on held-out text.
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from src.evaluation.experiment import eval_pairs, finished_runs, score_runs
 from src.evaluation.tax.averaged import Averaged
 from src.evaluation.tax.points import answers_as_windows, measured, probe_margins
 from src.evaluation.tax.questions import answered
+from src.evaluation.tax.ratios import with_ratios
 from src.evaluation.tax.recipes import Average, averages
 from src.measures.cells import correctness
 from src.measures.run_scores import EvalPairs, RunScores
@@ -77,7 +78,8 @@ def write_front(plan: Plan, runs_dir: Path, results_dir: Path, asked: Asked) -> 
     for key, runs in groups.items():
         texts = _texts(plan, runs[0][0], asked.text)
         models = [Averaged(run, folder, plan, runs_dir) for run, folder in runs]
-        planned = [averages(run) for run, _ in runs]
+        planned = [[replace(one, recipe=with_ratios(model, one.recipe))
+                    for one in averages(model.run)] for model in models]
         points = _points(models, planned, texts, pairs)
         peers = _peers(runs, found, plan, pairs, runs_dir)
         own = {"front": front_table(points, texts.tokens, texts.bytes, pairs.prompt_ids, peers,

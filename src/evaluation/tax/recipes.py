@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from configs.averaging import Recipe
+from configs.averaging import Adaptive, Recipe
 from configs.run import RunConfig
 from model.base.trunk import frozen_layers
 from src.measures.tax.front import BASE, BLOCK, TUNED, UNIFORM
@@ -17,6 +17,8 @@ ALPHAS = (0.2, 0.4, 0.6)
 """Means of the families whose blocks differ: beyond, some would have more than all of the base."""
 SLOPES = {"part_wise_bottom": (1.5, 0.5), "part_wise_top": (0.5, 1.5)}
 """Family -> the shares of the lowest and the highest block, times the mean; between them a line."""
+ADAPTIVE = Adaptive(counted="equal", steps=20, batch_pairs=128, learning_rate=0.2)
+"""A step takes seconds to a minute of a large model; ratios hardly move after some ten."""
 REST = "embeddings, norm"
 
 
@@ -35,7 +37,7 @@ class Average:
 
 
 def averages(run: RunConfig) -> list[Average]:
-    """Every point of the run's front whose shares of the base are given, the ends first.
+    """Every point of the run's front, the ends first; ratios of adaptive ones are to be learned.
 
     Layers that do not train are the base's in any case: blocks are of those that do, and what is
     below them goes with the lowest.
@@ -49,6 +51,8 @@ def averages(run: RunConfig) -> list[Average]:
         found += [Average(family, recipe(bounds, [a * share for share in
                                                   np.linspace(*ends, count)]))
                   for family, ends in SLOPES.items() for a in ALPHAS]
+        found += [Average("adaptive", Recipe("front", (a,), bounds, embed=a, final_norm=a,
+                                             adaptive=ADAPTIVE)) for a in ALPHAS]
     return found + one_block(run, bounds)
 
 

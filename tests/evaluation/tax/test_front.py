@@ -38,7 +38,12 @@ def test_every_student_has_its_curves_with_both_ends_and_an_interval_over_seeds(
         assert (own.accuracy_low <= own.accuracy).all() and (own.tax_low <= own.tax).all()
         np.testing.assert_allclose(own[own.family == "uniform"].above_uniform, 0, atol=1e-12)
     uniform = areas[areas.family == "uniform"].above_uniform
-    assert len(areas) == 3 and uniform.dropna().eq(0).all()
+    assert len(areas) == 4 and uniform.dropna().eq(0).all()
+    adaptive = front[front.family == "adaptive"]
+    for row in adaptive.itertuples():
+        assert np.mean([float(share) for share in row.alphas.split()]) == pytest.approx(
+            row.a, abs=0.006)
+    assert len(adaptive) == 3 and any(len(set(row.split())) > 1 for row in adaptive.alphas)
     assert "nats a token" in (folder / "report.md").read_text()
     assert len(list((folder / "figures").glob("front-*.png"))) == front.groupby(
         ["student", "teacher"]).ngroups
