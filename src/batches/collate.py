@@ -4,7 +4,7 @@ A micro batch holds trees: a prompt, its distinct responses, and the pairs among
 of all its trees without padding, or, with `pack` off, a padded row for each tree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,11 +57,14 @@ class PairDataset(Dataset):
         weights: of each pair's loss, (n,); None for 1.
         course: which of the pairs are trained on, and when.
         votes: as labels, of each of k teachers, (k, n); None where nothing asks for them.
+        hints: hidden states of chosen and rejected, (n, 2, d_k) each, that the model's own are held
+            to; none where nothing asks for them.
     """
 
     def __init__(self, split: TokenisedSplit, labels: np.ndarray, share_prompt: bool = True,
                  hidden_of: HiddenOf | None = None, weights: np.ndarray | None = None,
-                 course: Course = ALL_PAIRS, votes: np.ndarray | None = None):
+                 course: Course = ALL_PAIRS, votes: np.ndarray | None = None,
+                 hints: Sequence[np.ndarray] = ()):
         if len(labels) != len(split):
             raise ValueError(f"{len(labels)} labels for {len(split)} pairs: one each is needed")
         self.split, self.hidden_of, self.course = split, hidden_of, course
@@ -72,10 +75,17 @@ class PairDataset(Dataset):
         self.labels = self._of_left(labels)
         self.votes = None if votes is None else self._of_left(votes).T
         """(n, k) float32: each teacher's P(left preferred to right)."""
+        self._hints = hints
 
     def _of_left(self, labels: np.ndarray) -> np.ndarray:
         """P(chosen preferred) -> P(left preferred)."""
         return np.where(self.left_is_chosen, labels, 1 - labels).astype(np.float32)
+
+    def hints_of(self, pairs: np.ndarray) -> list[Tensor]:
+        """(P, 2, d_k): the states of left and right of some pairs."""
+        left = self.left_is_chosen[pairs][:, None, None]
+        return [torch.from_numpy(np.where(left, states[pairs], states[pairs][:, ::-1]))
+                for states in self._hints]
 
     def __len__(self) -> int:
         return len(self.split)

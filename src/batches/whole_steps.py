@@ -10,7 +10,8 @@ caching: Gao et al. 2021, arXiv 2101.06983). A step that is one micro batch of o
 first forward of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class Outputs(NamedTuple):
     """(P,)"""
     weights: Tensor
     """(P,)"""
+    more: Mapping[str, Tensor] = MappingProxyType({})
+    """What else the loss asks for, by its name."""
 
     @property
     def margin(self) -> Tensor:

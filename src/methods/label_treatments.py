@@ -35,6 +35,16 @@ TREATMENTS = Named("treatment", ("label", "labels", "earlier", "val_label", "see
 
 
 @dataclass(frozen=True)
+class Hints:
+    """Hidden states of teachers that a student's own are held to, of K pairs of layers."""
+
+    layers: tuple[int, ...]
+    """The student's, from 0."""
+    states: tuple[np.ndarray, ...]
+    """(n, 2, d_k) float32 each: the teacher's, of chosen and rejected."""
+
+
+@dataclass(frozen=True)
 class Taught:
     """What a student learns from a split of n pairs; a treatment that gives labels alone means
     every pair, all with one weight, in any order."""
@@ -53,6 +63,8 @@ class Taught:
     """What the learning rate is multiplied with afterwards."""
     votes: np.ndarray | None = None
     """(k, n): each teacher's own label, where the loss asks for them."""
+    hints: Hints | None = None
+    """Where the loss asks for them."""
     notes: dict[str, float] = field(default_factory=dict)
     """What the treatment found, for people: it is written into the run's manifest.json."""
 

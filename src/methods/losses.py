@@ -9,6 +9,8 @@ Each asks for some of these, and has options of its own (src/methods/named.py):
     aux_coef, warmup_frac   keys of a method that are older than options
     states, votes, group    see contrastive.py. A loss that asks for one of them gets the pairs of
                  a whole optimiser step at once (src/batches/whole_steps.py)
+    distances, log_gate     see distillation.py. A loss that asks for them has the options `weight`
+                 and `layer_pairs`, and gets them where weight is above 0
 
 All of them are swap-invariant, f(-margin, 1 - label) = f(margin, label): sides are arbitrary.
 """
@@ -20,16 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from configs.field_types import NotNegative, PartialShare, Positive, Share
+from configs.field_types import NotNegative, PartialShare, Positive, Several, Share
 from configs.schema import MethodConfig
 from configs.strict_yaml import require
 from src.methods.contrastive import agreement_contrast, self_corrected
+from src.methods.distillation import gated
 from src.methods.log_odds import PROBABILITY_FLOOR
 from src.methods.named import Named
 
 WHOLE_STEP = ("states", "votes", "group")
 """What is asked for by a loss in which pairs are held against each other."""
-LOSSES = Named("loss", ("margin", "label", "progress", "aux_coef", "warmup_frac", *WHOLE_STEP))
+LOSSES = Named("loss", ("margin", "label", "progress", "aux_coef", "warmup_frac", *WHOLE_STEP,
+                        "distances", "log_gate"))
 """Every loss that a method may name."""
 
 
@@ -147,6 +151,23 @@ def contrastive(margin: Tensor, label: Tensor, states: Tensor, votes: Tensor, gr
     return loss + coef * agreement_contrast(states, votes, group, temperature, sure)
 
 
+@LOSSES.add("distil")
+def distil(margin: Tensor, label: Tensor, distances: Tensor, log_gate: Tensor,
+           weight: NotNegative = 0.1, balance: NotNegative = 0.1,
+           layer_pairs: Several[Several[int]] = ((-1, -1),)) -> Tensor:
+    """CE(p, label) + weight * R, R the mean over a pair's two responses of
+
+        sum_k g_k D_k + balance * sum_k g_k log(K g_k)
+
+    D_k is how far the student's hidden state is, through the k-th linear connector, from a
+    teacher's, and g a gate on the student's own state: distillation.py. k runs over all teachers
+    and over `layer_pairs`, which (src/methods/distilled_layers.py) number the student's layer and
+    the teacher's, from 0 or, as -1 for the last, from above.
+    """
+    loss = soft_bradley_terry(margin, label)
+    return loss + weight * gated(distances, log_gate, balance) if weight else loss
+
+
 def check_losses(methods: Sequence[MethodConfig], where: str) -> tuple[MethodConfig, ...]:
     """The methods, of their losses' options only those that are no defaults.
 
@@ -173,11 +194,12 @@ def pair_loss(method: MethodConfig, margin: Tensor, label: Tensor, progress: flo
     """The loss of `method` per pair (B,), at `progress` in [0, 1] of the training.
 
     Args:
-        more: what else is known, of WHOLE_STEP.
+        more: what else is known, of WHOLE_STEP or of distillation.
     """
     return LOSSES.call(method.loss, {
         "margin": margin, "label": label, "progress": progress, "aux_coef": method.aux_coef,
-        "warmup_frac": method.warmup_frac, **more}, method.loss_options)
+        "warmup_frac": method.warmup_frac, "distances": None, "log_gate": None, **more},
+        method.loss_options)
 
 
 def centering(rewards: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from model.base.trunk import frozen_layers
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
+from src.methods.distilled_layers import check_layers
 from src.methods.labelling import check_treatments, is_link, of_several
 from src.methods.losses import check_losses
 from src.runs.averages import average_of, recipes_of
@@ -265,11 +266,14 @@ class Plan:
     def _student_run(self, student: Rung, teachers: list[Rung], method: MethodConfig,
                      seed: int) -> RunConfig:
         names = "+".join(teacher.name for teacher in teachers)
+        link = self.links[method.name][len(method.through) - 1] if method.through else None
+        check_layers(method, len(student.kept),
+                     [len(rung.kept) for rung in ([link] if link else teachers)],
+                     self.experiment.train, f"experiments/{self.experiment.name}")
         labels = [self._truth_run("teacher", teacher, seed).identity for teacher in teachers]
         before = [self._student_run(student, teachers, other, seed)
                   for other in self.experiment.methods if other.name == method.after]
-        if method.through:
-            link = self.links[method.name][len(method.through) - 1]
+        if link:
             shorter = dataclasses.replace(method, through=method.through[:-1])
             before = [self._student_run(link, teachers, shorter, seed)]
         return self._run(

@@ -13,12 +13,14 @@ from data.tokens.tokenised import TokenisedSplit
 from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
 from src.common import distributed
 from src.common.errors import UserError
-from src.methods.label_treatments import TREATMENTS, Taught
+from src.methods.distilled_layers import distils, layer_pairs
+from src.methods.label_treatments import TREATMENTS, Hints, Taught
 from src.methods.labelling import treat
 from src.methods.losses import LOSSES
 from src.runs import folders
 from src.runs.plan import Plan
 from src.scoring.hidden_states import differences
+from src.scoring.teacher_states import teacher_states
 from src.scoring.trunk_cache import trunk_of
 from src.scoring.weak_labels import weak_labels_of
 
@@ -43,6 +45,8 @@ def labels_for(run: RunConfig, plan: Plan, runs_dir: Path) -> tuple[Taught, np.n
     taught = given.treated(run.split)
     if "votes" in LOSSES.asks(run.method.loss):
         taught = dataclasses.replace(taught, votes=given.votes(run.split))
+    if distils(run.method):
+        taught = dataclasses.replace(taught, hints=given.hints(run.split))
     return taught, val
 
 
@@ -86,6 +90,17 @@ class Given:
     def votes(self, split: str) -> np.ndarray:
         """(k, n): P(chosen > rejected) by each teacher."""
         return np.stack([self._weak_labels(*one, split) for one in self.labelling])
+
+    def hints(self, split: str) -> Hints:
+        """The hidden states that the method's loss asks for, of each teacher."""
+        layers: list[int] = []
+        states: list[np.ndarray] = []
+        for teacher, folder in self.labelling:
+            pairs = layer_pairs(self.run.method, len(self.run.kept), len(teacher.kept))
+            layers += [own for own, _ in pairs]
+            states += teacher_states(folder, teacher, self.plan, split,
+                                     [theirs for _, theirs in pairs], self.runs_dir)
+        return Hints(tuple(layers), tuple(states))
 
     def _find(self, asked: str, split: str) -> int | np.ndarray:
         if asked == "seed":

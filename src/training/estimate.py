@@ -2,7 +2,8 @@
 
     runs        forward and backward of what trains
     trunks      once for each split, the deepest; a deeper one begins where a shallower one ends
-    labels      a forward of each teacher over train_2, and val with early stopping
+    labels      a forward of each teacher over train_2, and val with early stopping; one more where
+                its hidden states are asked for
     states      one of the student's base over each split that treatments or probes read
 
 What evaluation adds stands in src/evaluation/overview.py.
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.run import STAGES, RunConfig
+from src.methods.distilled_layers import distils
 from src.methods.label_treatments import TREATMENTS
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
@@ -49,6 +51,7 @@ class Estimate:
         """Trunks that no disk holds yet -> the turn of the run that makes it."""
         self._turn = 0
         self._labelled: set[tuple[str, str]] = set()
+        self._distilled: set[str] = set()
         self._asked_states: set[Path] = set()
         self.pieces = {stage: [self._piece(run) for run in plan.stage(stage)] for stage in STAGES}
 
@@ -109,6 +112,8 @@ class Estimate:
                 splits = [run.split]
             beside += sum(self._labels(other, split) for other in self.plan.needed(run)
                           for split in splits)
+            if distils(run.method):
+                beside += sum(map(self._hints, self.plan.needed(run)))
         return Piece(run, done, work.training(run, self.plan, self._cached(run, run.split)), beside)
 
     def _labels(self, run: RunConfig, split: str) -> float:
@@ -117,6 +122,13 @@ class Estimate:
             return 0.0
         self._labelled.add((run.identity, split))
         return self._forward(run, split)
+
+    def _hints(self, teacher: RunConfig) -> float:
+        """Of a teacher's hidden states, unless one before asks for them."""
+        if teacher.identity in self._distilled:
+            return 0.0
+        self._distilled.add(teacher.identity)
+        return self._forward(teacher, "train_2")
 
     def _states(self, run: RunConfig, split: str) -> float:
         """Of the hidden states of the run's base, unless they are there or one before asks."""

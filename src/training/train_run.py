@@ -88,7 +88,8 @@ def _dataset(run: RunConfig, plan: Plan, split: str, taught: Taught, course: Cou
     runtime = plan.experiment.runtime
     cache = trunk_of(run, plan, split, runs_dir)
     return PairDataset(plan.split(run, split), taught.labels, runtime.share_prompt,
-                       cache.read if cache else None, taught.weights, course, taught.votes)
+                       cache.read if cache else None, taught.weights, course, taught.votes,
+                       taught.hints.states if taught.hints else ())
 
 
 def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
@@ -128,7 +129,8 @@ def _train_and_save(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.n
     val_data = None if val_labels is None else _dataset(run, plan, "val", Taught(val_labels),
                                                         ALL_PAIRS, runs_dir)
     trainer = build_trainer(run, runtime, lambda: _build(run, plan, weights_type(args)), args,
-                            data, val_data, plan.bases[run.model].tokenizer.pad_token_id)
+                            data, val_data, plan.bases[run.model].tokenizer.pad_token_id,
+                            taught.hints)
     try:
         return _trained(trainer, run, folder)
     finally:
@@ -142,6 +144,8 @@ def _trained(trainer: PairTrainer, run: RunConfig,
                   torch.bfloat16 if trainer.args.bf16 else torch.float32)
     with saving_on_sigterm():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.distillation:
+        trainer.distillation.release()
     log = log_lines(trainer)
     measured = {"steps": trainer.state.global_step, "seconds": trainer.seconds,
                 "peak_memory_mib": peak_memory_mib(), "hardware": hardware(trainer)}

@@ -27,6 +27,8 @@ from src.batches.steps import SinglePass, StepSampler
 from src.batches.whole_steps import Outputs, StepShare, look_ahead
 from src.common import distributed
 from src.common.hashing import content_hash
+from src.methods.distillation import Distillation
+from src.methods.label_treatments import Hints
 from src.methods.losses import centering, looks_at_steps, pair_loss, soft_bradley_terry
 from src.training.resumable import ResumableTrainer, SaveAndStop
 
@@ -44,9 +46,9 @@ class PairTrainer(ResumableTrainer):
     """
 
     def __init__(self, *, method: MethodConfig, train: TrainConfig, runtime: RuntimeConfig,
-                 **kwargs):
+                 distillation: Distillation | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.method, self.train_config = method, train
+        self.method, self.train_config, self.distillation = method, train, distillation
         self.budgets = [Budget(runtime.micro_batch_tokens, runtime.pack),
                         scoring_budget(runtime, self.args.device.type, runtime.pack)]
         self.first_batch = ""
@@ -140,11 +142,14 @@ class PairTrainer(ResumableTrainer):
 
     def _outputs(self, model, micro: dict[str, Tensor]) -> Outputs:
         """What a forward over a micro batch gives of its pairs."""
+        row = micro["row"].numpy()
         micro = {name: value.to(self.args.device, non_blocking=True)
                  for name, value in micro.items() if name != "row"}
         left, right, labels, weights = (micro.pop(name) for name in ("left", "right", "labels",
                                                                      "weights"))
-        if model.training and looks_at_steps(self.method):
+        distillation = self.distillation if model.training else None
+        more = {}
+        if model.training and (looks_at_steps(self.method) or distillation):
             rewards, states = model(**micro, with_states=True)
             states = states.flatten(0, 1)
             states = torch.stack([states[left], states[right]], dim=1)  # (P, 2, d)
@@ -152,7 +157,10 @@ class PairTrainer(ResumableTrainer):
             rewards, states = model(**micro), None
         rewards = rewards.flatten()
         rewards = torch.stack([rewards[left], rewards[right]], dim=-1)  # (P, 2)
-        return Outputs(rewards, states, labels, weights)
+        if distillation:
+            hints = [each.to(self.args.device) for each in self.train_dataset.hints_of(row)]
+            more = distillation.compared(left, right, hints)
+        return Outputs(rewards, states, labels, weights, more)
 
     def _losses(self, outputs: Outputs, share: StepShare | None) -> Tensor:
         """(P,): the method's loss of every pair of a micro batch."""
@@ -160,7 +168,7 @@ class PairTrainer(ResumableTrainer):
             losses = share.of(outputs)
         else:
             losses = outputs.weights * pair_loss(self.method, outputs.margin, outputs.labels,
-                                                 self._progress)
+                                                 self._progress, **outputs.more)
         if self.train_config.center_coef:
             losses = losses + self.train_config.center_coef * centering(outputs.rewards)
         return losses
@@ -215,14 +223,20 @@ class PairTrainer(ResumableTrainer):
 def build_trainer(run: RunConfig, runtime: RuntimeConfig,
                   model_init: Callable[[], PreTrainedModel], args: TrainingArguments,
                   train_data: PairDataset, val_data: PairDataset | None,
-                  pad_token_id: int) -> PairTrainer:
-    """A trainer over a model that `model_init` builds now, after `args`: ZeRO-3 needs that order"""
-    callbacks = []
+                  pad_token_id: int, hints: Hints | None = None) -> PairTrainer:
+    """A trainer over a model that `model_init` builds now, after `args`: ZeRO-3 needs that order.
+
+    Args:
+        hints: of `train_data`, that the model's hidden states are held to; None for none.
+    """
+    callbacks, model = [], model_init()
     if run.train.early_stopping_evals:
         callbacks.append(EarlyStoppingCallback(run.train.early_stopping_evals))
     callbacks.append(SaveAndStop(run.display_name))
     trainer = PairTrainer(
-        model=model_init(),
+        model=model,
+        distillation=hints and Distillation(model, hints.layers,
+                                            [states.shape[-1] for states in hints.states]),
         args=args,
         train_dataset=train_data,
         eval_dataset=val_data,

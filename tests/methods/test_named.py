@@ -1,6 +1,7 @@
 """Functions by name: their options come from their own parameters, and are held to their types."""
 
 import inspect
+import json
 import re
 import unittest.mock
 
@@ -100,4 +101,6 @@ def test_the_page_of_methods_has_every_name_with_its_options_and_their_defaults(
     for name, function in functions.items():
         for key, parameter in inspect.signature(function).parameters.items():
             if parameter.default is not parameter.empty:
-                assert f"`{key}: {parameter.default}`" in rows[name]
+                default = parameter.default
+                as_yaml = json.dumps(default) if isinstance(default, tuple) else default
+                assert f"`{key}: {as_yaml}`" in rows[name]

@@ -3,6 +3,7 @@ soft Bradley-Terry."""
 
 import functools
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,6 +38,7 @@ student that another one of 3 layers labels for."""
 NOTHING = [
     {"name": "no_aux", "loss": "confidence"},
     {"name": "no_coef", "loss": "adaptive_confidence", "loss_options": {"coef": 0}},
+    {"name": "no_distil", "loss": "distil", "loss_options": {"weight": 0}},
     {"name": "no_contrast", "loss": "contrastive", "loss_options": {"coef": 0, "takeover": 1}},
     {"name": "no_beta", "loss": "product", "loss_options": {"beta": 0}},
     {"name": "no_power", "treatment": "confidence_weights", "treatment_options": {"power": 0}},
@@ -198,7 +200,9 @@ def test_after_the_confident_half_a_curriculum_has_half_the_learning_rate(world)
 @pytest.mark.parametrize("train", [{"trainable_layers": 1}, {"lora": {"rank": 2}}], ids=str)
 def test_dropped_pairs_weights_and_a_course_do_with_a_trunk_and_with_adapters(prepared, train):
     """As they do without what is kept on disk, and with all that they may."""
-    tiny = prepared.copy(next(iter(train)), train=train)
+    methods = [each for each in prepared.settings()["methods"]
+               if each["name"] != "distil" or "lora" not in train]
+    tiny = prepared.copy(next(iter(train)), train=train, methods=methods)
     plan = sweep_of(tiny)
     for teacher in plan.stage("teachers"):
         finish(teacher, plan, tiny.runs_dir)
@@ -206,11 +210,13 @@ def test_dropped_pairs_weights_and_a_course_do_with_a_trunk_and_with_adapters(pr
     assert student("confident").manifest["pairs"] == 22
     assert all(gap(student(method), student("soft_bt")) < 1e-9 for method in (
         "no_power", "all_kept", "all_first", "no_contrast"))
-    alone = prepared.copy(f"{tiny.runs}_alone", train=train, runtime={"trunk_cache_gb": 0})
+    alone = prepared.copy(f"{tiny.runs}_alone", train=train, runtime={"trunk_cache_gb": 0},
+                          methods=methods)
     plan = sweep_of(alone)
     for teacher in plan.stage("teachers"):
         finish(teacher, plan, alone.runs_dir)
-    for method in ("confident", "confidence_weights", "curriculum", "contrastive"):
+    found = ("confident", "confidence_weights", "curriculum", "contrastive", "distil")
+    for method in found[:-1] if "lora" in train else found:
         assert gap(student_of(alone, plan)(method), student(method)) < ROUNDING
     assert (tiny.runs_dir / "trunks").is_dir() == ("trainable_layers" in train)
 
@@ -289,3 +295,22 @@ def test_a_head_is_fitted_to_the_average_and_nothing_else_of_it_changes(world):
     changed = [name for name, value in kept.weights.items()
                if not torch.equal(value, refitted.weights[name])]
     assert changed == ["score.weight"]
+
+
+def test_distilled_students_do_with_any_batches_and_keep_no_connectors(prepared, world):
+    """Packed or padded, prompts shared or not, in one micro batch or many; and the layers named."""
+    found = world("distil")
+    assert not any("connector" in name for name in found.weights)
+    for number, runtime in enumerate(({"pack": False}, {"share_prompt": False},
+                                      {"micro_batch_tokens": 256})):
+        other = prepared.copy(f"distil_{number}", runtime=runtime)
+        for folder in other.runs_dir.glob("tiny/students/*-distil-*"):
+            shutil.rmtree(folder)
+        again = student_of(other, sweep_of(other))("distil")
+        assert again.folder != found.folder and gap(again, found) < ROUNDING
+    both = prepared.copy("distil_both", methods=[{
+        "name": "both", "loss": "distil", "treatment": "mean_margin",
+        "loss_options": {"layer_pairs": [[1, 0], [-1, -1]]}}])
+    other = student_of(both, sweep_of(both))("both")
+    assert len(list((both.runs_dir / "hidden_states").glob("train_2-llama-L[12]-*.npy"))) >= 3
+    assert gap(other, world("mean_margin")) > 1e-4

@@ -18,6 +18,8 @@ from model.base.trunk import freeze_embeddings
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
 from src.batches.steps import ALL_PAIRS, Course
+from src.methods.distilled_layers import distils
+from src.methods.label_treatments import Hints
 from src.runs.folders import newest_checkpoint
 from src.training import resumable
 from src.training.arguments import training_arguments
@@ -46,6 +48,12 @@ ADAPTERS = dataclasses.replace(STOPPING, train=dataclasses.replace(
 
 FROZEN = dataclasses.replace(PLAIN, train=dataclasses.replace(
     PLAIN.train, freeze_embeddings=True))
+
+
+DISTILLED = dataclasses.replace(PLAIN, method=MethodConfig("d", "distil"))
+HINTS = Hints((0, 1), tuple(np.random.default_rng(width).normal(size=(PAIRS, 2, width)).astype(
+    np.float32) for width in (8, 12)))
+"""Teachers' states for both layers of the student, whose connectors are resumed as it is."""
 
 
 class Killed(BaseException):
@@ -104,12 +112,14 @@ def train(base):
     def one(run, folder, kill=None, course=ALL_PAIRS, **runtime):
         runtime = dataclasses.replace(RuntimeConfig(
             micro_batch_tokens=4096, logging_steps=3, save_steps=2, report_to="none"), **runtime)
+        hints = HINTS if distils(run.method) else None
         trainer = build_trainer(
             run, runtime, lambda: build(run),
             training_arguments(run, runtime, folder, PAIRS),
             PairDataset(split, labels, course=course,
-                        weights=None if course is ALL_PAIRS else 2 * labels),
-            val if run.train.early_stopping_evals else None, PAD)
+                        weights=None if course is ALL_PAIRS else 2 * labels,
+                        hints=hints.states if hints else ()),
+            val if run.train.early_stopping_evals else None, PAD, hints)
         if kill:
             kill.trainer = trainer
             trainer.add_callback(kill)
@@ -133,8 +143,8 @@ def same(found, expected):
             and all(torch.equal(weights[name], wanted) for name, wanted in wanted_weights.items()))
 
 
-@pytest.mark.parametrize("run", [PLAIN, STOPPING, ADAPTERS, FROZEN],
-                         ids=["plain", "stopping", "adapters", "frozen"])
+@pytest.mark.parametrize("run", [PLAIN, STOPPING, ADAPTERS, FROZEN, DISTILLED],
+                         ids=["plain", "stopping", "adapters", "frozen", "distilled"])
 def test_kills_at_every_moment_one_after_another_change_neither_weights_nor_log(train, tmp_path,
                                                                                 run):
     expected = train(run, tmp_path / "whole", moments := Kill())

@@ -118,6 +118,7 @@ def test_dropped_weighted_ordered_and_contrasted_pairs_are_those_of_one_process(
                {"name": "weighted", "treatment": "confidence_weights", "loss": "hard_bt"},
                {"name": "ordered", "treatment": "curriculum"},
                {"name": "contrasted", "loss": "contrastive", "loss_options": {"coef": 1.0}},
+               {"name": "distilled", "loss": "distil", "loss_options": {"weight": 1.0}},
                {"name": "again", "treatment": "relabel", "after": "some"}]
     changes = {"methods": methods, "students": [{**prepared.settings()["students"][0],
                                                  "layers": [2]}]}
@@ -125,7 +126,7 @@ def test_dropped_weighted_ordered_and_contrasted_pairs_are_those_of_one_process(
     ended = launch("weak_to_strong.sh", together, hardware)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert in_process("src.train", *alone.train("students")) == 0
-    assert len(alone.finished("students")) == 5
+    assert len(alone.finished("students")) == 6
     for folder, single in zip(together.finished("students"), alone.finished("students"),
                               strict=True):
         assert folder.name == single.name and facts(folder)["processes"] == 2
@@ -135,8 +136,9 @@ def test_dropped_weighted_ordered_and_contrasted_pairs_are_those_of_one_process(
 
 @pytest.mark.parametrize("hardware", ["multi_gpu", "zero3"])
 def test_ranks_share_a_base_s_hidden_states_and_all_learn_from_the_same(prepared, hardware):
-    """And a linear probe of them is what one process fits."""
+    """And a linear probe of them is what one process fits; and connectors are as if whole."""
     changes = {"methods": [{"name": "em", "treatment": "em_posterior"},
+                           {"name": "distilled", "loss": "distil", "loss_options": {"weight": 1.0}},
                            {"name": "probe", "learner": "probe"}],
                "students": [{**prepared.settings()["students"][0], "layers": [2]}]}
     together, alone = (prepared.copy(f"{hardware}_states_{name}", **changes)
@@ -144,7 +146,7 @@ def test_ranks_share_a_base_s_hidden_states_and_all_learn_from_the_same(prepared
     ended = launch("weak_to_strong.sh", together, hardware)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert in_process("src.train", *alone.train("students")) == 0
-    found, expected = (np.load(*each.runs_dir.glob("hidden_states/*.npy"))
+    found, expected = (np.load(*each.runs_dir.glob("hidden_states/train_2-2-*.npy"))
                        for each in (together, alone))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     for folder, single in zip(together.finished("students"), alone.finished("students"),

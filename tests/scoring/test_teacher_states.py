@@ -1,0 +1,38 @@
+"""States of a finished run against the library's own, computed once."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from src.runs.folders import find_finished
+from src.scoring import teacher_states as module
+from src.scoring.teacher_states import teacher_states
+from tests.tiny_experiment_parts import sweep_of
+
+
+@pytest.fixture
+def asked(finished):
+    """A teacher of two layers: its plan, run, folder, and where states are written."""
+    tiny = finished.copy("teacher_states")
+    plan = sweep_of(tiny)
+    run = next(run for run in plan.stage("teachers") if len(run.kept) == 2)
+    return plan, run, find_finished(tiny.runs_dir, "teachers", run.identity), tiny.runs_dir
+
+
+def test_states_are_the_library_s_and_read_from_disk_the_next_time(asked, monkeypatch):
+    plan, run, folder, runs_dir = asked
+    found = teacher_states(folder, run, plan, "val", [0, 1], runs_dir)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    split = plan.split(run, "val")
+    for row in range(3):
+        pair = split[row]
+        for side, name in enumerate(("chosen_ids", "rejected_ids")):
+            ids = torch.tensor([[*pair["prompt_ids"], *pair[name]]])
+            with torch.no_grad():
+                hidden = model(input_ids=ids, output_hidden_states=True).hidden_states
+            for layer, states in enumerate(found):  # the last one behind the final norm
+                np.testing.assert_allclose(states[row, side], hidden[layer + 1][0, -1], atol=2e-5)
+    monkeypatch.setattr(module, "load_scorer", lambda *_: pytest.fail("computed again"))
+    again = teacher_states(folder, run, plan, "val", [1], runs_dir)
+    np.testing.assert_array_equal(again[0], found[1])
