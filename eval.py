@@ -164,7 +164,7 @@ def main() -> None:
     args = parse_args()
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers {args.workers}: expected 1 or more runs at a time")
-    experiment = Path(args.model).suffix in (".yaml", ".yml") or (
+    experiment = args.policies or Path(args.model).suffix in (".yaml", ".yml") or (
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
     if args.scores is not None:
         from src.evaluation.benchmark import evaluate_scores
@@ -185,9 +185,8 @@ def main() -> None:
             print(judge_policies(args))
         else:
             transfer_experiment(args) if args.transfer else evaluate_experiment(args)
-    elif args.transfer or args.policies:
-        raise UserError(f"{'--transfer' if args.transfer else '--policies'} goes with an "
-                        f"experiment: {args.model} is none")
+    elif args.transfer:
+        raise UserError(f"--transfer goes with an experiment: {args.model} is none")
     elif Path(args.model).is_dir():
         quieten_transformers()
         print(evaluate_model(args))
