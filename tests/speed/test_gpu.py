@@ -11,6 +11,7 @@ from model.base.truncate import count_parameters
 from speed.gpu import experiments, memory
 from speed.gpu.live import LiveBytes
 from speed.gpu.published import PUBLISHED
+from tests.tiny_experiment import command
 
 
 def test_a_storage_counts_once_and_until_nothing_refers_to_it():
@@ -58,3 +59,25 @@ def test_the_page_on_memory_tells_what_the_command_reckons():
     missing = set(reckoned) - set(told)
     assert not [line for line in missing if " GPU" in line], "run the command with --write"
     assert not [line for line in reckoned if "| none |" in line]
+
+
+@pytest.mark.launch
+def test_the_gpu_script_runs_on_a_cpu_and_everything_agrees(tmp_path):
+    """The same script as on a GPU box, with tiny shapes: all lines but speed's are as expected."""
+    out = tmp_path / "table.md"
+    ended = command("speed/gpu.sh", "--cpu-rehearsal", timeout=900, OUT=str(out))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = [line for line in out.read_text().splitlines() if line.startswith("| ")][1:]
+    for what in ("rewards, flex", "gradients, varlen", "losses, multi_gpu", "losses, zero2",
+                 "losses, zero3", "TRL RewardTrainer, 2 layer(s)", "ours, 1 layer(s)",
+                 "memory, llama"):
+        assert any(line.startswith(f"| {what}") for line in lines), what
+    assert not [line for line in lines if line.endswith("| NO |") and "ours" not in line]
+    assert sum(line.endswith("| yes |") for line in lines) >= 8
+
+
+def test_the_gpu_script_says_what_it_takes_and_refuses_what_it_does_not_know():
+    told = command("speed/gpu.sh", "--help")
+    assert told.returncode == 0 and "--cpu-rehearsal" in told.stdout
+    refused = command("speed/gpu.sh", "--gpu")
+    assert refused.returncode == 2 and "expected --cpu-rehearsal" in refused.stderr
