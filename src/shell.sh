@@ -106,8 +106,9 @@ launch_stage() {
   fi
   echo "${stage} of ${experiment}: HARDWARE=${hardware}, ${processes} process(es), ${workers} run(s) at a time"
 
-  # A job on several nodes runs its script on each: SLURM_* say which one this is, and which is first.
-  local machines="${SLURM_STEP_NUM_NODES:-1}" meet=()
+  # A job on several nodes (MACHINES) runs its script on each: SLURM_* say which this is, and which is
+  # the first.
+  local machines="${MACHINES:-1}" meet=()
   if ((machines > 1)); then
     meet=(--num_machines "${machines}" --machine_rank "${SLURM_NODEID}" --rdzv_backend static
           --main_process_ip "${SLURM_LAUNCH_NODE_IPADDR}")

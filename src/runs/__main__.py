@@ -140,7 +140,12 @@ def status(args: argparse.Namespace) -> int:
 
     plan = Plan(load_config(ExperimentConfig, args.experiment), args.data_dir, tuple(args.seeds))
     found = standings(plan, args.runs_dir)
+    told = ""
     while args.wait and any(each.state in ("queued", "running") for each in found):
+        *_, line = status_lines(plan.experiment.name, found)
+        if line != told:
+            print(line, flush=True)
+        told = line
         time.sleep(POLL_SECONDS)
         found = standings(plan, args.runs_dir)
     print("\n".join(status_lines(plan.experiment.name, found)))

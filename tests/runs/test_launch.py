@@ -183,12 +183,13 @@ def test_a_launcher_killed_as_it_submits_leaves_nothing_that_is_done_twice(
     assert len(alive) == 1 and len(records.read_records(order.runs_dir)) == 1
 
 
-def test_a_refused_array_leaves_no_record_and_says_what_to_do(tiny, tmp_path, queue):
+def test_a_refused_array_leaves_no_record_and_says_what_to_do(tiny, tmp_path, queue, capfd):
     (queue.parent / "bin" / "sbatch").write_text(
         "#!/bin/bash\necho 'sbatch: error: invalid partition specified: nowhere' >&2\nexit 1\n")
     order = order_of(tiny, tmp_path / "runs", partition="nowhere")
-    with pytest.raises(UserError, match="invalid partition specified: nowhere.*`sinfo` lists"):
+    with pytest.raises(UserError, match="sbatch: invalid partition .*: nowhere.*`sinfo` lists"):
         send(order)
+    assert capfd.readouterr().err == ""
     assert records.read_records(order.runs_dir) == []
 
 
@@ -243,7 +244,9 @@ def test_a_time_limit_below_the_estimate_is_refused_before_anything_is_submitted
      "failed: m-s0: no space left"),
     ("ValueError: what it was\n  frame\nsubprocess.CalledProcessError: Command\n",
      "ValueError: what it was"),
-    ("[1/2] m-s1: FAILED, another's\n[2/2] m-s0: FAILED, its own\nfailed: both\n", "its own"),
+    ("slurmstepd-n1: error: *** JOB 3\nm-s0: asked to end, saved at step 4 of 9\n 44%|#\n",
+         "saved at step 4 of 9"),
+        ("[1/2] m-s1: FAILED, another's\n[2/2] m-s0: FAILED, its own\nfailed: both\n", "its own"),
     ("error: node n1 has no folder /repo: put\n", "error: node n1 has no folder /repo: put"),
     ("killed without a word at\n 12%|#  | 3/25\n", "12%|# | 3/25")])
 def test_why_a_run_failed_is_read_from_its_job_s_log(tmp_path, text, reason):

@@ -96,7 +96,7 @@ def test_what_needs_a_run_that_fails_is_not_begun_and_the_same_command_mends_it(
 
 
 def test_a_job_that_is_cancelled_requeued_or_out_of_time_saves_and_goes_on(tmp_path, cluster):
-    tiny = tiny_on(tmp_path, layers=([1], [2]), train={"epochs": 1500, "batch_pairs": 32},
+    tiny = tiny_on(tmp_path, layers=([1], [2]), train={"epochs": 900},
                    runtime={"save_steps": 100_000, "logging_steps": 50})
     whole = tiny.copy("whole")
     assert in_process("src.train", *whole.train("teachers")) == 0
@@ -118,12 +118,12 @@ def test_a_job_that_is_cancelled_requeued_or_out_of_time_saves_and_goes_on(tmp_p
 
     end("scancel")
     told = status(tiny, cluster)
-    assert re.search(rf"failed +\S+ +\S+: asked to end, saved at step {saved[0]} of", told.stdout)
+    assert re.search(rf"failed +\S+ +cancelled; saved at step {saved[0]} of 1800", told.stdout)
     launch("train_teacher_model.sh", tiny, "cpu", **environment)
     end("scontrol", "requeue")
     end("scancel", "--batch", "--signal=USR2")  # what Slurm sends 90 seconds before the limit
     assert status(tiny, cluster, "--wait").returncode == 0
-    assert 0 < saved[0] < saved[1] < saved[2] < 1500 and len(jobs(tiny)) == 2
+    assert 0 < saved[0] < saved[1] < saved[2] < 1800 and len(jobs(tiny)) == 2
     (found,), (expected,) = tiny.finished("teachers"), whole.finished("teachers")
     for name in ("model.safetensors", "log.jsonl"):
         assert (found / name).read_bytes() == (expected / name).read_bytes(), name

@@ -36,6 +36,7 @@ class StageJob:
         trainer saves, and Slurm kills what a job leaves."""
         environment = {name: value for name, value in os.environ.items()
                        if name not in NOT_INHERITED} | self.settings
+        environment["MACHINES"] = str(self.nodes)
         words = self.words
         if self.nodes > 1:
             cores = environment.get("SLURM_CPUS_PER_TASK", "1")

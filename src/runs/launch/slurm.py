@@ -58,7 +58,7 @@ def queue() -> dict[str, Queued]:
 
 def refusal(command: str, told: str) -> str:
     """What Slurm's command said on standard error, in a line, with the remedy."""
-    said = one_line(told.strip() or "no word on standard error")
+    said = one_line(told.replace(f"{command}: error: ", "").strip() or "no word on standard error")
     for words, remedy in REMEDIES.items():
         if words.lower() in said.lower():
             return f"{command}: {said}: {remedy}"

@@ -12,7 +12,7 @@ from src.runs.launch import records, slurm
 from src.runs.launch.slurm import Queued
 from src.runs.plan import Plan
 
-TELLS = re.compile(r"(failed|error|slurmstepd: error): |[\w.]*(Error|Exception)\b")
+TELLS = re.compile(r"(failed|error|slurmstepd\S*: error): |[\w.]*(Error|Exception)\b")
 """How a line of a log begins that says why a job ended."""
 TELLS_NOT = ("submitit ", "stopped: run the same command", "subprocess.CalledProcessError",
              "torch.distributed.elastic.multiprocessing.errors.ChildFailedError")
@@ -61,7 +61,10 @@ def _standing(run: RunConfig, plan: Plan, done: set[str], submitted: Mapping[str
     reason = reason_of(log, run.display_name)
     if not reason and missing:
         reason = f"not started: {', '.join(missing)} did not get done"
-    return Standing(run, "failed", number, reason or _died(job, log))
+    elif not reason:
+        reason = _died(job, log)
+    ended = "" if job is None or job.state in ("FAILED", "COMPLETED") else f"{job.state.lower()}; "
+    return Standing(run, "failed", number, ended + reason)
 
 
 def _waits(job: Queued) -> str:
@@ -70,8 +73,10 @@ def _waits(job: Queued) -> str:
 
 
 def _died(job: Queued | None, log: Path) -> str:
-    ended = f"Slurm says {job.state} ({job.reason}) on {job.nodes or 'no node'}; " if job else ""
-    return (f"died before it started, {ended}nothing in {log}: does every node have that folder? "
+    if job is not None and not job.nodes:
+        return "it had not started"
+    where = f" on {job.nodes}" if job is not None else ""
+    return (f"died before it started{where}, nothing in {log}: does every node have that folder? "
             "`scontrol show job` and the node's slurmd.log tell more")
 
 
@@ -84,9 +89,10 @@ def reason_of(log: Path, name: str) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    of_run = [line for line in lines if f"{name}: FAILED, " in line]
+    of_run = [line.partition(said)[2] for line in lines
+              for said in (f"{name}: FAILED, ", f"{name}: asked to end, ") if said in line]
     if of_run:
-        return one_line(of_run[-1].split("FAILED, ", 1)[1])
+        return one_line(of_run[-1])
     lines = [line for line in lines if not line.startswith(TELLS_NOT)]
     lines = [line for line in lines if TELLS.match(line)] or lines
     return one_line(lines[-1]) if lines else ""

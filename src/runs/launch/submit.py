@@ -4,11 +4,13 @@ Two launchers at once take turns. One that is killed leaves records, from which 
 what the queue has already.
 """
 
+import io
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,9 +108,10 @@ def _submit_array(order: Order, jobs: list[Job], numbers: list[str]) -> list[str
     folder = order.runs_dir / order.plan.experiment.name / records.JOBS
     record = records.new_record(jobs[0].stage, [job.runs for job in jobs], after)
     records.write_record(folder, record)
+    executor = _executor(order.config, folder, jobs[0].place, record.token, after)
     try:
-        sent = _executor(order.config, folder, jobs[0].place, record.token, after).submit_array(
-            [_on_the_node(order, job) for job in jobs])
+        with redirect_stderr(io.StringIO()):  # where submitit prints a refusal that it raises too
+            sent = executor.submit_array([_on_the_node(order, job) for job in jobs])
     except FailedJobError as error:
         records.forget(folder, record)
         raise UserError(slurm.refusal("sbatch", str(error))) from error
