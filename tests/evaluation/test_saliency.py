@@ -10,6 +10,7 @@ from src.common.errors import UserError
 from src.evaluation.across.saliency import trend_table, write_saliency
 from src.measures import tables
 from src.measures.run_scores import EvalPairs, RunScores
+from tests.tiny_experiment import in_process
 
 N = 1000
 IDS = np.array([f"{i:016x}" for i in range(N)])
@@ -32,10 +33,12 @@ def write(folder, ceiling, gain, students=("m-L8",)):
                                                   "split": "test"}))
 
 
-def test_every_share_has_its_ceiling_gain_and_pgr(tmp_path):
+def test_every_share_has_its_ceiling_gain_and_pgr(tmp_path, capsys):
     for share, ceiling, gain in ((5, 800, 100), (0, 800, 0), (50, 900, 200)):
         write(tmp_path / f"demo_verdicts_{share}", ceiling, gain)
-    said = write_saliency([f"demo_verdicts_{share}" for share in (5, 0, 50)], tmp_path)
+    assert in_process("src.analysis", "--what", "saliency", "--results_dir", str(tmp_path),
+                      "--experiment", *(f"demo_verdicts_{share}" for share in (5, 0, 50))) == 0
+    said = capsys.readouterr().out
     table, trend = (pd.read_csv(tmp_path / "saliency" / f"{name}.csv")
                     for name in ("saliency", "trend"))
     assert table.share.tolist() == [0, 5, 50]
