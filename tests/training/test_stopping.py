@@ -2,17 +2,20 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
 
-from src.runs.folders import newest_checkpoint
+from src.runs.folders import find_finished, newest_checkpoint
+from src.scoring.weak_labels import weak_labels_of
 from src.training import train_run
 from src.training.finish import finish
 from src.training.trainer import build_trainer
-from tests.tiny_experiment import in_process, make_experiment
+from tests.tiny_experiment import in_process, launch, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 from tests.training.test_methods import ROUNDING, NoisyPlan, gap, student_of
+from tests.whole.test_distributed import MODEL
 
 METHODS = [{"name": "soft"}, {"name": "early_stop", "early_stopping_evals": 2},
            {"name": "oracle_stop", "early_stopping_evals": 2, "stop_on": "truth"}]
@@ -24,7 +27,7 @@ STEPS, EVERY = 60, 6
 def prepared(tmp_path_factory):
     """Data and a teacher; few pairs, many epochs: students learn its labels by heart."""
     tiny = make_experiment(tmp_path_factory.mktemp("stopping"), rows=170, train_pairs=44,
-                           layers=([1], [4]), methods=METHODS,
+                           layers=([1], [4]), methods=METHODS, model=MODEL,
                            train={"epochs": 20, "learning_rate": 3e-3})
     prepare_data(tiny)
     assert in_process("src.train", *tiny.train("teachers")) == 0
@@ -50,11 +53,24 @@ def evaluations(student):
     return {entry["step"]: entry["eval_loss"] for entry in student.log if "eval_loss" in entry}
 
 
-def test_it_stops_where_weak_val_labels_are_met_best(world):
+def val_loss(student, plan, runs_dir):
+    """Cross-entropy of the finished student's probabilities against its teacher's, on val."""
+    def preferred(run):
+        return weak_labels_of(find_finished(runs_dir, run.stage, run.identity), run,
+                              plan.split(run, "val"), "val", plan.experiment.runtime)
+
+    teacher, = plan.needed(student.run)
+    found, wanted = preferred(student.run), preferred(teacher)
+    return -(wanted * np.log(found) + (1 - wanted) * np.log1p(-found)).mean()
+
+
+def test_it_stops_where_weak_val_labels_are_met_best(prepared, world):
     found = world("early_stop")
     losses = evaluations(found)
     best = min(losses, key=losses.get)
     assert max(losses) == best + 2 * EVERY < STEPS
+    plan = sweep_of(prepared)
+    assert val_loss(found, plan, prepared.runs_dir) == pytest.approx(losses[best], abs=1e-4)
     assert gap(found, world("soft")) > 1e-3
     assert not evaluations(world("soft")) and world("soft").log[-1]["step"] == STEPS
 
@@ -102,3 +118,33 @@ def test_a_run_killed_while_its_patience_lasts_ends_with_the_weights_of_a_whole_
     again = student_of(tiny, plan)(method)
     assert again.folder == folder and again.log == whole.log
     assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
+
+
+@pytest.mark.parametrize("train", [{"trainable_layers": 1}, {"lora": {"rank": 2}}], ids=str)
+def test_it_stops_over_a_kept_trunk_as_without_one_and_with_adapters(prepared, train):
+    students = []
+    for gigabytes in (1, 0):
+        tiny = prepared.copy(f"{next(iter(train))}_{gigabytes}", train=train,
+                             runtime={"trunk_cache_gb": gigabytes})
+        plan = sweep_of(tiny)
+        finish(plan.stage("teachers")[0], plan, tiny.runs_dir)
+        students.append(student_of(tiny, plan)("early_stop"))
+    assert evaluations(students[0]) == pytest.approx(evaluations(students[1]), abs=1e-5)
+    assert gap(*students) < ROUNDING
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("hardware", ["multi_gpu", "zero2", "zero3"])
+def test_two_processes_stop_by_all_of_val_and_keep_the_best_weights(prepared, world, hardware):
+    """Rounding grows over the steps: only at first are their losses those of one process."""
+    tiny = prepared.copy(hardware, methods=[METHODS[1]])
+    shutil.rmtree(tiny.runs_dir / "tiny" / "students", ignore_errors=True)
+    ended = launch("weak_to_strong.sh", tiny, hardware)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    plan = sweep_of(tiny)
+    found = student_of(tiny, plan)("early_stop")
+    losses = evaluations(found)
+    assert losses[EVERY] == pytest.approx(evaluations(world("early_stop"))[EVERY], abs=5e-3)
+    best = min(losses, key=losses.get)
+    assert max(losses) == min(best + 2 * EVERY, STEPS)
+    assert val_loss(found, plan, tiny.runs_dir) == pytest.approx(losses[best], abs=1e-4)
