@@ -142,6 +142,9 @@ class Plan:
         if not base.has_language_head:
             raise UserError(f"{base.path}: no language head, so no policy can be made of it: name "
                             "a base model with its head as policies.model")
+        for lora in filter(None, (config.sft.lora, config.dpo.lora)):
+            if not isinstance(lora.targets, str):
+                adapter_parameters(base.hf_config, kept[-1:], lora, f"{base.config.name}, policies")
         return policy_runs(self.experiment, self.runs, {
             "experiment": self.experiment.name, "name": name,
             "model": base.key, "base": base.fingerprint, "kept": kept, "data": self.data.name,

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from model.policy_model import load_language_model
+from src.common.errors import UserError
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
 from src.training.finish import finish
@@ -143,6 +144,15 @@ def test_the_judge_is_needed_and_changes_no_identity(tiny):
     other.write_config(values)
     same = Plan(sweep_of(other).experiment, other.processed.parent).policies[2]
     assert (same.identity, same.judge != run.judge) == (run.identity, True)
+
+
+def test_adapters_for_layers_that_there_are_not_are_refused_before_anything_is_trained(tiny):
+    other = tiny.copy("adapters")
+    values = other.settings()
+    values["policies"]["dpo"] |= {"lora": {"targets": ["q_proj", "nowhere"]}}
+    other.write_config(values)
+    with pytest.raises(UserError, match="llama, policies: lora targets nowhere"):
+        sweep_of(other)
 
 
 @pytest.fixture(scope="module")
