@@ -1,5 +1,6 @@
 """Averages of a base and what was tuned from it: nested, exact at both ends, whole or not made."""
 
+import gc
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from model.base.average.stream import PIECE, places, write_tensors
 from model.reward_model import build_reward_model, load_reward_model
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
+from src.common.peak_memory import peak_memory_mib, reset_peak
 from tests.families import FAMILIES, LAYERS, PAD, save_base
 
 UNIFORM = Recipe("uniform", alphas=(0.3,))
@@ -214,6 +216,18 @@ def test_a_file_in_pieces_is_the_librarys_file(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     assert {name: place.shape for name, place in places(tmp_path).items()} == {
         name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def test_of_a_table_of_tokens_only_pieces_are_in_memory(tmp_path):
+    model = save_base(tmp_path / "model", "llama", vocab_size=1_200_000, hidden_size=32,
+                      num_hidden_layers=1, tie_word_embeddings=True)
+    table = max(place.elements for place in places(model).values()) * 4 / 2**20
+    gc.collect()
+    reset_peak()
+    before = peak_memory_mib()
+    average_folders(model, model, UNIFORM, tmp_path / "out")
+    grown = peak_memory_mib() - before
+    assert grown < 8 * PIECE * 4 / 2**20 < table
 
 
 def test_a_kill_in_the_middle_leaves_nothing_that_loads(llama, tmp_path):
