@@ -146,7 +146,8 @@ def test_nothing_is_submitted_twice_and_what_failed_is_again(tiny, tmp_path, que
     assert {line[3] for line in lines[1:]} >= {"afterok:1_0", "afterok:1_1"}
     states = {each.state for each in standings(order.plan, order.runs_dir)}
     assert states == {"queued", "to do"}
-    queue.write_text("gone gone none\n")  # all of it has ended, and nothing is done
+    alien = "\n".join(f"{number} other 9" for number in range(1, 9))  # of a cluster set up anew
+    queue.write_text(f"{alien}\n")  # all of ours has ended, and nothing is done
     assert {each.state for each in standings(order.plan, order.runs_dir)
             if each.run.kind == "student"} == {"failed"}
     assert len(send(order)) == len(numbers)

@@ -11,6 +11,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from configs.run import RunConfig
 from src.common.files import read_json, write_json
@@ -38,6 +39,15 @@ class Record:
     def job_number(self, place: int) -> str:
         """What Slurm calls one of its jobs."""
         return f"{self.number}_{place}" if len(self.jobs) > 1 else self.number
+
+
+class Submitted(NamedTuple):
+    """A job that a run was submitted in."""
+
+    number: str
+    token: str
+    """A cluster that was set up anew counts from 1 again: only what is called so is this job."""
+    log: Path
 
 
 def new_record(stage: str, jobs: list[tuple[RunConfig, ...]], after: list[str]) -> Record:
@@ -74,8 +84,9 @@ def log_of(folder: Path, job: str) -> Path:
     return folder / f"{job}_0_log.out"
 
 
-def latest(records: list[tuple[Path, Record]]) -> dict[str, tuple[str, Path]]:
-    """Identity of a run -> (number, log) of the job that it was last submitted in."""
-    return {identity: (record.job_number(place), log_of(folder, record.job_number(place)))
+def latest(records: list[tuple[Path, Record]]) -> dict[str, Submitted]:
+    """Identity of a run -> the job that it was last submitted in."""
+    return {identity: Submitted(record.job_number(place), record.token,
+                                log_of(folder, record.job_number(place)))
             for folder, record in records if record.number
             for place, identities in enumerate(record.jobs) for identity in identities}

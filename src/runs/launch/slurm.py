@@ -1,9 +1,11 @@
 """What Slurm is asked and told, and what its refusals mean. Its answers are tables of text."""
 
 import subprocess
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from src.common.errors import UserError, one_line
+from src.runs.launch.records import Submitted
 
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL",
         "DEADLINE", "PREEMPTED", "REVOKED"}
@@ -54,6 +56,12 @@ def queue() -> dict[str, Queued]:
     told = ask("squeue", "--me", "--states=all", "--array", "--noheader", f"--format={LINE}")
     found = (Queued(*map(str.strip, line.split("|"))) for line in told.splitlines() if line)
     return {each.number: each for each in found}
+
+
+def find(known: Mapping[str, Queued], job: Submitted) -> Queued | None:
+    """The job as Slurm knows it; None where it does not, or not any more."""
+    found = known.get(job.number)
+    return found if found is not None and found.name == job.token else None
 
 
 def refusal(command: str, told: str) -> str:

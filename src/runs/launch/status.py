@@ -9,6 +9,7 @@ from configs.run import RunConfig
 from src.common.errors import one_line
 from src.runs.folders import find_finished
 from src.runs.launch import records, slurm
+from src.runs.launch.records import Submitted
 from src.runs.launch.slurm import Queued
 from src.runs.plan import Plan
 
@@ -40,19 +41,18 @@ def standings(plan: Plan, runs_dir: Path) -> list[Standing]:
     """
     submitted = records.latest(records.read_records(runs_dir))
     done = {run.identity for run in plan.runs if find_finished(runs_dir, run.stage, run.identity)}
-    open_jobs = {number for identity, (number, _) in submitted.items() if identity not in done}
-    known = slurm.queue() if open_jobs else {}
+    known = slurm.queue() if submitted.keys() - done else {}
     return [_standing(run, plan, done, submitted, known) for run in plan.runs]
 
 
-def _standing(run: RunConfig, plan: Plan, done: set[str], submitted: Mapping[str, tuple[str, Path]],
+def _standing(run: RunConfig, plan: Plan, done: set[str], submitted: Mapping[str, Submitted],
               known: Mapping[str, Queued]) -> Standing:
     if run.identity in done:
         return Standing(run, "done")
     if run.identity not in submitted:
         return Standing(run, "to do")
-    number, log = submitted[run.identity]
-    job = known.get(number)
+    number, _, log = submitted[run.identity]
+    job = slurm.find(known, submitted[run.identity])
     if job is not None and not job.is_over:
         if job.state == "PENDING":
             return Standing(run, "queued", number, _waits(job))

@@ -52,8 +52,8 @@ def in_queue(runs_dir: Path) -> dict[str, str]:
     """
     found = records.latest(records.read_records(runs_dir))
     known = slurm.queue() if found else {}
-    return {identity: number for identity, (number, _) in found.items()
-            if number in known and not known[number].is_over}
+    jobs = {identity: slurm.find(known, job) for identity, job in found.items()}
+    return {identity: job.number for identity, job in jobs.items() if job and not job.is_over}
 
 
 def jobs_to_submit(order: Order, queued: Mapping[str, str]) -> list[Job]:
