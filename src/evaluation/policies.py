@@ -7,6 +7,7 @@ a policy aligned to a weak-to-strong student beat one aligned to the student's t
 """
 
 import datetime
+import functools
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from src.runs.plan import Plan
 from src.scoring.answers import log_probabilities, rewards_of
 from src.scoring.generations import Prompts, Sampling, answer, prompts_of
 from src.scoring.pairs import margins, scores_of
+from src.scoring.texts import TextScorer
 
 SPLIT = "test"
 KIND = "policies, judged"
@@ -140,10 +142,16 @@ def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: 
                     log_probabilities(model, tokenizer, prompts, table, runtime)
                     for model in (policy, load_language_model(reference))))
             for role, place in models.items():
-                table[f"reward_{role}"] = rewards_of(place, prompts, table)
+                table[f"reward_{role}"] = rewards_of(_scorer(place), prompts, table)
             table = table.drop(columns="ids")
             write_table(path, table, inputs)
     return table
+
+
+@functools.lru_cache(maxsize=3)
+def _scorer(folder: Path) -> TextScorer:
+    """Kept, for the policies of a seed are scored by the same few reward models in turn."""
+    return TextScorer(folder)
 
 
 def _scorers(run: RunConfig, plan: Plan, found: dict[str, Path]) -> dict[str, Path]:

@@ -1,8 +1,5 @@
 """Sampled answers -> their rewards by a reward model, their log-probability by a language model."""
 
-import functools
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
@@ -52,14 +49,8 @@ def _summed(model: PreTrainedModel, rows: list[tuple[TokenIds, TokenIds]], pad: 
     return (nats * asked[:, 1:]).sum(dim=1).double().cpu().numpy()
 
 
-@functools.lru_cache(maxsize=3)
-def _scorer(folder: Path) -> TextScorer:
-    """Kept, for policies of a seed are scored by the same few reward models in turn."""
-    return TextScorer(folder)
-
-
-def rewards_of(folder: Path, prompts: Prompts, table: pd.DataFrame) -> np.ndarray:
-    """(n,) float64: what the reward model in `folder` gives the answers of `table`, in its order.
+def rewards_of(scorer: TextScorer, prompts: Prompts, table: pd.DataFrame) -> np.ndarray:
+    """(n,) float64: what a reward model gives the answers of `table`, in its order.
 
     Raises:
         UserError: an answer that the model cannot read.
@@ -68,9 +59,10 @@ def rewards_of(folder: Path, prompts: Prompts, table: pd.DataFrame) -> np.ndarra
                table.groupby("prompt_id", sort=False).response}
     questions = [(messages, answers[prompt])
                  for prompt, messages in zip(prompts.ids, prompts.messages, strict=True)]
-    rewards = np.concatenate(_scorer(folder).rewards(questions, folder.name)).astype(np.float64)
-    if np.isnan(rewards).any():
-        raise UserError(f"{folder}: {int(np.isnan(rewards).sum())} of {len(rewards)} answers have "
-                        "no reward, for with their prompts they are longer than it takes: lower "
+    rewards = np.concatenate(scorer.rewards(questions, scorer.folder.name)).astype(np.float64)
+    unread = int(np.isnan(rewards).sum())
+    if unread:
+        raise UserError(f"{scorer.folder}: {unread} of {len(rewards)} answers have no reward, for "
+                        "with their prompts they are longer than it takes: lower "
                         "policies.max_new_tokens")
     return rewards

@@ -14,6 +14,7 @@ from data.tokens.formatting import answer_end
 from src.runs.plan import Plan
 from src.scoring.answers import rewards_of
 from src.scoring.generations import Sampling, answer, prompts_of
+from src.scoring.texts import TextScorer
 from src.training.policy.rows import Rows, labeller_of, supervised
 
 
@@ -28,7 +29,7 @@ def best_answers(run: RunConfig, plan: Plan, runs_dir: Path, model: PreTrainedMo
     sampling = Sampling(step.answers, step.max_new_tokens, step.temperature, run.seed)
     table = answer(model, tokenizer, prompts, sampling, plan.experiment.runtime)
     _, folder = labeller_of(run, plan, runs_dir)
-    rewards = rewards_of(folder, prompts, table).reshape(len(prompts.tokens), step.answers)
+    rewards = rewards_of(TextScorer(folder), prompts, table).reshape(-1, step.answers)
     finished = table.finished.to_numpy().reshape(rewards.shape)
     best = np.where(finished, rewards, -np.inf).argmax(axis=1)
     end, ids = answer_end(tokenizer), table.ids.to_list()
