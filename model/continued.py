@@ -46,9 +46,9 @@ class Start:
             template = CONFIG_ROOT / "templates" / self.config.chat_template
             with reading(template, "chat_template is a file of configs/templates"):
                 tokenizer.chat_template = template.read_text(encoding="utf-8")
-        if not tokenizer.chat_template or tokenizer.pad_token is None:
-            raise UserError(f"{path}: its tokenizer has no chat template or no padding token: name "
-                            "a base model that a reward model can be made of")
+        if not tokenizer.chat_template:
+            raise UserError(f"{path}: its tokenizer has no chat template: name one of "
+                            "configs/templates as chat_template in the model's config")
         tokenizer.padding_side = "right"
         return tokenizer
 

@@ -113,7 +113,7 @@ def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
 def token_rows(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """Rows of at most max_length token ids: documents, or blocks of joined documents."""
     documents = [
-        tokenizer.bos_token + item + tokenizer.eos_token if isinstance(item, str) else
+        (tokenizer.bos_token or "") + item + tokenizer.eos_token if isinstance(item, str) else
         tokenizer.apply_chat_template(
             [*json.loads(item[0]), {"role": "assistant", "content": item[1]}], tokenize=False)
         for item in documents_of(config)]
@@ -141,7 +141,7 @@ class RowCollator:
     def __call__(self, examples: list[dict]) -> dict[str, torch.Tensor]:
         rows = [torch.tensor(example["input_ids"]) for example in examples]
         input_ids = torch.nn.utils.rnn.pad_sequence(rows, True, self.pad_token_id)
-        labels = input_ids.masked_fill(input_ids == self.pad_token_id, IGNORED)
+        labels = torch.nn.utils.rnn.pad_sequence(rows, True, IGNORED)
         if self.after is not None:
             seen = (input_ids == self.after).cumsum(1) - (input_ids == self.after).long()
             labels = labels.masked_fill(seen == 0, IGNORED)
@@ -209,7 +209,8 @@ def _pretrain(config: PretrainConfig, output_dir: Path) -> Path:
             dataloader_pin_memory=torch.cuda.is_available(),
             train_sampling_strategy="random" if config.packed else "group_by_length"),
         train_dataset=data,
-        data_collator=RowCollator(tokenizer.pad_token_id, after),
+        data_collator=RowCollator(tokenizer.eos_token_id if tokenizer.pad_token_id is None else
+                                  tokenizer.pad_token_id, after),  # which nothing looks at
     )
     newest = newest_whole(work, 1)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)

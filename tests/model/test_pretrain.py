@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from configs.schema import PretrainConfig
 from data.tokens.formatting import encode_pair, load_tokenizer, tokenizer_key
@@ -146,6 +146,11 @@ def test_without_a_mark_all_but_padding_is_learned():
     assert batch["labels"].tolist() == [[5, 6], [7, IGNORED]]
 
 
+def test_a_token_that_pads_elsewhere_is_learned_where_a_text_has_it():
+    batch = RowCollator(pad_token_id=7, after=None)([{"input_ids": [5, 6]}, {"input_ids": [7]}])
+    assert batch["labels"].tolist() == [[5, 6], [7, IGNORED]]
+
+
 def test_a_mark_that_is_no_token_is_refused(config):
     with pytest.raises(UserError, match="loss_after '!!'.*no token"):
         pretraining.pretrain(dataclasses.replace(config, loss_after="!!"))
@@ -257,6 +262,18 @@ def test_training_goes_on_from_a_base_model_with_its_tokenizer_and_shape(further
     losses = [AutoModelForCausalLM.from_pretrained(each)(row, labels=row).loss.item()
               for each in (start, folder)]
     assert losses[1] < losses[0]
+
+
+def test_a_start_needs_no_padding_token_and_gets_none(further):
+    """As Llama 3's has none."""
+    config, start = further
+    path = start / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in settings.items()
+                                if name not in ("pad_token", "bos_token")}))
+    folder = pretraining.pretrain(config)
+    assert AutoTokenizer.from_pretrained(folder).pad_token is None
+    assert not torch.equal(weights(folder)["lm_head.weight"], weights(start)["lm_head.weight"])
 
 
 def test_what_comes_out_is_the_same_where_every_preference_is_the_opposite(further, root):
