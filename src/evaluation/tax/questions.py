@@ -9,6 +9,7 @@ from configs.averaging import Recipe
 from model.base.language_head import head_weight
 from model.base.language_model import as_language_model
 from src.common.errors import UserError
+from src.common.hashing import content_hash
 from src.evaluation.tax.averaged import Arrays, Averaged
 from src.evaluation.tax.harness import task_scores
 from src.evaluation.tax.recipes import Average
@@ -45,8 +46,10 @@ def answered(runs: Sequence[Averaged], points: Sequence[Average], tasks: Sequenc
 
 def _scores(averaged: Averaged, recipe: Recipe, task: "Task", limit: int | None) -> Arrays:
     """(n,) of each metric, and chance."""
-    return averaged.known("questions", recipe, [task.config.task, task.VERSION, limit,
-                                                str(task.config.dataset_kwargs)],
+    config = task.config
+    given = [config.task, task.VERSION, limit, content_hash(repr(list(task.eval_docs))),
+             *map(str, (config.doc_to_text, config.doc_to_choice, config.doc_to_target))]
+    return averaged.known("questions", recipe, given,
                           lambda: _asked(averaged, recipe, task, limit))
 
 

@@ -61,6 +61,17 @@ def test_base_average_and_tuned_model_answer_the_same_questions_beside_chance(fr
     assert len(list((folder / "figures").glob("tasks-*.png"))) == 1
 
 
+def test_other_questions_are_asked_and_not_remembered(fronts, tmp_path, monkeypatch):
+    tiny, folder = fronts
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tiny.processed.parent / "tax" / "boolq.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line}\n" for line in [*lines[8:], *lines[:8]]))
+    kept = len(list((tiny.runs_dir / "fronts").iterdir()))
+    asked(tiny, tmp_path, "front", "--tasks", "boolq", "--limit", "4")
+    assert len(list((tiny.runs_dir / "fronts").iterdir())) == kept + 5  # base once, others twice
+
+
 def test_the_tuned_end_is_what_the_run_scores_and_its_tax_what_degradation_finds(fronts):
     tiny, folder = fronts
     front = pd.read_csv(folder / "front.csv")
