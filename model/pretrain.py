@@ -2,7 +2,8 @@
 
 import argparse
 
-from configs.schema import PretrainConfig, load_config
+from configs.pretrain_schema import PretrainConfig
+from configs.schema import load_config
 from src.common.arguments import Parser
 from src.common.errors import run_command
 

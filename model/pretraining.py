@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from configs.identity import facts
-from configs.schema import CONFIG_ROOT, PretrainConfig
+from configs.pretrain_schema import PretrainConfig
+from configs.schema import CONFIG_ROOT
 from model.continued import Start
 from src.common.checkpoints import newest_whole
 from src.common.errors import UserError, reading

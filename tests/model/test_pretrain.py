@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from configs.schema import PretrainConfig
+from configs.pretrain_schema import PretrainConfig
 from data.tokens.formatting import encode_pair, load_tokenizer, tokenizer_key
 from model import pretraining
 from model.continued import Start
