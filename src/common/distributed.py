@@ -144,7 +144,7 @@ SAVE_SECONDS = 75.0
 """That a process may outlive its script to save: a cluster that warns of an end gives 90."""
 
 
-def end_with_script(script: int, is_saving: Callable[[], bool]) -> None:
+def end_with_script(script: int, is_saving: Callable[[], bool] = lambda: False) -> None:
     """End this process when the script with that process number, or what is between, has gone;
     some time later where it `is_saving`, which ends it as well.
 
