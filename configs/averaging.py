@@ -46,9 +46,6 @@ class Adaptive:
     target: Literal["weak", "student", "oracle"] = "weak"
     """What is predicted: the teacher's labels; the tuned model's own (the paper's choice); or human
     labels, which a row must be called after."""
-    constraint: Literal["mean", "tax"] = "mean"
-    """mean: the recipe's, exactly. tax: at most the nats a token that uniform averaging by the
-    recipe's a costs, of which nothing is known in the paper."""
     form: Literal["bisection", "published"] = "bisection"
     """published: a sigmoid plus eps over their sum (the paper's eq. 11), which may leave 0 to 1."""
     eps: NotNegative = 0.2
