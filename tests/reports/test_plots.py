@@ -16,7 +16,7 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.reports.experiment import draw_figures
-from src.reports.figures.ladder import accuracy_by_depth
+from src.reports.figures.ladder import accuracy_by_depth, teacher_title
 from src.reports.figures.pgr import pgr_heatmap
 from src.reports.figures.style import STYLE, save, spread
 from src.reports.figures.training import calibration_figure, learning_curves
@@ -261,3 +261,9 @@ def test_calibration_is_drawn_where_bins_have_too_few_pairs(results: Results, bi
     table.loc[table.bin_low.isin(sorted(table.bin_low.unique())[:bins]), "n"] = 1
     figure, _, _ = calibration_figure(dataclasses.replace(results, calibration=table))
     assert figure.axes
+
+
+def test_several_teachers_name_the_base_that_they_share_once():
+    assert teacher_title("mean_margin-of-big_1-F6+big_1-F8", None) == "mean_margin of big_1-F6 + F8"
+    assert teacher_title("mean_margin-of-big_1-F6+small-F8", None) == (
+        "mean_margin of big_1-F6 + small-F8")

@@ -44,7 +44,7 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     labels = ["ceiling", "teacher", *(BEST_LABEL for _ in best.name),
               *(BASELINE_NAMES.get(name, name) for name in baselines),
               *dict.fromkeys(models[models.role == "student"].method)]
-    room = 0.22 + 0.058 * max(len(f"{label} 0.123") for label in labels)
+    room = 0.22 + 0.064 * max(len(f"{label} 0.123") for label in labels)
     width = max(2.3, 0.42 * len(shown))
     columns = 3 if width < 2.8 else 2
     figure, panels = panel_grid(
@@ -57,7 +57,7 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
         axes.set_ylim(limits)
         _panel(axes, results, models, rungs, teacher, best)
         if teacher:
-            axes.set_title(f"teacher: {everyone.title(teacher)}", color=TEACHER)
+            axes.set_title(f"teacher: {teacher_title(teacher, everyone)}", color=TEACHER)
         _name_ticks(axes, rungs, shown, turned)
     for axes in panels[::columns]:
         axes.set_ylabel(f"accuracy on {results.meta['split']}")
@@ -66,6 +66,16 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
                + (f" {bars}." if taught else "")
                + (" Thin line: the best ceiling, which is not the deepest." if len(best) else ""))
     return figure, title, caption
+
+
+def teacher_title(name: str, rungs: Rungs) -> str:
+    """A teacher's rung; several together name their base once, to be no wider than a panel."""
+    rule, of, members = name.partition("-of-")
+    if not of:
+        return rungs.title(name)
+    first, *others = members.split("+")
+    base = f"{first.rpartition('-')[0]}-"
+    return f"{rule} of {' + '.join([first, *(each.removeprefix(base) for each in others)])}"
 
 
 def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs, teacher: str,
