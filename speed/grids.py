@@ -53,8 +53,8 @@ def demo_experiment(folder: Path, pairs: int, runtime: RuntimeConfig) -> Experim
     demo = load_config(ExperimentConfig, "demo")
     data = _prepared(folder, raw / "pairs.jsonl", pairs, DEMO, test_pairs=4 * pairs, max_length=64)
     train = TrainConfig(epochs=1, batch_pairs=demo.train.batch_pairs)
-    return ExperimentConfig("demo", data, demo.teachers, demo.students, demo.methods, (0,), train,
-                            runtime)
+    return ExperimentConfig("demo", data, demo.teachers, demo.students, demo.methods, train=train,
+                            runtime=runtime)
 
 
 def deep_experiment(folder: Path, shape: Shape, mix: LengthMix, pairs: tuple[int, int],
