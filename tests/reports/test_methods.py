@@ -5,6 +5,7 @@ import pytest
 
 from src.measures.comparisons.methods import BETTER, COST, METHOD_COLUMNS, OPEN, WORSE
 from src.reports.experiment import write_report
+from src.reports.figures.methods import methods_figure
 from src.reports.methods import points_of, statement
 from tests.result_tables import write_results
 
@@ -53,3 +54,13 @@ def test_one_method_has_no_such_section(tmp_path):
 
 def test_differences_are_written_in_points():
     assert points_of(next(rows(a=OPEN).itertuples())) == "+0.7 [0.4, 1.0]"
+
+
+def test_a_control_that_is_far_off_does_not_stretch_the_axis_and_keeps_its_numbers():
+    table = rows(a=OPEN, shuffled=WORSE).assign(
+        difference=[0.01, -0.32], difference_low=[0.0, -0.4], difference_high=[0.02, -0.2])
+    figure, _, caption = methods_figure(table, "title", "made up")
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert -5 < low < 0 < high < 5 and "Arrows: beyond 15 points." in caption
+    assert any(text.get_text().startswith("-32.0 [-40.0, -20.0]") for text in axes.texts)
