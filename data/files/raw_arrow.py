@@ -19,7 +19,8 @@ from src.common.errors import UserError
 
 ROWS_A_BATCH = 1_000
 Decoder = Callable[[Any], Any]
-_UNREADABLE = (ValueError, OverflowError, pa.ArrowException)  # dates beyond those of Python
+_UNREADABLE = (ValueError, OverflowError, KeyError, pa.ArrowException)
+"""Dates beyond those of Python; a time zone that is none is a KeyError where pytz is installed."""
 
 
 def read_parquet(path: Path) -> Iterator[RawRow]:
