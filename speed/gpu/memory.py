@@ -11,6 +11,7 @@ is read. The formula is that of `--dry-run`, without what it adds for a device's
 
 import argparse
 import dataclasses
+import functools
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from model.base.trunk import begin_above
 from model.reward_model import build_reward_model
 from speed import options
 from speed.gpu.live import LiveBytes
-from speed.gpu.published import PUBLISHED
+from speed.gpu.published import PUBLISHED, rotary
 from speed.mixes import MIXES, draw, write_split
 from speed.ours import run_config
 from speed.peers import Task
@@ -53,21 +54,13 @@ class Case(NamedTuple):
     pairs: int = 2 * BATCH_PAIRS
 
 
-def rotary(family: str, hidden: int, intermediate: int, layers: int, heads: int, keys: int,
-           vocab: int, head: int | None = None, **more) -> dict:
-    """A config of a family with rotary positions."""
-    return {"model_type": family, "hidden_size": hidden, "intermediate_size": intermediate,
-            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": keys,
-            "head_dim": head or hidden // heads, "vocab_size": vocab,
-            "max_position_embeddings": 2048, **more}
-
-
-LLAMA = rotary("llama", 64, 256, 6, 4, 2, 512)
+small = functools.partial(rotary, positions=2048)
+LLAMA = small("llama", 64, 256, 6, 4, 2, 512)
 CASES = {
     "llama": Case(LLAMA),
-    "wide": Case(rotary("llama", 128, 256, 4, 4, 4, 2048), "bf16"),
-    "qwen3": Case(rotary("qwen3", 96, 288, 5, 6, 3, 1024, 32)),
-    "gemma3": Case(rotary("gemma3_text", 64, 256, 4, 4, 1, 4096, 32, sliding_window=128), "bf16"),
+    "wide": Case(small("llama", 128, 256, 4, 4, 4, 2048), "bf16"),
+    "qwen3": Case(small("qwen3", 96, 288, 5, 6, 3, 1024, 32)),
+    "gemma3": Case(small("gemma3_text", 64, 256, 4, 4, 1, 4096, 32, sliding_window=128), "bf16"),
     "gpt2": Case({"model_type": "gpt2", "vocab_size": 1024, "n_embd": 64, "n_layer": 5,
                   "n_head": 4, "n_positions": 2048}),
     "checkpointing": Case(LLAMA, checkpointing=True),

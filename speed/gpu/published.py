@@ -6,12 +6,13 @@ Enough to reckon with where a checkpoint is gated or far away: widths, layers, h
 import functools
 
 
-def _rotary(family: str, hidden: int, intermediate: int, layers: int, heads: int, keys: int,
-            vocab: int, head: int | None = None) -> dict:
+def rotary(family: str, hidden: int, intermediate: int, layers: int, heads: int, keys: int,
+           vocab: int, head: int | None = None, positions: int = 8192, **more) -> dict:
+    """A config of a family with rotary positions, as AutoConfig.for_model takes it."""
     return {"model_type": family, "hidden_size": hidden, "intermediate_size": intermediate,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": keys,
             "head_dim": head or hidden // heads, "vocab_size": vocab,
-            "max_position_embeddings": 8192}
+            "max_position_embeddings": positions, **more}
 
 
 def _gpt2(hidden: int, layers: int, heads: int) -> dict:
@@ -26,8 +27,8 @@ def _gpt_neo(hidden: int, layers: int, heads: int) -> dict:
 
 
 _llama, _mistral, _ministral, _qwen3 = (
-    functools.partial(_rotary, family) for family in ("llama", "mistral", "ministral", "qwen3"))
-_gemma2, _gemma3 = (functools.partial(_rotary, family, head=256)
+    functools.partial(rotary, family) for family in ("llama", "mistral", "ministral", "qwen3"))
+_gemma2, _gemma3 = (functools.partial(rotary, family, head=256)
                     for family in ("gemma2", "gemma3_text"))
 
 PUBLISHED = {

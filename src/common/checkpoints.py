@@ -5,6 +5,9 @@ from pathlib import Path
 
 from src.common.files import read_json
 
+SAVE_SECONDS = 75.0
+"""In which training that is asked to end saves: Slurm warns a job 90 seconds before its end."""
+
 
 def newest_whole(checkpoints: Path, world_size: int) -> Path | None:
     """The newest of the trainer's checkpoints in a folder that is whole, or None.

@@ -12,6 +12,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
+from src.common.checkpoints import SAVE_SECONDS
 from src.common.errors import UserError
 from src.common.gpus import usable_gpus
 
@@ -138,10 +139,6 @@ def any_true(flag: torch.Tensor) -> bool:
     votes = flag.to(torch.int32)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes)
-
-
-SAVE_SECONDS = 75.0
-"""That a process may outlive its script to save: a cluster that warns of an end gives 90."""
 
 
 def end_with_script(script: int, is_saving: Callable[[], bool] = lambda: False) -> None:

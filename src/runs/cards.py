@@ -128,6 +128,13 @@ def _labels(run: RunConfig) -> tuple[str, str]:
             "Its labels are a smaller model's, and it has taken over some of the errors in them.")
 
 
+def rounded_weights(base: dict[str, Any]) -> dict[str, str]:
+    """A card's row on base weights that were rounded, from a manifest's `base`; else none."""
+    source = base.get("dequantised_from")
+    return {"base weights": f"dequantised from {source}: rounded, not the original ones"
+            } if source else {}
+
+
 def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
     base = manifest.get("base", {})
     total = f" of {base['layers']}" if base.get("layers") else ""
@@ -136,8 +143,7 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         "role": run.kind,
         "base model": f"{base['checkpoint']} at {base['revision']}" if base.get("checkpoint")
         else run.model.rsplit("/", 1)[-1].removesuffix(".yaml"),
-        **({"base weights": f"dequantised from {base['dequantised_from']}: rounded, not the "
-            "original ones"} if base.get("dequantised_from") else {}),
+        **rounded_weights(base),
         "layers kept": f"{len(run.kept)}{total}: {', '.join(map(str, run.kept))}{_why(run)}",
         "data": f"{run.data}, {run.split}{pairs}",
         "data hash": run.data_hash,

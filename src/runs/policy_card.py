@@ -4,6 +4,7 @@
 from pathlib import Path
 
 from src.common.files import read_json, write_text
+from src.runs.cards import rounded_weights
 from src.runs.folders import CARD, read_run_config
 
 STEPS = {"sft": "supervised fine-tuning on answers that people chose",
@@ -49,7 +50,8 @@ def write_policy_card(folder: Path) -> None:
     run, manifest = read_run_config(folder), read_json(folder / "manifest.json") or {}
     step, base = run.policy, manifest.get("base", {})
     facts = {
-        "base model": base.get("checkpoint") or run.model, "layers": len(run.kept),
+        "base model": base.get("checkpoint") or run.model, **rounded_weights(base),
+        "layers": len(run.kept),
         "data": f"{run.data}, {run.split}, {manifest.get('rows', 0):,} rows",
         "preferences": f"of {run.teacher}" if run.teacher else "of people",
         **({"loss": f"{step.loss}, beta {step.beta:g}"} if step.step == "dpo" else {}),

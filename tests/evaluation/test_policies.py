@@ -3,6 +3,7 @@ is judged."""
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from model.policy_model import load_language_model
 from src.common.errors import UserError
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
+from src.runs.policy_card import write_policy_card
 from src.training.finish import finish
 from src.training.policy.rows import rows_of_split
 from src.training.policy.tune import build_trainer
@@ -69,6 +71,20 @@ def test_a_policy_is_a_plain_language_model_that_differs_from_where_it_began(tin
             own = load_file(folder / "model.safetensors")
             assert set(own) == set(begun) and any(not torch.equal(own[key], begun[key])
                                                   for key in own)
+
+
+def test_a_policy_says_of_its_base_what_reward_models_do_and_that_its_weights_were_rounded(
+        tiny, tmp_path):
+    folder = shutil.copytree(folders(tiny)["sft gt"], tmp_path / "policy")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    other = json.loads((tiny.finished("students")[0] / "manifest.json").read_text())
+    assert {key: manifest[key] for key in ("base", "data_source")} == {
+        key: other[key] for key in ("base", "data_source")}
+    manifest["base"]["dequantised_from"] = "m.Q4_1.gguf"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_policy_card(folder)
+    assert "| base weights | dequantised from m.Q4_1.gguf: rounded, not" in (
+        folder / "README.md").read_text()
 
 
 def test_the_first_loss_is_that_of_a_policy_that_is_its_own_reference(tiny):

@@ -10,12 +10,11 @@ import time
 import psutil
 from submitit.helpers import DelayedSubmission
 
+from src.common.checkpoints import SAVE_SECONDS
 from src.common.files import REPO_ROOT
 
 NOT_INHERITED = ("LAUNCH", "TOP_SCRIPT", "STATUS_FILE", "QUICKSTART_STEP", "QUICKSTART_SINCE")
 """Of the environment that a job gets from who submits it, what is of that launch alone."""
-SAVE_SECONDS = 75.0
-"""Slurm warns a job 90 seconds before it ends it."""
 
 
 class StageJob:

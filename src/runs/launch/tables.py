@@ -52,4 +52,3 @@ def status_lines(name: str, found: Sequence[Standing]) -> list[str]:
             for each in found if each.state != "done"]
     table = table_lines(["stage", "run", "state", "job", ""], rows, words=5) if rows else []
     return [*table, f"{name}: {len(found)} runs: {told}"]
-

@@ -22,7 +22,7 @@ from src.runs.policy_card import write_policy_card
 from src.training.policy.raft import best_answers
 from src.training.policy.rows import rows_of_split
 from src.training.policy.tune import tune
-from src.training.train_run import open_folder
+from src.training.train_run import base_facts, open_folder
 
 
 def train_policy(run: RunConfig, plan: Plan, runs_dir: Path, folder: Path) -> None:
@@ -46,9 +46,7 @@ def train_policy(run: RunConfig, plan: Plan, runs_dir: Path, folder: Path) -> No
         "identity": run.identity, "name": run.display_name, "rows": len(rows.rows),
         **({"left_out": rows.left_out} if rows.left_out else {}), **measured,
         "peak_memory_mib": peak_memory_mib(), "commit": commit(),
-        "base": {"checkpoint": "" if base.config.is_local else base.config.checkpoint,
-                 "revision": base.config.revision, "license": base.config.license,
-                 "layers": base.layers}, "data_source": plan.data.source})
+        **base_facts(run, plan)})
     write_policy_card(folder)
     mark_done(folder, run.identity)
     shutil.rmtree(folder / RESUME, ignore_errors=True)
