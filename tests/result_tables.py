@@ -27,27 +27,11 @@ def write_results(folder: Path, *, names: Sequence[str] = ("demo-L2", "demo-L3",
     truth = 0.56 + rise * (1 - np.exp(-np.linspace(0, 2.6, len(names))))
     truth[-1] -= fall
     shared = {"experiment": folder.name if split == "test" else folder.parent.name, "split": split}
-    models = [("baseline", "length_only", None, "", "", None, 0.596),
-              ("baseline", "tfidf", None, "", "", None, tfidf)]
-    models += [("teacher", name, depth, "", "", seed, level - 0.01 + 0.008 * rng.standard_normal())
-               for name, depth, level in zip(names[:teachers], layers, truth, strict=False)
-               for seed in seeds]
-    models += [("ceiling", name, depth, "", "", seed, level + 0.01 * rng.standard_normal())
-               for name, depth, level in zip(names, layers, truth, strict=True) for seed in seeds]
     cells = [(t, s, m) for t in range(teachers) for s in range(t, len(names))
              for m in range(len(methods))]
     cells = cells[:len(cells) - missing]
-    models += [("student", names[s], layers[s], names[t], methods[m], seed,
-                truth[t] + (0.3 + 0.25 * m) * (truth[s] - truth[t])
-                + 0.01 * rng.standard_normal()) for t, s, m in cells for seed in seeds]
-    models = [(*facts, min(value, 0.99)) for *facts, value in models]  # many methods add up
-    accuracy = pd.DataFrame([{
-        **shared, "role": role, "name": name, "layers": depth, "teacher": teacher, "method": method,
-        "seed": seed, "data": "demo", "n": n, "accuracy": value,
-        "low": value - 1.96 * np.sqrt(value * (1 - value) / n),
-        "high": value + 1.96 * np.sqrt(value * (1 - value) / n), "ties": 0, "auroc": value + 0.03,
-        "log_loss": 0.95 - value / 2, "brier": 0.3 - value / 6, "length_only": 0.596,
-    } for role, name, depth, teacher, method, seed, value in models])
+    accuracy = _accuracy(_models(rng, truth, names, layers, teachers, methods, seeds, cells, tfidf),
+                         shared, n)
     folder.mkdir(parents=True, exist_ok=True)
     pgr = _pgr(accuracy, names, methods, cells, seeds, n, shared)
     tables = {"accuracy": accuracy, "pgr": pgr, "companions": _companions(accuracy, shared, n),
@@ -64,6 +48,33 @@ def write_results(folder: Path, *, names: Sequence[str] = ("demo-L2", "demo-L3",
         "versions": {"torch": "2.13.0"}, "contaminated": split == "train_2",
         "notes": ["synthetic numbers"]}))
     return folder
+
+
+def _models(rng: np.random.Generator, truth: np.ndarray, names: Sequence[str],
+            layers: Sequence[int], teachers: int, methods: Sequence[str], seeds: Sequence[int],
+            cells: list, tfidf: float) -> list[tuple]:
+    """(role, name, layers, teacher, method, seed, accuracy) of every model."""
+    models = [("baseline", "length_only", None, "", "", None, 0.596),
+              ("baseline", "tfidf", None, "", "", None, tfidf)]
+    models += [("teacher", name, depth, "", "", seed, level - 0.01 + 0.008 * rng.standard_normal())
+               for name, depth, level in zip(names[:teachers], layers, truth, strict=False)
+               for seed in seeds]
+    models += [("ceiling", name, depth, "", "", seed, level + 0.01 * rng.standard_normal())
+               for name, depth, level in zip(names, layers, truth, strict=True) for seed in seeds]
+    models += [("student", names[s], layers[s], names[t], methods[m], seed,
+                truth[t] + (0.3 + 0.25 * m) * (truth[s] - truth[t])
+                + 0.01 * rng.standard_normal()) for t, s, m in cells for seed in seeds]
+    return [(*facts, min(value, 0.99)) for *facts, value in models]  # many methods add up
+
+
+def _accuracy(models: list[tuple], shared: dict, n: int) -> pd.DataFrame:
+    return pd.DataFrame([{
+        **shared, "role": role, "name": name, "layers": depth, "teacher": teacher, "method": method,
+        "seed": seed, "data": "demo", "n": n, "accuracy": value,
+        "low": value - 1.96 * np.sqrt(value * (1 - value) / n),
+        "high": value + 1.96 * np.sqrt(value * (1 - value) / n), "ties": 0, "auroc": value + 0.03,
+        "log_loss": 0.95 - value / 2, "brier": 0.3 - value / 6, "length_only": 0.596,
+    } for role, name, depth, teacher, method, seed, value in models])
 
 
 def _pgr(accuracy: pd.DataFrame, names: Sequence[str], methods: Sequence[str], cells: list,
