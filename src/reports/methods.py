@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from src.measures.comparisons.methods import BETTER, WORSE
+from src.measures.comparisons.methods import BETTER, OPEN, TOO_FEW, WORSE
 from src.reports.document import Element, Heading, Picture, Table, Text
 from src.reports.figures.style import Drawn
 from src.reports.findings import listed
@@ -15,14 +15,15 @@ COLUMNS = ["verdict", "method", "difference", "cells", "won", "lost", "win rate"
 
 
 def statement(table: pd.DataFrame) -> str:
-    """Which methods are better, which worse, and of which neither can be said."""
+    """Which methods are better, which worse, and of which neither can be said, by what."""
     groups = {verdict: list(own.method) for verdict, own in table.groupby("verdict", sort=False)}
-    better, worse = (groups.pop(verdict, []) for verdict in (BETTER, WORSE))
-    still = [name for own in groups.values() for name in own]
     baseline = table.baseline.iloc[0]
-    parts = [f"{listed(names)} {'is' if len(names) == 1 else 'are'} {what} {baseline}"
-             for names, what in ((better, "better than"), (worse, "worse than"),
-                                 (still, "not told apart from")) if names]
+    parts = [f"{listed(names)} {'is' if len(names) == 1 else 'are'} {what}"
+             for names, what in ((groups.get(verdict, []), said) for verdict, said in (
+                 (BETTER, f"better than {baseline}"), (WORSE, f"worse than {baseline}"),
+                 (TOO_FEW, f"apart from {baseline} by the interval alone, on too few cells for "
+                           "the test"),
+                 (OPEN, f"not told apart from {baseline}"))) if names]
     return ("By the interval of the difference and by Wilcoxon's test over cells with Holm's "
             f"correction together, {'; '.join(parts)}.")
 

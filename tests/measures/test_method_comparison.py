@@ -11,6 +11,7 @@ from src.measures.comparisons.methods import (
     COST,
     METHOD_COLUMNS,
     OPEN,
+    TOO_FEW,
     WORSE,
     differences,
     methods_table,
@@ -80,7 +81,16 @@ def test_one_cell_that_carries_all_is_not_enough():
 
 def test_five_cells_are_too_few_for_any_verdict():
     row = table_of({"up": 0.05}, cells=[(f"t{i}", "s") for i in range(5)], seeds=(0,)).loc["up"]
-    assert row.difference_low > 0 and row.wins == 5 and row.verdict == OPEN
+    assert row.difference_low > 0 and row.wins == 5 and row.verdict == TOO_FEW
+
+
+def test_cells_are_too_few_by_how_many_methods_are_compared():
+    """Nine cells give no p below 2/2^9: twelve comparisons may pass, thirteen may not."""
+    def verdicts(count):
+        return table_of({"up": 0.03, **{f"same{i}": 0.0 for i in range(count - 1)}}).verdict
+
+    assert verdicts(12)["up"] == BETTER and verdicts(13)["up"] == TOO_FEW
+    assert verdicts(13)["same0"] == OPEN
 
 
 def test_methods_that_are_the_same_are_told_apart_rarely():

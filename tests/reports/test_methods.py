@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from src.measures.comparisons.methods import BETTER, COST, METHOD_COLUMNS, OPEN, WORSE
+from src.measures.comparisons.methods import BETTER, COST, METHOD_COLUMNS, OPEN, TOO_FEW, WORSE
 from src.reports.experiment import write_report
 from src.reports.figures.methods import methods_figure
 from src.reports.methods import points_of, statement
@@ -22,6 +22,8 @@ def rows(**verdicts):
     ({"a": BETTER}, "a is better than soft."),
     ({"a": BETTER, "b": BETTER, "c": WORSE}, "a and b are better than soft; c is worse than soft."),
     ({"a": OPEN, "b": OPEN}, "a and b are not told apart from soft."),
+    ({"a": TOO_FEW, "b": OPEN}, "a is apart from soft by the interval alone, on too few cells for "
+                                "the test; b is not told apart from soft."),
 ])
 def test_a_sentence_says_what_is_better_and_what_is_open(verdicts, said):
     assert statement(rows(**verdicts)).endswith(said)

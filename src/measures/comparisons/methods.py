@@ -11,7 +11,8 @@ accuracy, and a method is called better only where both say yes:
 - does Wilcoxon's signed-rank test over cells [1], corrected by Holm's method for all methods that
   are compared, refuse that differences lie about 0? It asks whether the methods differ *across*
   cells, and not in one of them alone. Cells of one teacher or one seed are not independent, so by
-  itself it would be too sure; five cells or fewer can never pass it (p >= 2/2^5).
+  itself it would be too sure. Of n cells it can give no p below 2/2^n: where Holm's correction
+  asks more, and the interval excludes 0, the verdict is `too few cells`.
 
 Shares of cells won stand beside, and decide nothing: 16 wins of 21 may be noise. So does `cost`:
 the seconds of a method's run, and of the students that it has to have before it, over those of the
@@ -44,6 +45,8 @@ METHOD_COLUMNS = ("experiment method baseline cells seeds n difference differenc
 COST = "cost"
 """The column after them, which older tables have not."""
 BETTER, WORSE, OPEN = "better", "worse", "not told apart"
+TOO_FEW = "too few cells"
+"""The interval excludes 0, and no result of so few cells could have passed the test over them."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def _cost(method: str, peers: Mapping[tuple, tuple], seconds: Mapping[tuple, flo
 def methods_table(experiment: str, found: Sequence[Difference], level: float) -> pd.DataFrame:
     """methods.csv: one row a method, corrected for all of them."""
     p_values = [_wilcoxon(one.cells) for one in found]
-    rows = [_row(experiment, one, p, p_holm, level) for one, p, p_holm in
+    rows = [_row(experiment, one, p, p_holm, level, len(found)) for one, p, p_holm in
             zip(found, p_values, holm(p_values), strict=True)]
     return pd.DataFrame(rows, columns=[*METHOD_COLUMNS, COST])
 
@@ -156,7 +159,7 @@ def ranking_table(by_experiment: Mapping[str, Sequence[Difference]], level: floa
                            sum(one.n for one in parts), float(np.mean([one.mean for one in parts])),
                            np.mean([one.replicates for one in parts], axis=0),
                            float(np.mean([one.cost for one in parts])))
-        rows.append(_row(" ".join(own), whole, p, p_holm, level))
+        rows.append(_row(" ".join(own), whole, p, p_holm, level, len(by_method)))
     table = pd.DataFrame(rows, columns=[*METHOD_COLUMNS, COST])
     return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
@@ -165,11 +168,19 @@ def _wilcoxon(cells: np.ndarray) -> float:
     return float(wilcoxon(cells, zero_method="zsplit").pvalue) if np.any(cells) else 1.0
 
 
-def _row(experiment: str, one: Difference, p: float, p_holm: float, level: float) -> dict:
-    span = interval(one.mean, one.replicates, level)
-    agree = (span.low > 0 or span.high < 0) and p_holm < 1 - level
+def _verdict(one: Difference, excludes_0: bool, p_holm: float, level: float,
+             compared: int) -> str:
     same = np.sign(np.median(one.cells)) == np.sign(one.mean)
-    verdict = (BETTER if one.mean > 0 else WORSE) if agree and same else OPEN
+    if excludes_0 and same and p_holm < 1 - level:
+        return BETTER if one.mean > 0 else WORSE
+    least = 2.0 ** (1 - len(one.cells)) * compared  # the lowest of p values gets the whole factor
+    return TOO_FEW if excludes_0 and least >= 1 - level else OPEN
+
+
+def _row(experiment: str, one: Difference, p: float, p_holm: float, level: float,
+         compared: int) -> dict:
+    span = interval(one.mean, one.replicates, level)
+    verdict = _verdict(one, span.low > 0 or span.high < 0, p_holm, level, compared)
     wins, losses = int((one.cells > 0).sum()), int((one.cells < 0).sum())
     return {"experiment": experiment, "method": one.method, "baseline": BASELINE,
             "cells": len(one.cells), "seeds": " ".join(map(str, one.seeds)), "n": one.n,
