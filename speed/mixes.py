@@ -10,10 +10,12 @@ deviation is 0.9 for responses) and in UltraFeedback (1.3 for prompts, 1.5 for r
 
 import itertools
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +34,7 @@ PAIRS_OF_PROMPT, PROMPTS_AT_ONCE = 2, 500
 
 Row = dict[str, str | list[int]]
 """A pair: pair_id, prompt_id, prompt_ids, chosen_ids, rejected_ids."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -135,18 +138,18 @@ def rounds_of(rows: list[Row], rounds: int) -> list[list[Row]]:
     return [rows[number * size : (number + 1) * size] for number in range(rounds)]
 
 
-def grouped_rounds(rows: list[Row], rounds: int, batch_pairs: int) -> list[list[Row]]:
-    """The same rows for one that batches by length: sorted by the longer side and cut into batches,
-    longest first, each of which goes to the round with the least so far that has room."""
-    longest = sorted(rows, key=longer_side, reverse=True)
-    batches = [longest[i : i + batch_pairs] for i in range(0, len(longest), batch_pairs)]
-    parts: list[list[Row]] = [[] for _ in range(rounds)]
-    widths = [0] * rounds
-    for batch in batches:
-        open_rounds = (k for k in range(rounds) if len(parts[k]) < len(rows) // rounds)
+def grouped_rounds(rows: list[Item], rounds: int, size: int,
+                   length: Callable[[Item], int]) -> list[list[Item]]:
+    """The same rows for one that batches by length: sorted and cut into batches of `size`, longest
+    first, each of which goes to the round with the least so far that has room."""
+    longest = sorted(rows, key=length, reverse=True)
+    parts: list[list[Item]] = [[] for _ in range(rounds)]
+    widths, room = [0] * rounds, math.ceil(len(rows) / rounds)
+    for start in range(0, len(longest), size):
+        open_rounds = (k for k in range(rounds) if len(parts[k]) < room)
         least = min(open_rounds, key=lambda k: widths[k])
-        parts[least] += batch
-        widths[least] += longer_side(batch[0])
+        parts[least] += longest[start : start + size]
+        widths[least] += length(longest[start])
     return parts
 
 

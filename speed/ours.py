@@ -2,6 +2,8 @@
 
 import dataclasses
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +17,15 @@ from data.tokens.tokenised import TokenisedSplit
 from model.reward_model import load_reward_model
 from speed.measure import Round, System
 from speed.mixes import Row, rounds_of, write_split
-from speed.peers import LEARNING_RATE, Task, pad_pairs, sides_of, timed_training
+from speed.peers.padded import pad_pairs, sides_of
+from speed.peers.peer import LEARNING_RATE, Task, timed_training
 from speed.shapes import load_classifier
 from src.batches.collate import PairDataset
 from src.common.distributed import device
 from src.common.precision import computing
 from src.scoring.pairs import score
 from src.training.arguments import training_arguments
-from src.training.trainer import build_trainer
+from src.training.trainer import PairTrainer, build_trainer
 
 NEVER = 10**9
 PLAIN = RuntimeConfig(share_prompt=False, pack=False, last_layer_shortcut=False, trunk_cache_gb=0.0,
@@ -72,6 +75,14 @@ def in_precisions(configs: dict[str, RuntimeConfig],
 
 def _train(task: Task, split: TokenisedSplit, runtime: RuntimeConfig, precision: str) -> Round:
     """One epoch over the split."""
+    with trainer_of(task, split, runtime, precision) as trainer:
+        return timed_training(trainer)
+
+
+@contextmanager
+def trainer_of(task: Task, split: TokenisedSplit, runtime: RuntimeConfig,
+               precision: str) -> Iterator[PairTrainer]:
+    """PairTrainer over the split, for one epoch."""
     run = run_config(task)
     run = dataclasses.replace(run, train=dataclasses.replace(run.train, precision=precision))
     with tempfile.TemporaryDirectory() as folder:
@@ -82,9 +93,8 @@ def _train(task: Task, split: TokenisedSplit, runtime: RuntimeConfig, precision:
                 task.model, attention=runtime.attention,
                 last_layer_shortcut=runtime.last_layer_shortcut),
             args, PairDataset(split, np.ones(len(split)), runtime.share_prompt), None, task.pad)
-        result = timed_training(trainer)
+        yield trainer
         trainer.release()
-    return result
 
 
 def run_config(task: Task) -> RunConfig:

@@ -18,7 +18,7 @@ from speed import options  # noqa: I001 - first: it sets the environment
 from speed.measure import Measured, System, alternate, spread
 from speed.mixes import Mix, draw
 from speed.ours import ALL, steps_of_tricks, training_systems
-from speed.peers import Task
+from speed.peers.peer import Task
 from speed.rows import cpu_ratio, show, useful_tokens
 from speed.shapes import Shape, write_model
 from speed.table import TableRow

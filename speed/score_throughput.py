@@ -19,9 +19,9 @@ from model.reward_model import load_reward_model
 from speed import options  # noqa: I001 - first: it sets the environment
 from speed.measure import Clock, Round, System, alternate, counted
 from speed.mixes import Row as Pair
-from speed.mixes import grouped_rounds, rounds_of, write_split
+from speed.mixes import grouped_rounds, longer_side, rounds_of, write_split
 from speed.ours import ALL, in_precisions, padded_rewards, reward_difference, steps_of_tricks
-from speed.peers import sides_of
+from speed.peers.padded import sides_of
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, load_classifier, write_model
 from speed.table import TableRow
@@ -44,7 +44,8 @@ def parse_args() -> argparse.Namespace:
 def padded_systems(model: Path, args: argparse.Namespace, pairs: list[Pair]) -> list[System]:
     """The library's classifier over padded batches."""
     given = [sides_of(rows) for rows in rounds_of(pairs, args.rounds)]
-    by_length = [sides_of(rows) for rows in grouped_rounds(pairs, args.rounds, args.batch_pairs)]
+    by_length = [sides_of(rows) for rows in grouped_rounds(pairs, args.rounds, args.batch_pairs,
+                                                           longer_side)]
 
     def run(examples: list[dict]) -> Round:
         classifier = load_classifier(model).to(device()).eval()

@@ -67,6 +67,7 @@ def write_model(shape: Shape, folder: Path, seed: int) -> Path:
     return folder
 
 
-def load_classifier(folder: Path) -> PreTrainedModel:
+def load_classifier(folder: Path, attention: str = "sdpa") -> PreTrainedModel:
     """The saved model as the library's own class, in fp32: what the peers train and score with."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32,
+                                                              attn_implementation=attention)

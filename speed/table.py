@@ -51,7 +51,8 @@ COLUMNS = {
     "low to high": lambda row: f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}",
     "in CPU time": lambda row: _or_nothing(row["cpu_ratio"], ".2f"),
 }
-MACHINE = ("date", "commit", "machine", "device", "threads", "torch", "transformers", "trl")
+MACHINE = ("date", "commit", "machine", "device", "threads", "torch", "transformers", "trl",
+           "prefix_grouper")
 """Facts of a table's last line; its heading and its first line have the others."""
 HEADING = ("benchmark", "mix", "layers")
 

@@ -18,7 +18,7 @@ from speed import options  # noqa: I001 - first: it sets the environment
 from speed.measure import Round, System, alternate
 from speed.mixes import Row as Pair
 from speed.ours import steps_of_tricks, training_systems
-from speed.peers import Task
+from speed.peers.peer import Task
 from speed.rows import describe, show, table_rows
 from speed.shapes import Shape, write_model
 from speed.table import TableRow

@@ -22,7 +22,8 @@ from speed.gpu.losses import losses
 from speed.measure import alternate
 from speed.mixes import MIXES, draw
 from speed.ours import ALL, PLAIN, steps_of_tricks, training_systems, used_by_peers
-from speed.peers import TRL, Task, trl_systems
+from speed.peers.padded import TRL, trl_peers
+from speed.peers.peer import Task
 from speed.rows import table_rows
 from speed.shapes import SHAPES, write_model
 from src.common.arguments import Parser
@@ -103,7 +104,7 @@ def throughput(day: Day) -> Iterator[Line]:
                         shape.pad, 0)
             configs = {PACKED: replace(PLAIN, pack=True, micro_batch_tokens=day.tokens),
                        **steps_of_tricks(last_only=True, micro_batch_tokens=day.tokens)}
-            systems = [*trl_systems(task)[:1], *training_systems(task, configs, Path(name))]
+            systems = [trl_peers(task)[0].system(), *training_systems(task, configs, Path(name))]
             measured = alternate(systems, day.rounds, f"{layers} layers")
         rows = table_rows(measured, shape, mix.name, pairs, FORWARD_AND_BACKWARD, {})
         for row, own in zip(rows, measured, strict=True):

@@ -17,7 +17,7 @@ from data.tokens.tokenised import TokenisedSplit
 from speed import options
 from speed.mixes import MIXES, draw, write_split
 from speed.ours import run_config
-from speed.peers import Task
+from speed.peers.peer import Task
 from speed.shapes import SHAPES, write_model
 from src.batches.collate import PairDataset
 from src.common import distributed

@@ -30,7 +30,7 @@ from speed.gpu.live import LiveBytes
 from speed.gpu.published import PUBLISHED, rotary
 from speed.mixes import MIXES, draw, write_split
 from speed.ours import run_config
-from speed.peers import Task
+from speed.peers.peer import Task
 from src.batches.collate import PairDataset
 from src.common.arguments import Parser
 from src.common.distributed import device

@@ -8,8 +8,8 @@ import pytest
 
 from data.tokens.tokenised import IDS
 from speed import measure, mixes, rows, sweep_cost, table
-from speed import peers as training_peers
 from speed.mixes import MIXES, draw
+from speed.peers import padded
 from speed.shapes import Shape
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
@@ -77,7 +77,7 @@ def test_padding_is_what_fills_rows_up_to_the_longest_of_a_batch():
 
 
 def test_padded_batches_hold_two_rows_a_pair_chosen_sides_first():
-    batch = training_peers.pad_pairs(training_peers.sides_of(THREE), pad=9)
+    batch = padded.pad_pairs(padded.sides_of(THREE), pad=9)
     assert batch["input_ids"].shape == (6, 14)
     assert batch["attention_mask"].sum(dim=1).tolist() == [12, 13, 6, 13, 14, 7]
     assert (batch["input_ids"] == 9).sum() == 6 * 14 - batch["attention_mask"].sum()
@@ -85,7 +85,7 @@ def test_padded_batches_hold_two_rows_a_pair_chosen_sides_first():
 
 def test_rounds_by_length_hold_every_pair_once_and_batches_of_one_length():
     drawn = draw(MIXES["short_prompt"], 48, 0, VOCAB)
-    parts = mixes.grouped_rounds(drawn, 3, batch_pairs=4)
+    parts = mixes.grouped_rounds(drawn, 3, 4, mixes.longer_side)
     assert [len(part) for part in parts] == [16] * 3
     assert sorted(row["pair_id"] for part in parts for row in part) == sorted(
         row["pair_id"] for row in drawn)
@@ -203,12 +203,6 @@ def test_a_mistake_is_a_user_error(arguments, words):
     with pytest.raises(UserError) as error:
         in_process("speed.score_throughput", *arguments)
     assert words in str(error.value)
-
-
-def test_a_missing_trl_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(UserError, match="pip install -r requirements.txt"):
-        in_process("speed.train_throughput")
 
 
 def test_a_file_that_holds_no_rows_is_a_user_error(tmp_path):
