@@ -5,29 +5,23 @@ holds the hash of the pair ids in it, so a finished part is recognised and kept 
 stale one never is. Knows no splits' meaning and no models.
 """
 
-import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data.tokens.formatting import (
-    TemplateRefusal,
-    TokenIds,
-    cut_left,
-    encode_pair,
-    encode_pairs,
-    load_tokenizer,
-)
+from data.tokens.formatting import load_tokenizer
+from data.tokens.pair_ids import WIDTH, Ids, PairEncoder
 from data.tokens.tokenised import SCHEMA, read_part
 from src.common.errors import UserError
 from src.common.files import atomic_path
@@ -73,34 +67,32 @@ def write_part(job: Job) -> None:
     """Tokenise one row group; a pair that the chat template refuses gets three empty lists."""
     with pq.ParquetFile(job.pairs) as file:
         rows = file.read_row_group(job.row_group, ["pair_id", "prompt_id", "prompt", "chosen",
-                                                   "rejected"]).to_pylist()
-    tokenizer = _worker["tokenizer"]
-    pairs = [(json.loads(row["prompt"]), row["chosen"], row["rejected"]) for row in rows]
-    try:
-        encoded = encode_pairs(tokenizer, pairs)
-    except TemplateRefusal:
-        encoded = [_encode_or_empty(tokenizer, pair) for pair in pairs]
-    columns: dict[str, list] = {name: [] for name in SCHEMA.names}
-    for row, (prompt_ids, chosen_ids, rejected_ids) in zip(rows, encoded, strict=True):
-        if job.left_length is not None:
-            room = max(job.left_length - max(len(chosen_ids), len(rejected_ids)), 1)
-            prompt_ids = cut_left(prompt_ids, room, tokenizer.bos_token_id)
-        values = (row["pair_id"], row["prompt_id"], prompt_ids, chosen_ids, rejected_ids)
-        for name, value in zip(SCHEMA.names, values, strict=True):
-            columns[name].append(value)
+                                                   "rejected"])
+    encoder: PairEncoder = _worker["encoder"]
+    encoded = encoder.encode(*(rows[name].to_pylist() for name in ("prompt", "chosen", "rejected")))
+    if job.left_length is not None:
+        encoded = [encoder.cut_left(ids, job.left_length) for ids in encoded]
+    columns = [rows[name].combine_chunks() for name in ("pair_id", "prompt_id")]
+    columns += [_id_lists(column) for column in zip(*encoded, strict=True)]
     with atomic_path(job.part) as partial, pa.OSFile(str(partial), "wb") as sink, \
             pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=SCHEMA))
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+
+
+def _id_lists(column: Sequence[Ids]) -> pa.ListArray:
+    offsets = np.cumsum([0, *map(len, column)]) // WIDTH
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()),
+                                    pa.array(np.frombuffer(b"".join(column), np.int32)))
 
 
 _worker: dict = {}
-"""The tokenizer of this process, loaded once."""
+"""The encoder of this process, loaded once."""
 
 
 def _start_worker(tokenizer_path: str, chat_template: str, parent: int | None = None) -> None:
     if parent is not None:  # one thread each, and none inherited from before the fork
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker["tokenizer"] = load_tokenizer(tokenizer_path, chat_template)
+    _worker["encoder"] = PairEncoder(load_tokenizer(tokenizer_path, chat_template))
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -154,10 +146,3 @@ def _is_whole(part: Path) -> bool:
     except (OSError, pa.ArrowException):
         return False
     return True
-
-
-def _encode_or_empty(tokenizer, pair: tuple) -> tuple[TokenIds, TokenIds, TokenIds]:
-    try:
-        return encode_pair(tokenizer, *pair)
-    except TemplateRefusal:
-        return [], [], []
