@@ -29,6 +29,8 @@ GROUPS = {
 """What is in no decoder layer, by its name in a trunk."""
 LAYER = re.compile(r"(?:layers|h)\.(\d+)\..+")
 PREFIX = re.compile(r"^(model|transformer)\.")
+TAX_PAIRS = 64
+"""Of training, whose texts a tax under a budget is measured on."""
 SPLIT = re.compile(r"split\|([\d#]*)\|([\d.|]+)")
 
 
@@ -38,7 +40,8 @@ class Adaptive:
     on weak labels of pairs that did not train the tuned model.
 
     Lowers the cross-entropy of the labels, plus penalty * sum m |a - mean|, over ratios whose mean
-    over blocks, each counting m, is that of the recipe.
+    over blocks, each counting m, is that of the recipe; or, with a `tax_budget`, over ratios of any
+    mean that cost no more language than that.
     """
 
     solver: Literal["gradient", "grid"] = "gradient"
@@ -64,9 +67,14 @@ class Adaptive:
     """Of a grid, from low to high along each block."""
     pairs: Count = 1000
     """At most this many, evenly spaced, of the val pairs."""
+    tax_budget: NotNegative | None = None
+    """Nats a token that the average may be worse at foretelling training texts than its base, both
+    under the base's own head; null to hold the mean instead. The paper knows the mean alone."""
 
     def __post_init__(self):
         require(self.low < self.high, f"low {self.low} must be below high {self.high}")
+        require(self.tax_budget is None or self.form == "bisection", "form published has a fixed "
+                f"mean, which tax_budget {self.tax_budget} takes the place of: leave one out")
 
 
 @config
@@ -75,7 +83,8 @@ class Recipe:
 
     name: Name
     alphas: Annotated[Several[Share], Field(min_length=1)]
-    """Of each block, bottom first; or one, of all of them."""
+    """Of each block, bottom first; or one, of all of them. Where ratios are learned one, their
+    mean, or under a tax budget where learning begins."""
     blocks: Count | Literal["each"] | Several[Natural] = 1
     """The last layer of each block but the top one (`[10, 20]`: 0-10, 11-20, 21 and up); or how
     many blocks of as equal size as there are; or each: a block a layer."""
@@ -98,12 +107,20 @@ class Recipe:
             require(len(self.alphas) == 1, f"recipe {self.name}: alphas {list(self.alphas)}: an "
                     "adaptive recipe has one, the mean of what is learned")
             low, high, mean = self.adaptive.low, self.adaptive.high, self.alphas[0]
+            require(self.adaptive.tax_budget is None or low < mean < high, f"recipe {self.name}: "
+                    f"alphas [{mean}]: under a tax_budget learning begins there, which must lie "
+                    f"between low {low} and high {high}")
             require(mean in (0, 1) or low <= mean <= high, f"recipe {self.name}: a mean of {mean} "
                     f"lies outside low {low} and high {high}")
         elif isinstance(self.blocks, int | tuple) and len(self.alphas) > 1:
             count = self.blocks if isinstance(self.blocks, int) else len(self.blocks) + 1
             require(len(self.alphas) == count, f"recipe {self.name}: {len(self.alphas)} alphas for "
                     f"{count} blocks: give each block one")
+
+    @property
+    def holds_tax(self) -> bool:
+        """Whether ratios are learned under a tax budget."""
+        return self.adaptive is not None and self.adaptive.tax_budget is not None
 
     def bounds(self, layers: int) -> tuple[int, ...]:
         """The last layer of each block of a model of `layers` layers, ascending.

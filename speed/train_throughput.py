@@ -71,10 +71,12 @@ def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair])
 
 
 def peers_of(args: argparse.Namespace, task: Task) -> list[Peer]:
-    """All peers that compute in ours' precision; of the rows that take long, TRL's alone."""
+    """All that were asked for and compute in ours' precision; none with --no_trl --no_steps."""
     peers = [] if args.no_trl else trl_peers(task)
     if not args.no_steps:
-        peers += [padded_peer(task), padding_free_peer(task)]
+        peers.append(padded_peer(task))
+    if peers:
+        peers.append(padding_free_peer(task))
         peers += prefix_grouped.peers(task) if prefix_grouped.version() else []
     return peers
 
@@ -82,7 +84,7 @@ def peers_of(args: argparse.Namespace, task: Task) -> list[Peer]:
 def main() -> None:
     args = parse_args()
     options.prepare(args)
-    if not (args.no_steps or prefix_grouped.version()):
+    if not (args.no_trl and args.no_steps or prefix_grouped.version()):
         print("prefix-grouper is not installed, its rows are left out: `pip install -r "
               "speed/requirements.txt` adds them", file=sys.stderr)
     if not args.no_trl:

@@ -1,4 +1,4 @@
-"""Ratios of blocks with a fixed mean, from one free number a block: what adaptive averaging learns.
+"""Ratios of blocks from one free number a block: what adaptive averaging learns. With a fixed mean:
 
     a_k = low + (high - low) sigmoid(s_k + c)      c such that sum m_k a_k is the mean
 
@@ -9,6 +9,7 @@ of which holds of the published form (arXiv 2309.06256, eq. 11 and its code):
 """
 
 import itertools
+import math
 
 import numpy as np
 import torch
@@ -47,6 +48,12 @@ def bounded(scores: Tensor, counted: Tensor, mean: float, low: float = 0.0,
     return low + (high - low) * torch.sigmoid(scores + shift)
 
 
+def free(scores: Tensor, start: float, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """(K,) float64 ratios of any mean: `start`, between low and high, where the scores are 0."""
+    share = (start - low) / (high - low)
+    return low + (high - low) * torch.sigmoid(scores + math.log(share / (1 - share)))
+
+
 def _mean(scores: Tensor, counted: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * (counted * torch.sigmoid(scores)).sum()
 
@@ -73,14 +80,22 @@ def grid(counted: np.ndarray, mean: float, low: float, high: float, steps: int) 
     Raises:
         UserError: more than MOST_POINTS.
     """
-    free = len(counted) - 1
-    if (steps + 1) ** free > MOST_POINTS:
-        raise UserError(f"a grid of {steps} steps over {len(counted)} blocks has "
-                        f"{(steps + 1) ** free:,} points, more than {MOST_POINTS:,}: take fewer "
-                        "blocks or solver gradient")
-    points = np.array(list(itertools.product(np.linspace(low, high, steps + 1), repeat=free)))
-    points = points.reshape(-1, free)
+    points = lattice(len(counted) - 1, low, high, steps)
     last = (mean - points @ counted[:-1]) / counted[-1]
     fits = (last >= low - 1e-12) & (last <= high + 1e-12)
     found = np.column_stack([points, last])[fits].clip(low, high)
     return np.vstack([np.full(len(counted), mean), found])
+
+
+def lattice(blocks: int, low: float, high: float, steps: int) -> np.ndarray:
+    """(m, K) every ratio from low to high in `steps` steps, of every block.
+
+    Raises:
+        UserError: more than MOST_POINTS.
+    """
+    if (steps + 1) ** blocks > MOST_POINTS:
+        raise UserError(f"a grid of {steps} steps along {blocks} blocks has "
+                        f"{(steps + 1) ** blocks:,} points, more than {MOST_POINTS:,}: take fewer "
+                        "blocks or solver gradient")
+    points = list(itertools.product(np.linspace(low, high, steps + 1), repeat=blocks))
+    return np.array(points).reshape(-1, blocks)

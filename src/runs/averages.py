@@ -29,6 +29,10 @@ def _at(average: AverageConfig) -> list[Recipe]:
     recipe = load_recipe(average.recipe)
     if not average.alphas:
         return [recipe]
+    if recipe.holds_tax:
+        raise UserError(f"averages: alphas {list(average.alphas)} of {average.recipe}, whose mean "
+                        "its tax_budget leaves open: leave them out, and write a recipe for each "
+                        "budget")
     return [dataclasses.replace(recipe.at(a), name=f"{recipe.name}_{a:g}") for a in average.alphas]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.averaging import Recipe
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, POLICIES, RunConfig
 from configs.schema import (
     DataConfig,
@@ -101,6 +102,7 @@ class Plan:
         self.experiment = dataclasses.replace(self.experiment, methods=check_treatments(
             methods, len(self.teachers), f"experiments/{experiment.name}"))
         recipes = recipes_of(experiment.averages, f"experiments/{experiment.name}")
+        self._check_taxes(recipes)
         students = self._student_runs()
         self.runs = tuple(itertools.chain(
             self._truth_runs("teacher", self.teachers), self._truth_runs("ceiling", self.students),
@@ -115,6 +117,14 @@ class Plan:
             raise UserError(f"experiments/{experiment.name} has no run {', '.join(strange)}: its "
                             "configs or its data are others than when the job was submitted: give "
                             "the same command again")
+
+    def _check_taxes(self, recipes: Iterable[Recipe]) -> None:
+        held = [each for each in recipes if each.holds_tax]
+        headless = [rung.base for rung in self.students if not rung.base.has_language_head]
+        if held and headless:
+            raise UserError(f"{headless[0].path}: no language head, so the tax that recipe "
+                            f"{held[0].name} holds cannot be measured: name a base model with its "
+                            "head, or leave the recipe out")
 
     def stage(self, stage: str) -> list[RunConfig]:
         """The runs of one of STAGES, or the policies, in the order that they are trained."""

@@ -5,6 +5,7 @@ A text is a prompt with one response, a row of its own, so that a row reads as t
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from configs.schema import RuntimeConfig
 from model.attention.family import at_last
 from model.base.truncate import decoder_layers
 from src.batches.collate import TreeCollator
-from src.batches.packing import scoring_batches, scoring_budget
+from src.batches.packing import Budget, scoring_batches, scoring_budget
 from src.batches.trees import Trees
 from src.common import distributed
 from src.common.precision import computing
@@ -62,17 +63,24 @@ def nats_of_answers(model: PreTrainedModel, texts: Responses, runtime: RuntimeCo
         model: without the last layer's shortcut.
         title: of a bar; none where it is empty.
     """
-    seen = {}
+    with last_states(model) as seen:
+        return _each_text(model, texts, runtime, lambda batch: nats_of(seen["last"], batch, head),
+                          title)
+
+
+@contextmanager
+def last_states(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
+    """Inside, `last` of this is what the trunk gave last, (B, T, d) behind the final norm."""
+    seen: dict[str, Tensor] = {}
     handle = model.base_model.register_forward_hook(
         lambda trunk, args, out: seen.update(last=out.last_hidden_state))
     try:
-        return _each_text(model, texts, runtime, lambda batch: _nats(seen["last"], batch, head),
-                          title)
+        yield seen
     finally:
         handle.remove()
 
 
-def _nats(states: Tensor, batch: Batch, head: Callable[[Tensor], Tensor]) -> Tensor:
+def nats_of(states: Tensor, batch: Batch, head: Callable[[Tensor], Tensor]) -> Tensor:
     """(B, 2): a response's nats and tokens of each row; its first follows the prompt's last."""
     wanted = batch["branch"][:, 1:] > 0  # padding is -1
     before, after = states[:, :-1][wanted], batch["input_ids"][:, 1:][wanted]
@@ -101,12 +109,19 @@ def _forwards(model: PreTrainedModel, trees: Trees, runtime: RuntimeConfig,
     """After each forward: numbers of its responses, its inputs, and each response's row."""
     device = distributed.device()
     model = model.to(device).eval()
-    collator = TreeCollator(model.config.pad_token_id, pack=False)
     budget = scoring_budget(runtime, device.type, packed=False)
     with torch.inference_mode(), computing(model.precision):
-        for responses, unit in tqdm(scoring_batches(trees, budget), title, unit="batch",
-                                    disable=not title):
-            batch, place = collator.lay_out(trees.read(responses, unit))
-            inputs = {name: value.to(device) for name, value in batch.items()}
+        for responses, inputs, place in rows_of(trees, budget, model.config.pad_token_id, device,
+                                                title):
             model(**inputs)
             yield responses, inputs, place
+
+
+def rows_of(trees: Trees, budget: Budget, pad_token_id: int, device: torch.device,
+            title: str = "") -> Iterator[tuple[np.ndarray, Batch, np.ndarray]]:
+    """For each forward: numbers of its responses, its inputs, and each response's row."""
+    collator = TreeCollator(pad_token_id, pack=False)
+    for responses, unit in tqdm(scoring_batches(trees, budget), title, unit="batch",
+                                disable=not title):
+        batch, place = collator.lay_out(trees.read(responses, unit))
+        yield responses, {name: value.to(device) for name, value in batch.items()}, place

@@ -6,6 +6,7 @@ out, and enter the share of a matrix product's speed that runs reach (src/traini
 
 from collections.abc import Sequence
 
+from configs.averaging import TAX_PAIRS
 from configs.run import RunConfig
 from model.base.adapters import adapter_parameters
 from model.base.trunk import frozen_layers
@@ -64,12 +65,18 @@ def training(run: RunConfig, plan: Plan, cached: bool) -> float:
 
 def averaging(run: RunConfig, plan: Plan) -> float:
     """Operations of learning an average's ratios, of which a grid has about as many points as
-    Adam has steps: a forward and a backward over some pairs of val each."""
+    Adam has steps: a forward and a backward over some pairs of val each. Under a tax budget the
+    steps are made twice, the second time with training texts beside the pairs."""
     rule, pairs = run.average.adaptive, len(plan.split(run, "val"))
     if rule is None or not pairs:
         return 0.0
-    return 3.0 * rule.steps * min(rule.batch_pairs, rule.pairs, pairs) / pairs * scoring(
+    total = 3.0 * rule.steps * min(rule.batch_pairs, rule.pairs, pairs) / pairs * scoring(
         run, plan, "val", False)
+    if not run.average.holds_tax:
+        return total
+    texts = len(plan.split(run, run.split))
+    return 2 * total + 3.0 * rule.steps * min(TAX_PAIRS, texts) / texts * scoring(
+        run, plan, run.split, False)
 
 
 def scoring(run: RunConfig, plan: Plan, split: str, cached: bool) -> float:

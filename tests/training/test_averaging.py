@@ -12,8 +12,9 @@ from model.base.truncate import decoder_layers
 from model.reward_model import build_reward_model
 from src.common.errors import UserError
 from src.methods.log_odds import sigmoid
-from src.training.averaging.learn import Mixer, backward, learn
-from src.training.averaging.objective import Pairs, shuffled
+from src.training.averaging.learn import learn
+from src.training.averaging.mixer import Mixer
+from src.training.averaging.objective import Pairs, backward, shuffled
 from tests.families import LAYERS, PAD, save_base
 from tests.tiny_pairs import random_pairs
 

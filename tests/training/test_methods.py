@@ -52,6 +52,7 @@ AVERAGES = {"uniform_0.4": "{alphas: [0.4]}",
             "adaptive": "{alphas: [0.4], blocks: 2, adaptive: {}}",
             "own": "{alphas: [0.4], blocks: 2, adaptive: {target: student, solver: grid}}",
             "truth": "{alphas: [0.4], blocks: 2, adaptive: {target: oracle, pairs: 12}}",
+            "held": "{alphas: [0.4], blocks: 2, adaptive: {tax_budget: 1.0e-3, steps: 10}}",
             "refitted": "{alphas: [0.4], head: refit}"}
 """Recipes; the students that they make stand under `soft_bt+adaptive`."""
 AVERAGED = [f"oracle_soft_bt+{name}" if name == "truth" else f"soft_bt+{name}" for name in AVERAGES]
@@ -288,6 +289,13 @@ def test_an_adaptive_average_keeps_its_mean_and_writes_what_it_learned(world):
     assert np.mean(recipe.alphas) == pytest.approx(0.4, abs=1e-9)
     assert list(recipe.alphas) == found.manifest["notes"]["alphas"] != [0.4, 0.4]
     assert len(found.log) == found.manifest["steps"] == 60
+
+
+def test_an_average_under_a_tax_budget_says_what_it_costs(world):
+    found = world("soft_bt+held")
+    notes = found.manifest["notes"]
+    assert notes["tax"] <= 1e-3 and notes["alphas"] != [0.4, 0.4]
+    assert load_recipe(str(found.folder / "recipe.yaml")).alphas == tuple(notes["alphas"])
 
 
 def test_a_head_is_fitted_to_the_average_and_nothing_else_of_it_changes(world):

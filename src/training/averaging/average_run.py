@@ -19,6 +19,7 @@ from configs.run import RunConfig
 from model.base.average.folders import as_yaml, fill
 from model.base.average.match import match
 from model.base.average.mix import averaged_model
+from model.base.language_head import language_head
 from model.base.weights import whole_weights
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model, load_reward_model
@@ -35,8 +36,10 @@ from src.runs.freed import require_weights
 from src.runs.plan import Plan
 from src.scoring.labels import SCRIPTS, Given, prompt_numbers
 from src.scoring.pairs import margins, scores_of
-from src.training.averaging.learn import Learned, learn
+from src.training.averaging.descent import Learned
+from src.training.averaging.learn import learn
 from src.training.averaging.objective import Pairs, spread
+from src.training.averaging.tax import Tax, training_texts
 from src.training.linear_probe import head_of
 from src.training.probe import few_responses
 from src.training.train_run import base_facts, open_folder
@@ -88,7 +91,8 @@ def _average(run: RunConfig, plan: Plan, labels: np.ndarray | None, folder: Path
     if labels is not None:
         learned, head = _learned(run, plan, labels, student)
         recipe, log = learned.recipe, learned.log
-        notes = {"alphas": list(recipe.alphas), "tau": learned.tau}
+        notes = {"alphas": list(recipe.alphas), "tau": learned.tau,
+                 **({} if learned.tax is None else {"tax": learned.tax})}
     warning = fill(folder, base.path, student, recipe,
                    match(base.path, student, recipe, run.kept), head)
     write_text(folder / "recipe.yaml", as_yaml(recipe))
@@ -125,7 +129,8 @@ def _learned(run: RunConfig, plan: Plan, labels: np.ndarray,
     base, tuned = _models(run, plan, student)
     pairs = Pairs(split, rows, labels, plan.experiment.runtime, tuned.config.pad_token_id)
     bar = functools.partial(tqdm, desc=run.display_name, unit="step", disable=None, leave=False)
-    learned = learn(recipe, base, tuned, pairs, run.seed, bar) if recipe.adaptive else Learned(
+    tax = _tax(run, plan, base) if recipe.holds_tax else None
+    learned = learn(recipe, base, tuned, pairs, run.seed, bar, tax) if recipe.adaptive else Learned(
         recipe, 0.0, [])
     if recipe.head == "keep":
         return learned, None
@@ -136,14 +141,21 @@ def _learned(run: RunConfig, plan: Plan, labels: np.ndarray,
     return learned, torch.from_numpy(head)[None]
 
 
+def _tax(run: RunConfig, plan: Plan, base: PreTrainedModel) -> Tax:
+    return Tax(training_texts(plan.split(run, run.split)),
+               language_head(plan.bases[run.model].path), base, plan.experiment.runtime)
+
+
 def _models(run: RunConfig, plan: Plan,
             student: Path) -> tuple[PreTrainedModel, PreTrainedModel]:
-    """Base, cut as the student is, and student."""
-    base, device = plan.bases[run.model], distributed.device()
+    """Base, cut as the student is, and student; where every token is asked what follows it, without
+    the last layer's shortcut."""
+    base, device, shortcut = plan.bases[run.model], distributed.device(), not run.average.holds_tax
     with whole_weights():
-        cut = build_reward_model(base.path, run.kept, run.seed,
+        cut = build_reward_model(base.path, run.kept, run.seed, last_layer_shortcut=shortcut,
                                  pad_token_id=base.tokenizer.pad_token_id)
-    return cut.to(device).eval(), load_reward_model(student).to(device).eval()
+    tuned = load_reward_model(student, last_layer_shortcut=shortcut)
+    return cut.to(device).eval(), tuned.to(device).eval()
 
 
 def _proof(run: RunConfig, plan: Plan, folder: Path) -> Probe:

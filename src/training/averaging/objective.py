@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -11,6 +12,10 @@ from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from src.batches.collate import PairDataset, TreeCollator
 from src.batches.packing import Budget, micro_batches
+from src.methods.linear_probe import cross_entropy
+
+TEMPERATURES = (-5.0, 5.0)
+"""Between which tau is looked for where no gradient leads to it."""
 
 
 class Pairs:
@@ -58,6 +63,24 @@ EXTRA = ("left", "right", "labels", "weights", "row")
 def inputs_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """What of a batch the model's forward takes."""
     return {name: value for name, value in batch.items() if name not in EXTRA}
+
+
+def backward(model: PreTrainedModel, batch: dict[str, Tensor], tau: Tensor, total: int) -> float:
+    """The batch's share of the mean cross-entropy, and its gradient in the model and in tau."""
+    rewards = model(**inputs_of(batch)).flatten()
+    margins = rewards[batch["left"]] - rewards[batch["right"]]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        tau.exp().to(margins.device) * margins, batch["labels"], reduction="sum") / total
+    loss.backward()
+    return loss.item()
+
+
+def judged(model: PreTrainedModel, pairs: Pairs) -> tuple[float, float]:
+    """The least cross-entropy over temperatures, and the tau that has it."""
+    margins, labels = pairs.read(model).astype(np.float64), pairs.labels.astype(np.float64)
+    found = minimize_scalar(lambda tau: cross_entropy(np.exp(tau) * margins, labels),
+                            bounds=TEMPERATURES, method="bounded")
+    return float(found.fun), float(found.x)
 
 
 def spread(count: int, most: int) -> np.ndarray:
