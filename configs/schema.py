@@ -182,9 +182,9 @@ class TrainConfig:
 class RuntimeConfig:
     """What changes speed, memory and logging but no result: it does not enter a run's identity."""
 
-    micro_batch_tokens: Count = 8192
+    micro_batch_tokens: Count | Literal["auto"] = 8192
     """Tokens in one forward on one device while training; batch_pairs is reached by accumulation. A
-    pair with more goes alone."""
+    pair with more goes alone. auto: as many as the device holds, see docs/memory.md."""
     score_batch_tokens: Count | None = None
     """The same where nothing is trained; null for 32,768 on CUDA and 4,096 on a CPU, whose caches
     hold no more."""
@@ -236,6 +236,9 @@ class ExperimentConfig:
     """Language models that are aligned to its reward models (`./dpo.sh`); null for none."""
 
     def __post_init__(self):
+        require(self.policies is None or self.runtime.micro_batch_tokens != "auto",
+                "runtime.micro_batch_tokens auto: what a policy's training takes is not known by "
+                "formula: give a number of tokens, such as 8192")
         names = [method.name for method in self.methods]
         require(len(set(names)) == len(names), f"methods {names} repeat a name")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds {list(self.seeds)} repeat")

@@ -34,7 +34,7 @@ from src.runs.plan import Plan
 from src.training.command_line import parse_args
 from src.training.dry_run import describe, duration
 from src.training.finish import finish
-from src.training.fit import require_fit, unfinished
+from src.training.fit import auto_line, require_fit, unfinished
 from src.training.resumable import is_asked
 from src.training.trainer import NonFiniteLossError
 
@@ -117,6 +117,8 @@ def main() -> int:
             if not args.dry_run:
                 distributed.on_main(lambda: require_fit(plan, unfinished(plan, args.stage,
                                                                           args.runs_dir)))
+                if plan.experiment.runtime.micro_batch_tokens == "auto":
+                    say(auto_line(plan, plan.stage(args.stage)))
         except UserError:
             if worker == 0:
                 raise

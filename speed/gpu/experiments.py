@@ -20,6 +20,7 @@ from configs.schema import (
     ModelConfig,
     load_config,
 )
+from src.batches.packing import fewest_tokens
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT, write_text
@@ -57,7 +58,7 @@ def _row(name: str) -> str:
     biggest = max(sizes, key=lambda rung: fit.size_parts(plan, sizes[rung], "gpu", 1).total)
     figures = {kind: fit.size_parts(plan_of.get(kind, plan), sizes[biggest], kind, count).total
                for kind, count in COLUMNS.items()}
-    tokens = max(experiment.runtime.micro_batch_tokens, plan.data.max_length)
+    tokens = max(fewest_tokens(experiment.runtime), plan.data.max_length)
     checkpointed = ", checkpointing" if experiment.runtime.gradient_checkpointing else ""
     cells = " | ".join(f"{value:.0f}" if value >= 10 else f"{value:.1f}"
                        for value in figures.values())

@@ -15,6 +15,9 @@ from src.batches.trees import Sizes, Trees, distinct, starts
 
 SCORED_TOKENS = {"cpu": 4_096, "cuda": 32_768}
 """In a forward where nothing is trained. On a CPU more cost a quarter to a third more time."""
+AUTO_TOKENS = (32_768, 16_384, 8_192, 4_096)
+"""What `micro_batch_tokens: auto` may become: lengths that kernels are compiled for. The last is
+what it is on a CPU, and where it is not known what a device holds."""
 
 
 class Budget(NamedTuple):
@@ -28,6 +31,12 @@ class Budget(NamedTuple):
     def cost(self, sizes: Sizes) -> np.ndarray:
         """(U,): tokens of units that are computed alone."""
         return sizes.tokens if self.packed else sizes.trees * sizes.longest
+
+
+def fewest_tokens(runtime: RuntimeConfig) -> int:
+    """Of a micro batch in training: the config's number, or the least that `auto` becomes."""
+    asked = runtime.micro_batch_tokens
+    return AUTO_TOKENS[-1] if asked == "auto" else asked
 
 
 def scoring_budget(runtime: RuntimeConfig, device: str, packed: bool) -> Budget:

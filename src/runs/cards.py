@@ -152,6 +152,8 @@ def _facts(run: RunConfig, manifest: dict[str, Any]) -> dict[str, object]:
         **({"averaged": f"with its base by recipe.yaml ({run.average.name})"} if run.average
            else {}),
         **_frozen(run),
+        **({"micro batches": f"{manifest['micro_batch_tokens']:,} tokens, which changes rounding "
+            "alone"} if "micro_batch_tokens" in manifest else {}),
         "seed": run.seed,
         "experiment": run.experiment,
         "identity": run.identity,

@@ -67,21 +67,27 @@ def describe_policies(plan: Plan, runs_dir: Path) -> str:
 
 def memory_lines(plan: Plan, runs: list[RunConfig], workers: int) -> list[str]:
     """What each rung of `runs` takes under each kind of hardware, all runs of a rung the same, and
-    whether there is as much."""
+    whether there is as much; with `micro_batch_tokens: auto`, what that becomes on the GPUs here,
+    or else on such of 80 GB."""
     runs = [run for run in fit.one_a_rung(runs) if run.method.learner == "gradient"]
     if not runs:
         return []
     count = torch.cuda.device_count()
     several = count if count > 1 else 4
+    auto = plan.experiment.runtime.micro_batch_tokens == "auto"
+    memory = fit.device_gb() or fit.SOLD_AS_80_GB
     lines = [f"memory, GB on each device by formula; multi_gpu, zero2, zero3 on {several} GPUs",
              f"{'rung':<27} {'HARDWARE':<10}" + "".join(f"{name:>12}" for name in (
-                 *Parts._fields, "all"))]
+                 *Parts._fields, "all", *(["tokens"] if auto else [])))]
     for run in runs:
         size, name = fit.run_size(plan, run), run.name
         for hardware, distributed in KINDS.items():
-            parts = fit.size_parts(plan, size, hardware, several if distributed else 1)
+            processes = several if distributed else 1
+            runtime = fit.filled(plan, size, hardware, processes, memory)
+            parts = fit.size_parts(plan, size, hardware, processes, runtime)
             figures = "".join(f"{part:>12.2f}" for part in (*parts, parts.total))
-            lines.append(f"{name:<27} {hardware:<10}{figures}")
+            tokens = f"{runtime.micro_batch_tokens:>12,}" if auto else ""
+            lines.append(f"{name:<27} {hardware:<10}{figures}{tokens}")
             name = ""
     return [*lines, *_verdicts(plan, runs, count, workers)]
 

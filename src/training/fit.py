@@ -15,6 +15,7 @@ from configs.launch_schema import LaunchConfig
 from configs.run import RunConfig
 from configs.schema import LoraConfig, RuntimeConfig, TrainConfig
 from model.base.memory import Forward, Parts, Size, size_of, training_parts
+from src.batches.packing import AUTO_TOKENS, fewest_tokens
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import cpu_has_bf16
@@ -56,9 +57,10 @@ def run_size(plan: Plan, run: RunConfig, train: TrainConfig | None = None) -> Si
 
 def size_parts(plan: Plan, size: Size, hardware: str, processes: int,
                runtime: RuntimeConfig | None = None) -> Parts:
-    """What a model of that size takes on each device to be trained in this plan."""
+    """What a model of that size takes on each device to be trained in this plan; with
+    `micro_batch_tokens: auto`, at the least."""
     runtime = runtime or plan.experiment.runtime
-    tokens = max(runtime.micro_batch_tokens, plan.data.max_length)
+    tokens = max(fewest_tokens(runtime), plan.data.max_length)
     return training_parts(size, hardware, processes, _precision(plan, hardware),
                           Forward(tokens, runtime.gradient_checkpointing,
                                   runtime.last_layer_shortcut))
@@ -67,6 +69,37 @@ def size_parts(plan: Plan, size: Size, hardware: str, processes: int,
 def run_gb(plan: Plan, run: RunConfig, hardware: str, processes: int) -> float:
     """What training `run` takes on each device, in 10^9 bytes."""
     return size_parts(plan, run_size(plan, run), hardware, processes).total
+
+
+def runtime_of(plan: Plan, run: RunConfig) -> RuntimeConfig:
+    """The plan's runtime, with the number of tokens that `run` is trained with in this launch in
+    place of `auto`. Every process asks, and the one whose GPU has least decides."""
+    if plan.experiment.runtime.micro_batch_tokens != "auto":
+        return plan.experiment.runtime
+    gpus = [memory for memory in distributed.gather(device_gb()) if memory is not None]
+    hardware, processes = ("cpu", 1) if not gpus else _launched()
+    return filled(plan, run_size(plan, run), hardware, processes, min(gpus, default=0.0))
+
+
+def auto_line(plan: Plan, runs: Iterable[RunConfig]) -> str:
+    """What `micro_batch_tokens: auto` is for each rung of `runs`, for the log; every process asks.
+    """
+    tokens = {run.name: runtime_of(plan, run).micro_batch_tokens for run in one_a_rung(runs)}
+    return "micro_batch_tokens auto: " + ", ".join(f"{name} {each:,}"
+                                                   for name, each in tokens.items())
+
+
+def filled(plan: Plan, size: Size, hardware: str, processes: int,
+           memory_gb: float) -> RuntimeConfig:
+    """The plan's runtime, with the most of AUTO_TOKENS in place of `auto` that GPUs of so much
+    memory hold beside a model of that size; on a CPU, and where none fits, the least."""
+    runtime = plan.experiment.runtime
+    if runtime.micro_batch_tokens != "auto":
+        return runtime
+    *more, least = (replace(runtime, micro_batch_tokens=tokens) for tokens in AUTO_TOKENS)
+    held = (each for each in more if hardware != "cpu" and size_parts(
+        plan, size, hardware, processes, each).total <= USABLE * memory_gb)
+    return next(held, least)
 
 
 def choose(plan: Plan, runs: Iterable[RunConfig], processes: int, memory_gb: float) -> str:
@@ -115,10 +148,9 @@ def require_fit(plan: Plan, runs: Iterable[RunConfig]) -> None:
     Raises:
         UserError: the biggest run, what it needs, what there is, and what would hold it.
     """
-    runs, memory, launch = one_a_rung(runs), device_gb(), distributed.launch_facts()
+    runs, memory = one_a_rung(runs), device_gb()
     if not runs:
         return
-    processes = launch["processes"]
     if memory is None:
         states = [size_parts(plan, run_size(plan, run), "cpu", 1).state for run in runs]
         if max(states) > machine_gb():
@@ -127,7 +159,7 @@ def require_fit(plan: Plan, runs: Iterable[RunConfig]) -> None:
                             f"trained on the CPU, and this machine has {machine_gb():.0f}: "
                             f"{_remedies(plan, runs, SOLD_AS_80_GB, 1, 'gpu')}")
         return
-    hardware = Path(launch["deepspeed"]).stem or _plain(processes)
+    hardware, processes = _launched()
     needed = _most(plan, [run_size(plan, run) for run in runs], hardware, processes)
     if needed > USABLE * memory:
         raise UserError(_refusal(plan, runs, hardware, processes, memory))
@@ -138,8 +170,11 @@ def one_a_rung(runs: Iterable[RunConfig]) -> list[RunConfig]:
     return list({(run.model, run.kept): run for run in runs}.values())
 
 
-def _plain(processes: int) -> str:
-    return "gpu" if processes == 1 else "multi_gpu"
+def _launched() -> tuple[str, int]:
+    """The kind of hardware that this launch is of, on GPUs, and its processes."""
+    launch = distributed.launch_facts()
+    plain = "gpu" if launch["processes"] == 1 else "multi_gpu"
+    return Path(launch["deepspeed"]).stem or plain, launch["processes"]
 
 
 def _kinds(processes: int) -> tuple[str, ...]:
@@ -187,7 +222,7 @@ def _remedies(plan: Plan, runs: list[RunConfig], memory_gb: float, processes: in
     if not runtime.gradient_checkpointing:
         fits("runtime.gradient_checkpointing: true", sizes,
              replace(runtime, gradient_checkpointing=True))
-    for tokens in range(runtime.micro_batch_tokens - FEWER_TOKENS, plan.data.max_length - 1,
+    for tokens in range(fewest_tokens(runtime) - FEWER_TOKENS, plan.data.max_length - 1,
                         -FEWER_TOKENS):
         if fits(f"runtime.micro_batch_tokens: {tokens}", sizes,
                 replace(runtime, micro_batch_tokens=tokens)):

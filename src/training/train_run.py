@@ -35,6 +35,7 @@ from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_don
 from src.runs.plan import Plan
 from src.scoring.labels import course_of
 from src.scoring.trunk_cache import trunk_of
+from src.training import fit
 from src.training.arguments import training_arguments, weights_type
 from src.training.linear_probe import fit_and_save
 from src.training.merge import save_merged
@@ -123,7 +124,7 @@ def _train_and_save(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.n
                     course: Course, folder: Path) -> tuple[Probe, str, dict[str, object]]:
     """Train from the newest checkpoint and save: (what to hold the saved model against, the log,
     what was measured). Every rank calls it."""
-    runtime, runs_dir = plan.experiment.runtime, folder.parents[2]
+    runtime, runs_dir = fit.runtime_of(plan, run), folder.parents[2]
     args = training_arguments(run, runtime, folder, count_kept(len(taught.labels), course.kept))
     data = _dataset(run, plan, run.split, taught, course, runs_dir)
     val_data = None if val_labels is None else _dataset(run, plan, "val", Taught(val_labels),
@@ -148,7 +149,8 @@ def _trained(trainer: PairTrainer, run: RunConfig,
         trainer.distillation.release()
     log = log_lines(trainer)
     measured = {"steps": trainer.state.global_step, "seconds": trainer.seconds,
-                "peak_memory_mib": peak_memory_mib(), "hardware": hardware(trainer)}
+                "peak_memory_mib": peak_memory_mib(), "hardware": hardware(trainer),
+                "micro_batch_tokens": trainer.budgets[0].tokens}
     proof = probe_of(trainer)
     trained = folder / ADAPTER if run.train.lora else folder
     trainer.save_model(str(trained))  # on every rank: under ZeRO-3 it gathers

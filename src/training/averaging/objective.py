@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from src.batches.collate import PairDataset, TreeCollator
-from src.batches.packing import Budget, micro_batches
+from src.batches.packing import Budget, fewest_tokens, micro_batches
 from src.methods.linear_probe import cross_entropy
 
 TEMPERATURES = (-5.0, 5.0)
@@ -31,7 +31,7 @@ class Pairs:
         self.rows = rows
         self.data = PairDataset(split, labels, runtime.share_prompt)
         self.collator = TreeCollator(pad_token_id, runtime.pack)
-        self._budget = Budget(runtime.micro_batch_tokens, runtime.pack)
+        self._budget = Budget(fewest_tokens(runtime), runtime.pack)
         self.labels = self.data.labels[rows]
         """(m,) P(left preferred to right)."""
 
