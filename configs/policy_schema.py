@@ -72,6 +72,9 @@ class PoliciesConfig:
     """Each of them makes a policy."""
     judge: Literal["ceiling", "student", "teacher"] = "ceiling"
     """The reward model that scores policies: one that labelled for none of them."""
+    pairrm: str = ""
+    """Folder of PairRM (llm-blender/PairRM-hf), which compares answers with those of the fine-tuned
+    policy beside the judge; empty for no such second judge."""
     pairs: Count | None = None
     """Of train_1 (answers) and of train_2 that policies learn from, at most; null for all."""
     prompts: Count = 256

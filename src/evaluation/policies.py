@@ -25,6 +25,7 @@ from src.common.hashing import commit, content_hash
 from src.common.lock import clear_partials, lock, quiet
 from src.common.owned import claim
 from src.common.table_files import read_table, write_table
+from src.evaluation.policy_pairs import by_pairrm
 from src.measures.policies.paired import Answers, fitted_tau
 from src.measures.policies.tables import (
     REFERENCE,
@@ -104,7 +105,8 @@ def _judged(plan: Plan, found: dict[str, Path], runs_dir: Path) -> tuple[Judged,
          if role != "judge"},
         {role: of(first, f"reward_{role}") for role in roles},
         *(of(first, column) for column in ("tokens", "characters", "finished")),
-        np.array([_tau(run, plan, found) for run in plan.policies if run.policy.step == REFERENCE]))
+        np.array([_tau(run, plan, found) for run in plan.policies if run.policy.step == REFERENCE]),
+        by_pairrm(tables, prompts, plan.policies, found, config.pairrm))
     return judged, _texts(tables, prompts)
 
 

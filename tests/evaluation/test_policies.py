@@ -22,6 +22,7 @@ from src.training.policy.rows import rows_of_split
 from src.training.policy.tune import build_trainer
 from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
+from tests.tiny_pairrm import save_pairrm
 from tests.training.test_methods import NoisyPlan
 
 POLICIES = {"sft": {"learning_rate": 1e-3, "batch_answers": 8},
@@ -209,6 +210,25 @@ def test_a_second_call_samples_nothing_and_writes_the_same_tables(judged):
     assert in_process("eval", *judged.evaluate()[:-2], "--policies") == 0
     assert files and all(path.read_bytes() == text for path, text in files.items())
     assert made and all(path.stat().st_mtime_ns == time for path, time in made.items())
+
+
+def test_a_second_judge_compares_the_same_answers_where_a_folder_of_it_is_named(judged, tmp_path):
+    made = judged.settings()
+    judged.write_config(made | {"policies": {**made["policies"],
+                                             "pairrm": str(save_pairrm(tmp_path))}})
+    try:
+        assert in_process("eval", *judged.evaluate()[:-2], "--policies") == 0
+    finally:
+        judged.write_config(made)
+    table = pd.read_csv(judged.results / "policy" / "policy.csv").set_index(["policy", "labels"])
+    for name, folder in folders(judged).items():
+        path = folder / "answers" / "test-pairrm.parquet"
+        assert path.is_file() == (name != "sft gt")
+        if path.is_file():
+            logits = pd.read_parquet(path).logit
+            assert table.pairrm_rate[tuple(name.split())] == pytest.approx(
+                (logits > 0).mean() + 0.5 * (logits == 0).mean())
+    assert table.pairrm_rate.isna().sum() == 3  # sft, and what was only picked
 
 
 def test_the_page_leads_with_the_answer_and_shows_every_figure(judged):

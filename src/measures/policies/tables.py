@@ -1,7 +1,7 @@
 """Judged answers of an experiment's policies -> policy.csv, best_of.csv and comparison.csv."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,8 @@ class Judged:
     drawn_finished: np.ndarray
     tau: np.ndarray
     """(S,), of the judge."""
+    pairrm: dict[Key, np.ndarray] = field(default_factory=dict)
+    """Of policies that PairRM compared, (S, n) log-odds of its answer against the reference's."""
 
     @property
     def before(self) -> Answers:
@@ -130,7 +132,20 @@ def _row(judged: Judged, key: Key, config: EvalConfig) -> dict:
             **interval_fields("reward", reward), "reward_sd": float(z.std(axis=1).mean()),
             "reward_median": float(np.median(z, axis=1).mean()),
             **_against(judged, judged.before, own, config), "proxy_difference": proxy,
-            "kl": float(own.log_ratio.mean())}
+            "kl": float(own.log_ratio.mean()), **_by_pairrm(judged, key, config)}
+
+
+def _by_pairrm(judged: Judged, key: Key, config: EvalConfig) -> dict:
+    """How often PairRM takes the policy's answer, a tie counting half; nothing where it was not
+    asked of any."""
+    if not judged.pairrm:
+        return {}
+    logits = judged.pairrm.get(key)
+    if logits is None:
+        return {"pairrm_rate": float("nan")}
+    wins = (logits > 0) + 0.5 * (logits == 0)
+    return interval_fields("pairrm_rate", means_with_intervals(
+        wins[:, None], judged.prompts, samples=config.bootstrap_samples, level=config.level)[0])
 
 
 def _against(judged: Judged, before: Answers, after: Answers, config: EvalConfig) -> dict:
