@@ -195,6 +195,9 @@ class RuntimeConfig:
     attention: Literal["auto", "dense", "flex", "varlen"] = "auto"
     """dense: a mask, anywhere. flex: compiled block masks, CUDA. varlen: PyTorch's variable-length
     attention, CUDA. auto picks."""
+    compile_layers: bool | None = None
+    """Decoder layers that train are compiled, where gradients are computed; the last bits of a
+    number may differ. null: on CUDA, but under ZeRO-3, which needs true layers, and unpacked."""
     last_layer_shortcut: bool = True
     """For tokens that no reward is read from, the last layer computes keys and values only."""
     trunk_cache_gb: NotNegative = 50.0

@@ -24,6 +24,7 @@ from accelerate.utils.memory import clear_device_cache
 from configs.run import POLICIES
 from configs.schema import ExperimentConfig, load_config
 from model.reload_check import ReloadError
+from src.batches.finite import NonFiniteLossError
 from src.common import distributed
 from src.common.distributed import say
 from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
@@ -36,7 +37,6 @@ from src.training.dry_run import describe, duration
 from src.training.finish import finish
 from src.training.fit import auto_line, require_fit, unfinished
 from src.training.resumable import is_asked
-from src.training.trainer import NonFiniteLossError
 
 EXPECTED = (UserError, NonFiniteLossError, ReloadError)
 """What may go wrong in one run, with a message that says all, and on every process alike."""

@@ -42,13 +42,14 @@ def library_mask(config: PreTrainedConfig, layout: Layout) -> Tensor | dict[str,
     return mask
 
 
+@torch.compiler.disable  # what it does depends on the rows, and changes with every batch
 def _from_library(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
                   attention_mask: Tensor, *, scaling: float, layout: Layout, dropout: float = 0.0,
                   sliding_window: int | None = None, softcap: float | None = None,
                   **unused) -> tuple[Tensor, None]:
     """`attend` as the library calls attention. Dropout is off in every reward model's config."""
-    return attend(query, key, value, layout, scaling=scaling, window=sliding_window,
-                  softcap=softcap), None
+    window = sliding_window or getattr(module, "hidden_window", None)
+    return attend(query, key, value, layout, scaling=scaling, window=window, softcap=softcap), None
 
 
 AttentionInterface.register(TREE, _from_library)
@@ -69,11 +70,20 @@ def use_tree_attention(model: PreTrainedModel, last_layer_shortcut: bool) -> Non
         last.register_forward_hook(_back_in_place, with_kwargs=True)
 
 
+def hide_window(layer: nn.Module) -> None:
+    """Keep a layer's window where a compiler does not see it: layers that differ in nothing else
+    share their graphs then."""
+    attention = _attention_of(layer)
+    if getattr(attention, "sliding_window", None):
+        attention.hidden_window, attention.sliding_window = attention.sliding_window, None
+
+
 def _attention_of(layer: nn.Module) -> nn.Module:
     attention = layer.attn if hasattr(layer, "attn") else layer.self_attn
     return getattr(attention, "attention", attention)  # GPT-Neo wraps its own
 
 
+@torch.compiler.disable
 def _gpt_neo(module: GPTNeoSelfAttention, query: Tensor, key: Tensor, value: Tensor,
              attention_mask: Tensor, last_only: bool = False) -> tuple[Tensor, None]:
     """GPT-Neo's attention: unscaled, scores in fp32, a window in its local layers."""
@@ -160,7 +170,7 @@ def _window(attention: nn.Module) -> int | None:
     """The attention's sliding window; Mistral keeps it in its config alone."""
     if attention.config.model_type == "mistral":
         return attention.config.sliding_window
-    return getattr(attention, "sliding_window", None)
+    return getattr(attention, "hidden_window", None) or getattr(attention, "sliding_window", None)
 
 
 def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ import functools
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
+from model.attention.tiles import PART, WHOLE, tiles
 from model.attention.tree import PADDING, Layout, visible
+from model.to_device import to_device
 
 TILE = 128
 """Rows of scores in one tile."""
@@ -55,6 +58,7 @@ def flex_lengths(tokens: int, device: str) -> list[int]:
 
 
 def _block_mask(layout: Layout, window: int | None, length: int) -> BlockMask:
+    """The library's own way makes the whole mask first."""
     rows, real = layout.tree.shape
     tree = pad(layout.tree, (0, length - real), value=PADDING)
     branch, position = (pad(tensor, (0, length - real))
@@ -64,7 +68,18 @@ def _block_mask(layout: Layout, window: int | None, length: int) -> BlockMask:
         return visible([q, tree[b, q], branch[b, q], position[b, q]],
                        [k, tree[b, k], branch[b, k], position[b, k]], window)
 
-    return create_block_mask(rule, rows, None, length, length, device=tree.device)
+    seen = np.stack([tiles(layout.segments(row), length, TILE, window) for row in range(rows)])
+    listed = (to_device(array, tree.device) for kind in (PART, WHOLE)
+              for array in _listed(seen[:, None] == kind))
+    return BlockMask.from_kv_blocks(*listed, BLOCK_SIZE=TILE, mask_mod=rule,
+                                    seq_lengths=(length, length))
+
+
+def _listed(chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., N, N) bool -> (..., N) int32, how many keys' tiles are chosen in each row of tiles, and
+    (..., N, N) int32, their numbers, followed by those of the others."""
+    return (chosen.sum(axis=-1, dtype=np.int32),
+            np.argsort(~chosen, axis=-1, kind="stable").astype(np.int32))
 
 
 def _capped(softcap: float, score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

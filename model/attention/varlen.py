@@ -11,6 +11,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from model.attention.tree import PADDING, PROMPT, Layout
+from model.to_device import to_device
 from src.common.errors import UserError
 
 
@@ -51,9 +52,8 @@ def _sequences(layout: Layout) -> tuple[Tensor, Tensor, Tensor, int, int]:
             starts.append(own.start)
             key_starts.append(key_starts[-1] + sum(map(len, keys)))
     starts.append(len(layout.tree) * length)
-    return (*(torch.tensor(ends, dtype=torch.int32, device=device)
-              for ends in (starts, key_starts)),
-            torch.from_numpy(np.concatenate(index)).to(device),
+    return (*(to_device(np.array(ends, np.int32), device) for ends in (starts, key_starts)),
+            to_device(np.concatenate(index), device),
             int(np.diff(starts).max()), int(np.diff(key_starts).max()))
 
 

@@ -81,10 +81,10 @@ class PairDataset(Dataset):
         """P(chosen preferred) -> P(left preferred)."""
         return np.where(self.left_is_chosen, labels, 1 - labels).astype(np.float32)
 
-    def hints_of(self, pairs: np.ndarray) -> list[Tensor]:
+    def hints_of(self, pairs: np.ndarray) -> list[np.ndarray]:
         """(P, 2, d_k): the states of left and right of some pairs."""
         left = self.left_is_chosen[pairs][:, None, None]
-        return [torch.from_numpy(np.where(left, states[pairs], states[pairs][:, ::-1]))
+        return [np.where(left, states[pairs], states[pairs][:, ::-1])
                 for states in self._hints]
 
     def __len__(self) -> int:

@@ -84,7 +84,9 @@ def _shares(loss: Callable[..., Tensor], micro_batches: Sequence[Outputs], votes
     known = [torch.cat(each).detach() for each in zip(*(
         (one.margin, one.states.float(), one.labels, one.weights) for one in micro_batches),
         strict=True)]
-    ranks = distributed.gather([fact.cpu() for fact in (*known, votes, group)])
+    ranks = [[*known, votes, group]]
+    if distributed.in_group():  # a process alone has nothing to wait for
+        ranks = distributed.gather([fact.cpu() for fact in ranks[0]])
     margin, states, labels, weights, votes, group = (
         torch.cat(each).to(known[0].device) for each in zip(*ranks, strict=True))
     inputs = margin.requires_grad_(), states.requires_grad_()

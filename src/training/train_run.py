@@ -245,6 +245,7 @@ def hardware(trainer: PairTrainer) -> dict[str, object]:
         "engine": type(trainer.model_wrapped).__name__,
         "precision": "bf16" if trainer.args.bf16 else "fp32",
         "tensors": len(tensors),
+        "compiled_layers": trainer.layer_graphs.layers if trainer.layer_graphs else 0,
         "partitioned_tensors": sum(tensor.numel() == 0 for tensor in tensors),
         "gradients": trainer.gradient_types(),
         "first_batch_of_rank": distributed.gather(trainer.first_batch),

@@ -21,20 +21,18 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from configs.run import RunConfig
 from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
+from model.layer_graphs import LayerGraphs, is_asked
+from model.to_device import to_device
 from src.batches.collate import PairDataset, TreeCollator
+from src.batches.finite import FiniteLosses
 from src.batches.packing import Budget, scoring_budget
 from src.batches.steps import SinglePass, StepSampler
 from src.batches.whole_steps import Outputs, StepShare, look_ahead
-from src.common import distributed
 from src.common.hashing import content_hash
 from src.methods.distillation import Distillation
 from src.methods.label_treatments import Hints
 from src.methods.losses import centering, looks_at_steps, pair_loss, soft_bradley_terry
 from src.training.resumable import ResumableTrainer, SaveAndStop
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite: training stopped before the step was taken."""
 
 
 class PairTrainer(ResumableTrainer):
@@ -51,6 +49,9 @@ class PairTrainer(ResumableTrainer):
         self.method, self.train_config, self.distillation = method, train, distillation
         self.budgets = [Budget(runtime.micro_batch_tokens, runtime.pack),
                         scoring_budget(runtime, self.args.device.type, runtime.pack)]
+        self._losses_to_look_at = FiniteLosses()
+        self.layer_graphs: LayerGraphs | None = None
+        """Of the layers that are compiled; None where none are."""
         self.first_batch = ""
         """Hash of the pairs in this rank's first step: ranks must not see the same."""
 
@@ -100,12 +101,18 @@ class PairTrainer(ResumableTrainer):
             with self._gradients_shared(model, last):
                 losses = self._losses(outputs or self._outputs(model, micro), share)
                 seen.append(losses.detach())
-                if last:
-                    self._stop_unless_finite(seen, rows, self.train_dataset)
                 self.accelerator.backward(losses.sum() * scale, **kwargs)
+        self._losses_to_look_at.note(self.state.global_step + 1, seen, rows)
         if not self.first_batch:
             self.first_batch = content_hash(torch.cat(rows).tolist(), 12)
         return torch.cat(seen).sum() * scale
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        control = self.control
+        if (control.should_log or control.should_save or control.should_evaluate
+                or control.should_training_stop):
+            self._losses_to_look_at.require(self.train_dataset.split.pair_ids)
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _gradients_shared(self, model, last: bool) -> AbstractContextManager:
         """Where ranks exchange gradients in the step's last backward only, and step after it."""
@@ -125,7 +132,9 @@ class PairTrainer(ResumableTrainer):
                     outputs = self._outputs(self.model_wrapped, micro)
                 seen.append(soft_bradley_terry(outputs.margin, outputs.labels))
                 rows.append(micro["row"])
-        self._stop_unless_finite(seen, rows, self.eval_dataset)
+        losses = FiniteLosses()
+        losses.note(self.state.global_step, seen, rows)
+        losses.require(self.eval_dataset.split.pair_ids)
         mean = self.accelerator.reduce(torch.cat(seen).sum()).item() / len(self.eval_dataset)
         return EvalLoopOutput(predictions=None, label_ids=None, num_samples=len(self.eval_dataset),
                               metrics={f"{metric_key_prefix}_loss": mean})
@@ -142,7 +151,7 @@ class PairTrainer(ResumableTrainer):
 
     def _outputs(self, model, micro: dict[str, Tensor]) -> Outputs:
         """What a forward over a micro batch gives of its pairs."""
-        row = micro["row"].numpy()
+        row = micro["row"]
         micro = {name: value.to(self.args.device, non_blocking=True)
                  for name, value in micro.items() if name != "row"}
         left, right, labels, weights = (micro.pop(name) for name in ("left", "right", "labels",
@@ -158,7 +167,8 @@ class PairTrainer(ResumableTrainer):
         rewards = rewards.flatten()
         rewards = torch.stack([rewards[left], rewards[right]], dim=-1)  # (P, 2)
         if distillation:
-            hints = [each.to(self.args.device) for each in self.train_dataset.hints_of(row)]
+            hints = [to_device(each, self.args.device)
+                     for each in self.train_dataset.hints_of(row.numpy())]
             more = distillation.compared(left, right, hints)
         return Outputs(rewards, states, labels, weights, more)
 
@@ -176,20 +186,6 @@ class PairTrainer(ResumableTrainer):
     @property
     def _progress(self) -> float:
         return self.state.global_step / max(1, self.state.max_steps)
-
-    def _stop_unless_finite(self, losses: list[Tensor], rows: list[Tensor],
-                            dataset: PairDataset) -> None:
-        """Stop every rank before the optimiser sees a NaN: the weights are still good. Asked once
-        a step, for ranks wait for each other here."""
-        finite = torch.isfinite(torch.cat(losses))
-        if not distributed.any_true(~finite.all()):
-            return
-        ids = dataset.split.pair_ids[torch.cat(rows).numpy()]
-        bad = [str(pair) for pair in ids[~finite.cpu().numpy()]]
-        named = ", ".join(pair for pairs in distributed.gather(bad) for pair in pairs)
-        raise NonFiniteLossError(
-            f"loss is not finite at step {self.state.global_step + 1}, pairs {named}: the step was "
-            "not taken, earlier checkpoints are kept; lower learning_rate or look at these pairs")
 
     def gradient_types(self) -> dict[str, str]:
         """The types in which gradients are summed over micro batches, and over ranks."""
@@ -230,6 +226,10 @@ def build_trainer(run: RunConfig, runtime: RuntimeConfig,
         hints: of `train_data`, that the model's hidden states are held to; None for none.
     """
     callbacks, model = [], model_init()
+    layer_graphs = (LayerGraphs(model, runtime.last_layer_shortcut)
+                    if is_asked(runtime, args.device) else None)
+    if layer_graphs:
+        callbacks.append(layer_graphs)
     if run.train.early_stopping_evals:
         callbacks.append(EarlyStoppingCallback(run.train.early_stopping_evals))
     callbacks.append(SaveAndStop(run.display_name))
@@ -246,5 +246,6 @@ def build_trainer(run: RunConfig, runtime: RuntimeConfig,
         train=run.train,
         runtime=runtime,
     )
+    trainer.layer_graphs = layer_graphs
     trainer.remove_callback(PrinterCallback)  # a sweep says one line a run; the log has the rest
     return trainer

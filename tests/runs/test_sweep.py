@@ -10,6 +10,7 @@ import yaml
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES
 from configs.schema import ExperimentConfig, load_config
 from model.base.truncate import count_parameters
+from src.batches.finite import NonFiniteLossError
 from src.batches.steps import optimiser_steps
 from src.batches.trees import trees_of
 from src.common.errors import UserError
@@ -19,7 +20,6 @@ from src.runs.plan import Plan
 from src.scoring.labels import labels_for, prompts_kept
 from src.train import train_stage
 from src.training.dry_run import describe, duration
-from src.training.trainer import NonFiniteLossError
 from src.training.work import pairs_of, work
 from tests.families import save_base
 from tests.tiny_experiment import make_experiment

@@ -13,13 +13,14 @@ from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
 from model.reload_check import check_reload, plain_rewards
 from model.reward_model import build_reward_model
 from src.batches.collate import FILLER, MODEL_INPUTS, PairDataset
+from src.batches.finite import NonFiniteLossError
 from src.batches.packing import micro_batches
 from src.batches.steps import Step, epoch_steps, optimiser_steps
 from src.methods.losses import pair_loss, soft_bradley_terry
 from src.runs.folders import newest_checkpoint
 from src.training.arguments import training_arguments
 from src.training.probe import probe_of
-from src.training.trainer import NonFiniteLossError, build_trainer
+from src.training.trainer import build_trainer
 from tests.families import PAD
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
 
@@ -321,20 +322,22 @@ class TestEarlyStopping:
         assert not self.evaluations(trainer)
 
 
-def test_a_nan_loss_stops_before_the_step_and_names_step_and_pairs(make):
+@pytest.mark.parametrize(("logging_steps", "save_steps"), [(1, 1), (100, 1), (2, 2), (100, 100)])
+def test_a_nan_loss_stops_before_anything_is_saved_and_names_step_and_pairs(make, logging_steps,
+                                                                            save_steps):
     labels = np.full(PAIRS, 0.5)
     split = random_pairs(PAIRS)
     third = list(epoch_batches(make(), 1))[2]["row"].tolist()
     labels[third[0]] = np.nan
-    trainer = make(split=split, labels=labels, save_steps=1)
+    trainer = make(split=split, labels=labels, save_steps=save_steps, logging_steps=logging_steps)
     with pytest.raises(NonFiniteLossError) as stopped:
         trainer.train()
     message = str(stopped.value)
     assert "step 3" in message and split.pair_ids[third[0]] in message
     assert sum(pair in message for pair in split.pair_ids) == 1
-    assert trainer.state.global_step == 2
-    assert all(torch.isfinite(value).all() for value in weights(trainer).values())
-    assert newest_checkpoint(Path(trainer.args.output_dir).parent, 1).name == "checkpoint-2"
+    saved = newest_checkpoint(Path(trainer.args.output_dir).parent, 1)
+    assert saved is None if save_steps == 100 else saved.name == "checkpoint-2"
+    assert all(np.isfinite(loss) for loss in logged(trainer))
 
 
 def test_a_nan_among_val_pairs_names_the_val_pair(make):

@@ -4,8 +4,9 @@ import weakref
 
 import torch
 
+from src.batches.finite import NonFiniteLossError
 from src.train import train_stage
-from src.training.trainer import NonFiniteLossError, PairTrainer
+from src.training.trainer import PairTrainer
 from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 
