@@ -7,6 +7,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from src.common.hashing import content_hash
 
@@ -42,13 +43,13 @@ class Pair:
     difficulty: float | None = None
     """How hard the pair is, on its data set's own scale (a chess puzzle's rating)."""
 
-    @property
+    @cached_property
     def pair_id(self) -> str:
         """16 hex digits of the content. The order of the answers does not enter, so that the same
         answers with the opposite preference are recognised as the same question asked twice."""
         return content_hash([self.prompt_id, *sorted((self.chosen, self.rejected))])
 
-    @property
+    @cached_property
     def prompt_id(self) -> str:
         """See prompt_id_of."""
         return prompt_id_of(self.prompt)

@@ -7,7 +7,6 @@ file on disk. Knows no tokens.
 import shutil
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from data.pairs.decontaminate import drop_overlaps, read_benchmarks
 from data.pairs.mixture import parts_of
 from data.pairs.pair_files import BATCH, SCHEMA
 from data.pairs.spill import spill
+from data.pairs.spilled import Spilled
 from data.pairs.splits import TRAIN, Assignment, assign_splits
 from data.records import SPLITS
 from src.common.errors import UserError
@@ -38,16 +38,17 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
     try:
         report, parts, benchmarks = BuildReport(), parts_of(config), read_benchmarks(config)
         index = spill(config, parts, work / "spill.arrow", report)
-        spilled = datasets.Dataset.from_file(str(work / "spill.arrow")).with_format("arrow")
+        spilled = Spilled(work / "spill.arrow")
 
         def clean(split: np.ndarray, reason: np.ndarray) -> None:
-            report.decontaminated = drop_overlaps(spilled.data["prompt"], benchmarks, config, split,
-                                                  reason)
+            report.decontaminated = drop_overlaps(spilled.column("prompt"), benchmarks, config,
+                                                  split, reason)
+            spilled.let_go()
 
         assignment = assign_splits(index, config, parts, clean)
         if config.balance == "length":
             drop_surplus_of_length(index, assignment)
-        report.add_assignment(assignment, index.source, parts, spilled.data["source"])
+        report.add_assignment(assignment, index.source, parts, spilled.column("source"))
         report.compare_with_published(config, parts)
         _check_filled(assignment, config, report)
         (work / "pairs").mkdir()
@@ -65,11 +66,11 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
         disclaim(output_dir)
 
 
-def _write_split(spilled: datasets.Dataset, picked: np.ndarray, path: Path) -> None:
+def _write_split(spilled: Spilled, picked: np.ndarray, path: Path) -> None:
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for start in tqdm(range(0, len(picked), BATCH), desc=f"write {path.stem}", delay=2):
-            table = spilled[picked[start:start + BATCH].tolist()]
-            writer.write_table(table.cast(SCHEMA).combine_chunks(), row_group_size=BATCH)
+            writer.write_table(spilled.take(picked[start:start + BATCH]), row_group_size=BATCH)
+            spilled.let_go()
 
 
 def _check_filled(assignment: Assignment, config: DataConfig, report: BuildReport) -> None:

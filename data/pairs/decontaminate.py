@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +49,7 @@ def run_hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.array([len(each) for each in words], np.int64)
     flat = list(itertools.chain.from_iterable(words))
     by_word = {word: _word_hash(word) for word in set(flat)}
-    hashes = np.fromiter((by_word[word] for word in flat), np.uint64, len(flat))
+    hashes = np.fromiter(map(by_word.__getitem__, flat), np.uint64, len(flat))
     ends = np.cumsum(lengths)
     left = np.repeat(ends, lengths) - np.arange(len(flat))  # words from here to the text's end
     padded = np.concatenate([hashes, np.zeros(n, np.uint64)])
@@ -60,6 +61,7 @@ def run_hashes(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
     return runs[kept], np.repeat(np.arange(len(words)), lengths)[kept]
 
 
+@lru_cache(1 << 17)
 def _word_hash(word: str) -> int:
     digest = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -63,8 +63,12 @@ def digest_pairs(path: Path, unwanted: set[str] = frozenset()) -> SplitDigest:
     """Counts and hash of the pairs in a file, without those whose ids are `unwanted`."""
     digest = SplitDigest()
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["pair_id", "prompt_id", "chosen", "rejected"]):
-            for row in batch.to_pylist():
-                if row["pair_id"] not in unwanted:
-                    digest.add(row["pair_id"], row["prompt_id"], row["chosen"] < row["rejected"])
+        for batch in file.iter_batches(BATCH, columns=["pair_id", "prompt_id", "chosen",
+                                                       "rejected"]):
+            chosen_first = pc.less(batch["chosen"], batch["rejected"])
+            for pair_id, prompt_id, first in zip(
+                    *(column.to_pylist() for column in (batch["pair_id"], batch["prompt_id"],
+                                                        chosen_first)), strict=True):
+                if pair_id not in unwanted:
+                    digest.add(pair_id, prompt_id, first)
     return digest

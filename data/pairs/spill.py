@@ -108,14 +108,11 @@ def _of_mixture(pairs: Iterator[Pair], name: str) -> Iterator[Pair]:
 
 def _record_batch(pairs: list[Pair], ids: dict[str, array]) -> pa.RecordBatch:
     """The pairs as rows of pairs/; what splitting needs of them is added to `ids`."""
-    batch = pa.RecordBatch.from_pylist([
-        {"pair_id": pair.pair_id, "prompt_id": pair.prompt_id, "prompt": prompt_text(pair.prompt),
-         "chosen": pair.chosen, "rejected": pair.rejected, "score_chosen": pair.score_chosen,
-         "score_rejected": pair.score_rejected, "source": pair.source, "subset": pair.subset,
-         "difficulty": pair.difficulty} for pair in pairs], schema=SCHEMA)
-    ids["pair"].extend(map(id_to_int, batch["pair_id"].to_pylist()))
-    ids["prompt"].extend(map(id_to_int, batch["prompt_id"].to_pylist()))
+    columns = {name: [getattr(pair, name) for pair in pairs] for name in SCHEMA.names}
+    ids["pair"].extend(map(id_to_int, columns["pair_id"]))
+    ids["prompt"].extend(map(id_to_int, columns["prompt_id"]))
     ids["chosen_first"].extend(pair.chosen < pair.rejected for pair in pairs)
     ids["longer"].extend((len(pair.chosen) > len(pair.rejected))
                          - (len(pair.chosen) < len(pair.rejected)) for pair in pairs)
-    return batch
+    columns["prompt"] = list(map(prompt_text, columns["prompt"]))
+    return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)

@@ -48,7 +48,8 @@ def lookup(row: Row, name: str, keys: Keys) -> Any:
 
     A prompt that `keys` does not name may stand in a column `conversations`, as ShareGPT calls it.
     """
-    value = column(row, keys.get(name, name))
+    named = keys.get(name, name)
+    value = row[named] if named in row else column(row, named)
     return row.get("conversations") if value is None and name == "prompt" and (
         name not in keys) else value
 

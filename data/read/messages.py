@@ -15,6 +15,7 @@ _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _TURN_ROLES = {"Human": "user", "Assistant": "assistant"}
 _CLAIMS = re.compile(r"""\s*(?:\[\s*\{|\{\s*(['"])(?:role|content|from|value)\1\s*:)""")
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+_PLAIN_KEYS = set(_MESSAGE_KEYS[0])
 _READ_KEYS = {key for keys in _MESSAGE_KEYS for key in keys}
 _ALIASES = {"human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant",
             "bard": "assistant", "bing": "assistant", "bot": "assistant", "model": "assistant"}
@@ -53,6 +54,9 @@ def message_list(value: Any, name: str) -> list[Message]:
     for message in value:
         if not isinstance(message, dict):
             raise BadRow(f"wrong type of {name}")
+        if _is_plain(message):
+            messages.append({"role": message["role"], "content": message["content"]})
+            continue
         _refuse_parts(message, name)
         keys = next((keys for keys in _MESSAGE_KEYS if message.get(keys[0]) is not None),
                     _MESSAGE_KEYS[0])
@@ -64,6 +68,12 @@ def message_list(value: Any, name: str) -> list[Message]:
             raise BadRow("unknown role")
         messages.append({"role": role, "content": _content(message[keys[1]], name)})
     return messages
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    """Whether there is nothing to read in it but a role and a text: so it is with nearly all."""
+    return message.keys() == _PLAIN_KEYS and message["role"] in ROLES and isinstance(
+        message["content"], str)
 
 
 def role_of(message: Mapping[str, Any]) -> Any:
@@ -106,7 +116,7 @@ def _refuse_parts(record: Mapping[str, Any], name: str) -> None:
 def unused_parts(value: Any) -> Iterator[str]:
     """The names of what the messages of a list have beside role and content, and is not empty."""
     for message in value if isinstance(value, list) else [value]:
-        if not is_message(message):
+        if not is_message(message) or _is_plain(message):
             continue
         yield from (str(key) for key, part in message.items()
                     if key not in _READ_KEYS and not is_nothing(part))
@@ -141,7 +151,8 @@ def messages_in(text: str, name: str) -> list[Any] | None:
 
 def is_message(value: Any) -> bool:
     """Whether a record is a message, in our words or in those of ShareGPT."""
-    return isinstance(value, dict) and any(value.keys() >= set(keys) for keys in _MESSAGE_KEYS)
+    return isinstance(value, dict) and any(first in value and second in value
+                                           for first, second in _MESSAGE_KEYS)
 
 
 def turns(transcript: str) -> list[Message]:

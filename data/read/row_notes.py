@@ -64,6 +64,8 @@ def _spoken(row: Row, config: DataConfig, names: Sequence[str]) -> Iterator[
     values = [(name, lookup(row, name, config.keys)) for name in names
               if name in config.keys or name not in config.keys.values()]
     for name, value in (*values, *((name, column(row, name)) for name in config.columns)):
+        if value is None:
+            continue
         yield name, value
         if isinstance(value, list):
             for item in value:

@@ -33,6 +33,7 @@ from data.read.system_column import with_system
 from data.read.unpaired import unpaired_parts
 from data.records import Message
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 PROMPTS_DIFFER = "prompts are not a common prefix"
 
 Parts = tuple[list[Message], list[str], list[float], list[float]]
@@ -202,4 +203,4 @@ def check_utf8(words: str) -> None:
 
 def prompt_text(messages: tuple[Message, ...]) -> str:
     """The message list as the JSON text that `pairs/*.parquet` stores."""
-    return json.dumps(list(messages), ensure_ascii=False)
+    return _ENCODER.encode(list(messages))

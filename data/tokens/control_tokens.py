@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
+from data.pairs.pair_files import BATCH
+
 TOKENS_LISTED = 20
 
 
@@ -38,7 +40,7 @@ def count_control_tokens(paths: list[Path], tokenizer: PreTrainedTokenizerBase) 
 def _texts(path: Path) -> Iterator[str]:
     """All texts of each pair, a pair at a time."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["prompt", "chosen", "rejected"]):
-            for row in batch.to_pylist():
-                prompt = (message["content"] for message in json.loads(row["prompt"]))
-                yield "\n".join([*prompt, row["chosen"], row["rejected"]])
+        for batch in file.iter_batches(BATCH, columns=["prompt", "chosen", "rejected"]):
+            for prompt, *answers in zip(*(column.to_pylist() for column in batch), strict=True):
+                messages = (message["content"] for message in json.loads(prompt))
+                yield "\n".join([*messages, *answers])

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from src.common.files import REPO_ROOT
 
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
 
 def content_hash(value: object, digits: int = 16) -> str:
     """The first `digits` hex digits of the SHA-256 of a JSON-serialisable value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
 
 
