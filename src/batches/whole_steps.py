@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.to_device import to_device
 from src.batches.collate import PairDataset
 from src.common import distributed
 
@@ -71,22 +72,28 @@ def look_ahead(read: Callable[[Any], Outputs], micro_batches: Sequence[Any], dat
     alone = len(micro_batches) == distributed.world_size() == 1
     with torch.set_grad_enabled(alone):
         first = [read(micro) for micro in micro_batches]
-    rows = torch.cat([micro["row"] for micro in micro_batches]).numpy()
+    rows = _rows_of(micro_batches)
     votes = np.zeros((len(rows), 0), np.float32) if data.votes is None else data.votes[rows]
-    shares = _shares(loss, first, torch.from_numpy(votes), torch.from_numpy(data.trees.group[rows]))
+    shares = _shares(loss, first, votes, data.trees.group[rows])
     return [(outputs if alone else None, share)
             for outputs, share in zip(first, shares, strict=True)]
 
 
-def _shares(loss: Callable[..., Tensor], micro_batches: Sequence[Outputs], votes: Tensor,
-            group: Tensor) -> list[StepShare]:
+def _rows_of(micro_batches: Sequence[Any]) -> np.ndarray:
+    """(P,): which pairs of the split they hold, which the host knows."""
+    return torch.cat([micro["row"] for micro in micro_batches]).numpy()
+
+
+def _shares(loss: Callable[..., Tensor], micro_batches: Sequence[Outputs], votes: np.ndarray,
+            group: np.ndarray) -> list[StepShare]:
     """Args: votes (P, k) and group (P,) of this rank's pairs in their order."""
     known = [torch.cat(each).detach() for each in zip(*(
         (one.margin, one.states.float(), one.labels, one.weights) for one in micro_batches),
         strict=True)]
-    ranks = [[*known, votes, group]]
-    if distributed.in_group():  # a process alone has nothing to wait for
-        ranks = distributed.gather([fact.cpu() for fact in ranks[0]])
+    known += [to_device(fact, known[0].device) for fact in (votes, group)]
+    ranks = [known]
+    if distributed.in_group():  # alone, there is nothing to wait for
+        ranks = distributed.gather([fact.cpu() for fact in known])
     margin, states, labels, weights, votes, group = (
         torch.cat(each).to(known[0].device) for each in zip(*ranks, strict=True))
     inputs = margin.requires_grad_(), states.requires_grad_()

@@ -34,6 +34,7 @@ from src.common.lock import lock, quiet
 from src.common.owned import clear
 from src.common.precision import computing, used
 from src.runs.plan import Plan
+from src.scoring.trunk_choice import is_read
 
 FORMAT = 2
 HIDDEN = "hidden.bin"
@@ -94,10 +95,14 @@ class TrunkCache:
 
 
 def planned_trunk(run: RunConfig, plan: Plan, split: str) -> Trunk | None:
-    """The trunk that `run` reads of a split; None where all layers train, or the cache is switched
-    off."""
+    """The trunk that `run` reads of a split; None where all layers train, the cache is switched
+    off, or this process's device computes it sooner."""
     below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
     if not below or not plan.experiment.runtime.trunk_cache_gb:
+        return None
+    base = plan.bases[run.model]
+    token_bytes = trunk_bytes(run.train.trunk_cache_dtype, 1, base.hf_config.hidden_size)
+    if not is_read(distributed.device().type, base.parameters(run.kept[:below]), token_bytes):
         return None
     return Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split,
                  run.train.trunk_cache_dtype, used(run.train.precision))

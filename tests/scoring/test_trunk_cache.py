@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from src.scoring import trunk_cache
 from src.scoring.pairs import score
 from src.scoring.trunk_cache import trunk_of
+from src.scoring.trunk_choice import is_read
 from src.train import train_stage
 from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
@@ -69,6 +70,22 @@ def test_runs_seeds_teachers_and_epochs_share_a_trunk_and_weights_stay_the_same(
         for name, state in reference.items():
             for key, tensor in state.items():
                 torch.testing.assert_close(ours[name][key], tensor, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layers", "weights", "width", "read"), [
+    (14, 60.8e6, 2048, True), (28, 3.54e6, 576, False), (30, 218e6, 4096, True)])
+def test_on_cuda_a_trunk_is_read_where_its_layers_take_longer(layers, weights, width, read):
+    assert is_read("cuda", layers * weights, 4 * width) is read
+    assert is_read("cpu", layers * weights, 4 * width)
+
+
+def test_a_trunk_that_is_computed_sooner_is_neither_made_nor_read(tiny, filled, monkeypatch):
+    monkeypatch.setattr(trunk_cache, "is_read", lambda device, weights, token_bytes: is_read(
+        "cuda", weights, token_bytes))
+    own = tiny.copy("sooner")
+    sweep, cache = cache_of(own)
+    assert cache is None and filled == []
+    assert trunk_cache.planned_trunk(sweep.stage("ceilings")[-1], sweep, "train_2") is None
 
 
 def test_layers_that_do_not_train_are_saved_as_they_were(tiny):
