@@ -2,153 +2,39 @@
 
     python -m speed.preprocess_rate                                  # 20,000 pairs, a minute
     python -m speed.preprocess_rate --pairs 700000 --json FILE
+    python -m speed.preprocess_rate --against FOLDER --tokenizer model/checkpoints/smollm2_135m
 
 Pairs are those of speed/mixes.py, cleaned of what overlaps their own test split, tokenised
 for the demo's model. The command is killed (SIGKILL) when half of its part files are there, and
 called again. Of --check_pairs pairs it is also run without being killed: both folders must hold the
 same bytes. Memory is the resident set of the process and its children together, the mapped parts of
 files included, read every tenth of a second.
+
+With --against, a checkout of the repository at another commit prepares the same rows, in turn with
+this one, and both must write the same bytes. Processor seconds are those of the command and its
+workers: where other work shares the cores, they say more than seconds.
 """
 
 import argparse
-import hashlib
 import json
-import signal
-import subprocess
-import sys
+import shutil
+import statistics
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from data.manifest import read_manifest
 from data.pairs.pair_files import BATCH
 from speed.mixes import PAIRS_OF_PROMPT, write_raw_rows
+from speed.preparing.watched import Run, call, contents
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT, atomic_path
 
 MIB = 1 << 20
-POLL_SECONDS = 0.1
 CONFIG = """\
 path: {raw}
 decontaminate: [made]
 """
-
-
-@dataclass
-class Run:
-    """One call of the command."""
-
-    name: str
-    pairs: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Phase -> seconds, as long as something of it was seen."""
-    tokenised: int = 0
-    """Pairs in the part files that it added."""
-    peak_mib: float = 0.0
-    peak_anonymous_mib: float = 0.0
-    """Without the pages of mapped files, which the kernel may drop at any time."""
-
-
-class Phases:
-    """How long each phase of the command takes, told by the files that it leaves."""
-
-    def __init__(self, out: Path):
-        self._out = out
-        self._name, self._since = "start", time.monotonic()
-        self._seconds: dict[str, float] = {}
-
-    def look(self) -> None:
-        """See which phase the command is in."""
-        if (self._out / ".work" / "pairs").exists():
-            name = "write pairs"
-        elif (self._out / ".work" / "spill.arrow").exists():
-            name = "read and split"
-        elif (self._out / "tokens").exists():
-            name = "tokenise"
-        else:
-            name = "count" if (self._out / "pairs").exists() else "start"
-        if name != self._name:
-            self._close(name)
-
-    def parts(self) -> int:
-        """Part files that are whole."""
-        return sum(1 for _ in self._out.glob("tokens/*/*/part-*.arrow"))
-
-    def ended(self) -> dict[str, float]:
-        self._close("")
-        return self._seconds
-
-    def _close(self, name: str) -> None:
-        now = time.monotonic()
-        self._seconds[self._name] = self._seconds.get(self._name, 0) + now - self._since
-        self._name, self._since = name, now
-
-
-def read_memory(pid: int, run: Run) -> None:
-    """Raise the run's peaks to what the process and its children hold now."""
-    resident = anonymous = 0
-    for each in _family(pid):
-        try:
-            status = dict(line.split(":", 1) for line in
-                          Path(f"/proc/{each}/status").read_text().splitlines())
-        except (OSError, ValueError):
-            continue  # ended meanwhile
-        resident += _kib(status, "VmRSS")
-        anonymous += _kib(status, "RssAnon")
-    run.peak_mib = max(run.peak_mib, resident / 1024)
-    run.peak_anonymous_mib = max(run.peak_anonymous_mib, anonymous / 1024)
-
-
-def _kib(status: dict[str, str], key: str) -> int:
-    return int(status.get(key, "0 kB").split()[0])
-
-
-def _family(pid: int) -> Iterator[int]:
-    """The process and all that descend from it."""
-    yield pid
-    try:
-        children = [child for task in Path(f"/proc/{pid}/task").iterdir()
-                    for child in (task / "children").read_text().split()]
-    except OSError:
-        return
-    for child in children:
-        yield from _family(int(child))
-
-
-def call(name: str, config: Path, out: Path, args: argparse.Namespace, pairs: int,
-         kill_at_parts: int | None = None) -> Run:
-    """Run the command and watch it; kill it when so many part files are there.
-
-    Raises:
-        UserError: the command fails.
-    """
-    command = [sys.executable, str(REPO_ROOT / "data" / "preprocess.py"), "--data", str(config),
-               "--output_dir", str(out), "--tokenizer_name", str(REPO_ROOT / "model" / "demo"),
-               "--num_proc", str(args.num_proc)]
-    run, phases = Run(name, pairs), Phases(out)
-    parts = phases.parts()
-    out.parent.mkdir(exist_ok=True)
-    with (out.parent / f"{name}.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        while process.poll() is None:
-            phases.look()
-            read_memory(process.pid, run)
-            if kill_at_parts and phases.parts() >= kill_at_parts:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-            time.sleep(POLL_SECONDS)
-    run.seconds, run.tokenised = phases.ended(), (phases.parts() - parts) * BATCH
-    if process.returncode != (-signal.SIGKILL if kill_at_parts else 0):
-        raise UserError(f"{name}: ended with {process.returncode}; see {log.name}")
-    return run
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Name -> SHA-256 of every file of a prepared folder."""
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def measure(pairs: int, args: argparse.Namespace, folder: Path, check: bool) -> list[Run]:
@@ -180,6 +66,34 @@ def measure(pairs: int, args: argparse.Namespace, folder: Path, check: bool) -> 
     return runs
 
 
+def compare(args: argparse.Namespace, folder: Path) -> list[Run]:
+    """Prepare the same pairs here and in the other checkout, in turn.
+
+    Raises:
+        UserError: they do not write the same bytes.
+    """
+    raw, config = folder / f"{args.pairs}.jsonl", folder / "made.yaml"
+    write_raw_rows(raw, args.pairs, args.seed)
+    config.write_text(CONFIG.format(raw=raw))
+    roots, runs, written = {"against": args.against.resolve(), "here": REPO_ROOT}, [], {}
+    for turn in range(args.rounds):
+        for name, root in roots.items():
+            out = folder / f"{name}-{turn}" / "made"
+            runs.append(call(f"{name} {turn}", config, out, args, args.pairs, root=root))
+            print(f"{name} {turn}: {runs[-1].processor_seconds:.1f} processor seconds, "
+                  f"{runs[-1].peak_mib:.0f} MiB", flush=True)
+            written[name] = contents(out)
+            shutil.rmtree(out)
+        if written["against"] != written["here"]:
+            raise UserError(f"{args.against}: writes other bytes than this checkout")
+    print(f"the same bytes, {len(written['here'])} files", flush=True)
+    for what in ("processor_seconds", "peak_mib", "peak_anonymous_mib"):
+        theirs, ours = (statistics.median(getattr(run, what) for run in runs
+                                          if run.name.startswith(name)) for name in roots)
+        print(f"{what}: {theirs:,.1f} against, {ours:,.1f} here: {theirs / ours:.2f} times")
+    return runs
+
+
 def show(runs: list[Run]) -> None:
     """The runs as one Markdown table, a line a phase."""
     print("| run | phase | seconds | pairs/s | peak MiB | of it anonymous |\n"
@@ -191,6 +105,9 @@ def show(runs: list[Run]) -> None:
             print(f"| {run.name} | {phase} | {seconds:,.1f} | {rate} | | |")
         print(f"| {run.name} | all | {sum(run.seconds.values()):,.1f} | | {run.peak_mib:,.0f} | "
               f"{run.peak_anonymous_mib:,.0f} |")
+        if run.processor_seconds:
+            rate = f"{run.pairs / run.processor_seconds:,.0f}"
+            print(f"| {run.name} | all, processor | {run.processor_seconds:,.1f} | {rate} | | |")
 
 
 def parse_args() -> argparse.Namespace:
@@ -200,6 +117,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--check_pairs", type=int, default=20_000,
                         help="of so many the result is compared with a call that was not killed")
     parser.add_argument("--num_proc", type=int, default=1)
+    parser.add_argument("--tokenizer", type=Path, default=REPO_ROOT / "model" / "demo")
+    parser.add_argument("--against", type=Path, metavar="FOLDER",
+                        help="a checkout of the repository at another commit")
+    parser.add_argument("--rounds", type=int, default=2, help="with --against")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="work there and leave everything, logs too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the runs there")
@@ -208,6 +129,9 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name) < 4 * BATCH or getattr(args, name) % PAIRS_OF_PROMPT:
             raise UserError(f"--{name} {getattr(args, name)}: expected an even number of at least "
                             f"{4 * BATCH}")
+    if args.against and not (args.against / "data" / "preprocess.py").is_file():
+        raise UserError(f"--against {args.against}: no checkout of this repository: make one with "
+                        "git worktree add FOLDER COMMIT")
     return args
 
 
@@ -216,8 +140,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = args.folder or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        runs = measure(args.check_pairs, args, work, check=True)
-        if args.pairs != args.check_pairs:
+        if args.against:
+            runs = compare(args, work)
+        else:
+            runs = measure(args.check_pairs, args, work, check=True)
+        if not args.against and args.pairs != args.check_pairs:
             runs += measure(args.pairs, args, work, check=False)
     show(runs)
     if args.json:

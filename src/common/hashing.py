@@ -22,10 +22,10 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def commit() -> str:
-    """The repository's commit, with `+` where files other than results differ; or `unknown`."""
+def commit(root: Path = REPO_ROOT) -> str:
+    """The commit of a checkout, with `+` where files other than results differ; or `unknown`."""
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=REPO_ROOT, capture_output=True, text=True,
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True,
                               check=True).stdout.strip()
     try:
         changed = git("status", "--porcelain", "-uno", "--", ":!results")

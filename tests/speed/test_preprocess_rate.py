@@ -9,7 +9,7 @@ import pytest
 
 from speed import preprocess_rate
 from speed.mixes import PROMPT_WORDS, RESPONSE_WORDS, write_raw_rows
-from speed.preprocess_rate import Phases, Run, read_memory
+from speed.preparing.watched import Phases, Run, read_memory
 from src.common.errors import UserError
 
 
@@ -62,3 +62,29 @@ def test_too_few_pairs_are_refused_with_the_number(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["preprocess_rate.py", "--pairs", "100"])
     with pytest.raises(UserError, match="--pairs 100: expected an even number of at least 4000"):
         preprocess_rate.parse_args()
+
+
+def test_a_folder_that_is_no_checkout_is_refused_before_anything_is_made(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["preprocess_rate.py", "--against", str(tmp_path)])
+    with pytest.raises(UserError, match="no checkout of this repository"):
+        preprocess_rate.parse_args()
+
+
+def test_two_checkouts_are_called_in_turn_and_must_write_the_same_bytes(monkeypatch, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "preprocess.py").touch()
+    monkeypatch.setattr(sys, "argv", ["preprocess_rate.py", "--against", str(tmp_path),
+                                      "--pairs", "4000"])
+    args, written = preprocess_rate.parse_args(), {"same": "same"}
+
+    def call(name, config, out, args, pairs, root):
+        out.mkdir(parents=True)
+        (out / "part").write_text(written.get(str(root), "same"))
+        return Run(name, pairs, processor_seconds=1, peak_mib=1, peak_anonymous_mib=1)
+
+    monkeypatch.setattr(preprocess_rate, "call", call)
+    names = [run.name for run in preprocess_rate.compare(args, tmp_path)]
+    assert names == ["against 0", "here 0", "against 1", "here 1"]
+    written[str(tmp_path)] = "other"
+    with pytest.raises(UserError, match="writes other bytes"):
+        preprocess_rate.compare(args, tmp_path)

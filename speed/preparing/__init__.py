@@ -1,0 +1,1 @@
+"""Preparing data, watched from outside: what `speed.preprocess_rate` measures with."""
