@@ -20,21 +20,32 @@ PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L
 
 
 def table_rows(measured: list[Measured], shape: Shape, mix: str, pairs: list[Pair], passes: int,
-               facts: dict[str, object]) -> list[TableRow]:
+               facts: dict[str, object], ours: str = "") -> list[TableRow]:
     """A row for each system; the first one is the baseline of the ratios.
 
     Args:
         pairs: of all rounds.
         passes: over the weights: forward 1, backward 2 more.
+        ours: the system that is also held against each of the others; empty for none.
     """
+    best = next((each for each in measured if each.system.name == ours), None)
     useful, rows = useful_tokens(pairs), []
     for own in measured:
         ratio = ratios(own, measured[0])
         rows.append(TableRow(
             mix, own.system.name, len(pairs) / own.total_seconds, own.tokens, useful, own.peak_mib,
             ratio.median, ratio.low, ratio.high, cpu_ratio(own, measured[0]),
-            mfu(shape, useful, own.total_seconds, passes), facts))
+            mfu(shape, useful, own.total_seconds, passes), facts, **beside(best, own)))
     return rows
+
+
+def beside(best: Measured | None, own: Measured) -> dict[str, float | None]:
+    """A row's fields on how far `best` is ahead of it; none where there is no such system."""
+    if best is None:
+        return {}
+    ahead = ratios(best, own)
+    return {"ours": ahead.median, "ours_low": ahead.low, "ours_high": ahead.high,
+            "ours_cpu": cpu_ratio(best, own)}
 
 
 def cpu_ratio(own: Measured, baseline: Measured) -> float | None:

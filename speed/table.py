@@ -33,6 +33,12 @@ class TableRow:
     mfu: float | None = None
     facts: dict[str, object] = field(default_factory=dict)
     """What held for the whole table: machine, versions, model, pairs."""
+    ours: float | None = None
+    """How many times this row's speed ours has, with every key on: median, then lowest and highest
+    round, then in processor time; None where it is not measured beside ours."""
+    ours_low: float | None = None
+    ours_high: float | None = None
+    ours_cpu: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The row as JSON keys, `facts` beside the others."""
@@ -50,6 +56,10 @@ COLUMNS = {
     "ratio": lambda row: f"{row['ratio']:.2f}",
     "low to high": lambda row: f"{row['ratio_low']:.2f} to {row['ratio_high']:.2f}",
     "in CPU time": lambda row: _or_nothing(row["cpu_ratio"], ".2f"),
+    "ours to it": lambda row: _or_nothing(row.get("ours"), ".2f"),
+    "its low to high": lambda row: "" if row.get("ours") is None else (
+        f"{row['ours_low']:.2f} to {row['ours_high']:.2f}"),
+    "its CPU time": lambda row: _or_nothing(row.get("ours_cpu"), ".2f"),
 }
 MACHINE = ("date", "commit", "machine", "device", "threads", "torch", "transformers", "trl",
            "prefix_grouper")
@@ -114,7 +124,8 @@ def read_rows(path: Path) -> list[dict[str, object]]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not readable as a benchmark's rows ({error}); give a file that "
                         "a benchmark wrote with --json") from error
-    needed = {name for name in TableRow.__dataclass_fields__ if name != "facts"} | set(HEADING)
+    later = {"facts", "ours", "ours_low", "ours_high", "ours_cpu"}
+    needed = set(TableRow.__dataclass_fields__) - later | set(HEADING)
     if not (isinstance(rows, list) and all(isinstance(row, dict) and needed <= set(row)
                                            for row in rows)):
         raise UserError(f"{path}: expected a list of rows with {', '.join(sorted(needed))}; give a "

@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair])
              "attention": args.attention, "reward_difference": difference,
              "step_difference": steps_differ, "prefix_grouper": prefix_grouped.version(),
              **options.machine_facts(args)}
-    return table_rows(measured, shape, mix, pairs, FORWARD_AND_BACKWARD, facts)
+    return table_rows(measured, shape, mix, pairs, FORWARD_AND_BACKWARD, facts, ALL)
 
 
 def peers_of(args: argparse.Namespace, task: Task) -> list[Peer]:

@@ -110,6 +110,12 @@ def test_ratios_are_taken_round_by_round():
     assert (ratio.median, ratio.low, ratio.high) == (2, 1, 5)
 
 
+def test_ours_is_held_against_every_row_round_by_round():
+    peer, best = measured([2, 3], [9, 9]), measured([1, 1], [5, 5])
+    assert rows.beside(best, peer) == {"ours": 2.5, "ours_low": 2, "ours_high": 3, "ours_cpu": 2.5}
+    assert rows.beside(None, peer) == {}
+
+
 def test_rounds_of_other_pairs_are_compared_by_their_share_of_tokens():
     ratio = measure.ratios(measured([3, 1], [30, 10], same_pairs=False), measured([4, 4], [9, 9]))
     assert (ratio.median, ratio.low, ratio.high) == (2, 2, 2)
