@@ -21,6 +21,9 @@ Compiled, what is between two products is read and written once (s bytes of stre
 
     norms with residual   2 x (6 s + 10) d             rotary     8 r
     SwiGLU                18 i
+
+beside which the first norm's result, and its gradient, pass from one graph to the next (see
+model/compiled.py): 16 d over an fp32 stream, which the second graph rounds, and 4 d over bf16.
 """
 
 import argparse
@@ -81,7 +84,8 @@ def elementwise_bytes(widths: Widths, variant: Variant) -> float:
     weights = 24 * widths.weights / variant.tokens
     turned = 8 * widths.query
     if variant.compiled:
-        norms = 2 * (6 * variant.stream + 10) * widths.hidden
+        passed = 16 if variant.stream == 4 else 4
+        norms = (2 * (6 * variant.stream + 10) + passed) * widths.hidden
         return norms + 8 * rotated + 18 * widths.intermediate + turned + weights
     norms, casts, residual = 2 * (28 + 100), 60 + 36, 2 * 28
     return ((norms + casts + residual) * widths.hidden + 72 * rotated + 28 * widths.intermediate

@@ -34,10 +34,10 @@ class Traffic(TorchDispatchMode):
 def test_bytes_and_milliseconds_of_one_shape_are_those_of_a_hand_count():
     assert HAND.weights == 2 * 2 + 2 * 1 + 2 * 1 + 2 * 2 + 3 * 2 * 3 == 30
     eager = 2 * 128 * 2 + 96 * 2 + 56 * 2 + 72 * 3 + 28 * 3 + 8 * 2 + 24 * 30 / 10
-    fused = 2 * 34 * 2 + 8 * 3 + 18 * 3 + 8 * 2 + 24 * 30 / 10
+    fused = 2 * 34 * 2 + 16 * 2 + 8 * 3 + 18 * 3 + 8 * 2 + 24 * 30 / 10
     assert elementwise_bytes(HAND, Variant("", 10)) == eager == 1204
-    assert elementwise_bytes(HAND, Variant("", 10, True)) == fused == 302
-    assert elementwise_bytes(HAND, Variant("", 10, True, 2)) == fused - 2 * 12 * 2
+    assert elementwise_bytes(HAND, Variant("", 10, True)) == fused == 334
+    assert elementwise_bytes(HAND, Variant("", 10, True, 2)) == fused - (2 * 12 + 12) * 2
     found = layer(HAND, Variant("", 10), matrix=1e6, memory=1e6, tree=4)
     assert found.products == pytest.approx(1e3 * 6 * 30 * 10 / 0.58e6)
     assert found.attention == pytest.approx(1e3 * 4 * 2 * 2 * 10 * 3.5 / 0.3e6)

@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.parallel import DistributedDataParallel
 
 from configs.schema import LoraConfig, RuntimeConfig
 from model import compiled, layer_graphs
@@ -174,6 +176,25 @@ def test_families_and_layers_of_several_windows_are_four_graphs(base, family):
         for found in rewards:
             found.sum().backward()
         torch.testing.assert_close(*rewards, atol=1e-5, rtol=0)
+    for fast, plain in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(fast.grad, plain.grad, atol=1e-4, rtol=1e-4)
+    assert len(compiled.compiler(compiled.BACKEND).compiled) == compiled.MOST_GRAPHS
+
+
+def test_a_model_that_is_spread_over_processes_has_no_more_graphs(base):
+    """torch would cut every graph at the borders of what processes exchange at once."""
+    models = [build_reward_model(base("llama"), KEPT, 0, pad_token_id=PAD) for _ in range(2)]
+    compiled.compile_layers(models[0], last_layer_shortcut=True)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        spread = DistributedDataParallel(models[0], bucket_cap_mb=0.001)
+        for pairs in ([0], [0, 1, 2], [3, 4]):
+            batch = make_batch(PairDataset(random_pairs(5), np.ones(5)), pairs, None)
+            inputs = {name: batch[name] for name in MODEL_INPUTS}
+            for model in (spread, models[1]):
+                model(**inputs).sum().backward()
+    finally:
+        dist.destroy_process_group()
     for fast, plain in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(fast.grad, plain.grad, atol=1e-4, rtol=1e-4)
     assert len(compiled.compiler(compiled.BACKEND).compiled) == compiled.MOST_GRAPHS
