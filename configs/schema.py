@@ -147,9 +147,10 @@ class TrainConfig:
     max_grad_norm: Positive = 1.0
     center_coef: NotNegative = 0.0
     """Weight of mean(reward^2), which keeps rewards near 0; TRL recommends 0.01."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """fp32, or bf16 matrix products over fp32 weights. auto: bf16 on CUDA and on CPUs that have
-    instructions for it, else fp32. A run's config and identity have what was used."""
+    precision: Literal["auto", "fp32", "bf16", "bf16_residual"] = "auto"
+    """fp32, or bf16 matrix products over fp32 weights; bf16_residual: the residual stream in bf16
+    too. auto: bf16 on CUDA and on CPUs that have instructions for it, else fp32. A run's config and
+    identity have what was used."""
     early_stopping_evals: Natural = 0
     """Students stop after this many evaluations without a lower loss on *weak* val labels, and keep
     the best of them; 0 for a fixed budget."""

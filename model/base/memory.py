@@ -38,6 +38,7 @@ from model.base.activations import (
 )
 from model.base.adapters import adapter_parameters
 from model.base.truncate import count_parameters
+from src.common.precision import RESIDUAL
 
 GB = 1e9
 OTHER_GB = 1.7
@@ -112,7 +113,7 @@ def training_parts(size: Size, hardware: str, processes: int, precision: str,
 
     Args:
         hardware: the name of a file of configs/hardware.
-        precision: fp32 or bf16, see src/common/precision.py.
+        precision: fp32, bf16 or bf16_residual, see src/common/precision.py.
     """
     activations = _activations(size, types_of(hardware, precision), forward)
     if size.embedded_trained and not hardware.startswith("zero"):
@@ -135,7 +136,7 @@ def types_of(hardware: str, precision: str) -> Types:
         return Types(4, 4, 4)
     if hardware.startswith("zero"):
         return Types(2, 2, 2)
-    return Types(4, 2, 4 if hardware == "cpu" else 2)
+    return Types(2 if precision == RESIDUAL else 4, 2, 4 if hardware == "cpu" else 2)
 
 
 def _state(size: Size, hardware: str, processes: int,

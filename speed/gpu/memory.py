@@ -63,6 +63,7 @@ CASES = {
     "gemma3": Case(small("gemma3_text", 64, 256, 4, 4, 1, 4096, 32, sliding_window=128), "bf16"),
     "gpt2": Case({"model_type": "gpt2", "vocab_size": 1024, "n_embd": 64, "n_layer": 5,
                   "n_head": 4, "n_positions": 2048}),
+    "residual": Case(LLAMA, "bf16_residual"),
     "checkpointing": Case(LLAMA, checkpointing=True),
     "adapters": Case(LLAMA, lora=LoraConfig(rank=4)),
     "llama_3_2_1b": Case(PUBLISHED["llama_3_2_1b"], "bf16", tokens=8192, pairs=512),

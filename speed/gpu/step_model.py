@@ -6,7 +6,8 @@
 Counted, not measured: the operations of matrix products and attention, and the bytes that
 everything else reads and writes, forward and backward. MFU is the products' 6 operations a weight
 and token over the device's peak in that time. Launches, the optimiser and the last layer's shortcut
-are left out. The rows below the first are what would hasten it, each with those above it.
+are left out. The rows below the first are what would hasten it, each with those above it: tokens by
+`micro_batch_tokens: auto`, the residual stream by `precision: bf16_residual`.
 
 Bytes a token of one layer, of widths d (hidden), r (queries and keys), q (queries), i
 (intermediate), with P weights and T tokens in a micro batch. As the library's code runs, op by op,

@@ -16,7 +16,7 @@ from configs.policy_schema import DpoConfig, PolicyStep, SftConfig
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import ExperimentConfig, TrainConfig
 from src.common.errors import UserError
-from src.common.precision import used
+from src.common.precision import products, used
 
 
 def policy_runs(experiment: ExperimentConfig, runs: Sequence[RunConfig],
@@ -70,7 +70,7 @@ def _budget(own: SftConfig | DpoConfig, shared: TrainConfig) -> TrainConfig:
     batch = own.batch_pairs if isinstance(own, DpoConfig) else own.batch_answers
     return TrainConfig(epochs=own.epochs, batch_pairs=batch, learning_rate=own.learning_rate,
                        lora=own.lora, schedule=shared.schedule, weight_decay=0.0,
-                       precision=used(shared.precision))
+                       precision=products(used(shared.precision)))
 
 
 def _only(runs: Sequence[RunConfig], kind: str, seed: int, experiment: str) -> RunConfig:

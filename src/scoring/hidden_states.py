@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from data.tokens.tokenised import TokenisedSplit
+from model.base.residual import compute_in
 from model.base.weights import whole_weights
 from model.reward_model import build_reward_model
 from src.common import distributed
@@ -68,7 +69,7 @@ def _computed(run: RunConfig, plan: Plan, pairs: TokenisedSplit, title: str,
             base.path, run.kept, 0, pad_token_id=base.tokenizer.pad_token_id,
             dtype=weights_to_score(precision), attention=runtime.attention,
             last_layer_shortcut=runtime.last_layer_shortcut)
-    model.precision = precision
+    compute_in(model, precision)
     states = read_pairs(model, pairs, runtime, title, lambda inputs: last_states(model, inputs),
                         trunk)
     return states[:, 0] - states[:, 1]

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
+from model.base.residual import compute_in
 from model.base.trunk import begin_above
 from model.reward_model import load_reward_model
 from src.batches.collate import TreeCollator
@@ -52,7 +53,7 @@ def load_scorer(folder: Path, runtime: RuntimeConfig, run: RunConfig | None) -> 
     model = load_reward_model(folder, dtype=weights_to_score(precision),
                               attention=runtime.attention,
                               last_layer_shortcut=runtime.last_layer_shortcut)
-    model.precision = precision
+    compute_in(model, precision)
     return model
 
 

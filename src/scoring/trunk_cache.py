@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
+from model.base.residual import compute_in
 from model.base.trunk import begin_above, frozen_layers, hidden_states
 from model.base.weights import whole_weights
 from model.reward_model import build_reward_model
@@ -32,7 +33,7 @@ from src.common.files import read_json, write_json
 from src.common.hashing import content_hash
 from src.common.lock import lock, quiet
 from src.common.owned import clear
-from src.common.precision import computing, used
+from src.common.precision import RESIDUAL, computing, used
 from src.runs.plan import Plan
 from src.scoring.trunk_choice import is_read
 
@@ -100,12 +101,13 @@ def planned_trunk(run: RunConfig, plan: Plan, split: str) -> Trunk | None:
     below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
     if not below or not plan.experiment.runtime.trunk_cache_gb:
         return None
-    base = plan.bases[run.model]
-    token_bytes = trunk_bytes(run.train.trunk_cache_dtype, 1, base.hf_config.hidden_size)
+    base, precision = plan.bases[run.model], used(run.train.precision)
+    kept_in = "bf16" if precision == RESIDUAL else run.train.trunk_cache_dtype  # nothing is lost
+    token_bytes = trunk_bytes(kept_in, 1, base.hf_config.hidden_size)
     if not is_read(distributed.device().type, base.parameters(run.kept[:below]), token_bytes):
         return None
-    return Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split,
-                 run.train.trunk_cache_dtype, used(run.train.precision))
+    return Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split, kept_in,
+                 precision)
 
 
 def trunk_bytes(dtype: str, tokens: int, width: int) -> int:
@@ -138,7 +140,7 @@ def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCac
             if not distributed.on_main(lambda: _make_room(folder, facts, runtime)):
                 return None
             start = distributed.on_main(lambda: _deepest_found(trunk, trunks_dir))
-            model.precision = trunk.precision
+            compute_in(model, trunk.precision)
             _fill(model, trees, folder, facts, runtime, start)
             distributed.on_main(lambda: write_json(folder / MANIFEST, facts))
         distributed.on_main(lambda: (folder / MANIFEST).touch())  # used now

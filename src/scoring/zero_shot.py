@@ -15,6 +15,7 @@ import pandas as pd
 
 from data.tokens.tokenised import TokenisedSplit
 from model.base.language_head import head_name, language_head
+from model.base.residual import compute_in
 from model.reward_model import build_reward_model
 from src.common.hashing import content_hash
 from src.common.lock import lock, quiet
@@ -72,7 +73,7 @@ def _rewards(base: BaseModel, pairs: TokenisedSplit, plan: Plan, precision: str)
         base.path, tuple(range(base.layers)), 0, pad_token_id=base.tokenizer.pad_token_id,
         dtype=weights_to_score(precision), attention=plan.experiment.runtime.attention,
         last_layer_shortcut=False)
-    model.precision = precision
+    compute_in(model, precision)
     rows = np.arange(len(pairs))
     prompts, chosen, rejected = (pairs.ids(rows, np.full(len(rows), column)) for column in range(3))
     texts = Responses(prompts, [*chosen, *rejected], [*rows, *rows])

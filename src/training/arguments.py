@@ -11,7 +11,7 @@ from configs.schema import RuntimeConfig
 from src.batches.steps import optimiser_steps
 from src.common import distributed
 from src.common.errors import UserError
-from src.common.precision import used
+from src.common.precision import products, used
 from src.runs.folders import RESUME
 
 
@@ -38,7 +38,7 @@ def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
         max_grad_norm=run.train.max_grad_norm,
         seed=run.seed,
         data_seed=run.seed,
-        bf16=used(run.train.precision) == "bf16",
+        bf16=products(used(run.train.precision)) == "bf16",
         gradient_checkpointing=runtime.gradient_checkpointing,
         save_strategy="steps",
         save_steps=save_steps,

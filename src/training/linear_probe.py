@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from configs.run import RunConfig
+from model.base.residual import compute_in
 from model.base.weights import whole_weights
 from model.reload_check import Probe
 from model.reward_model import build_reward_model
@@ -90,6 +91,7 @@ def _proof(model: PreTrainedModel, data: PairDataset, collator: TreeCollator,
     """What the model says of a few responses, in the precision of the run and in its weights'."""
     batch, place, sequences = few_responses(data, collator)
     model = model.to(distributed.device()).eval()
+    compute_in(model, precision)
     inputs = {name: value.to(distributed.device()) for name, value in batch.items()}
     with torch.no_grad():
         with computing(precision):

@@ -12,7 +12,7 @@ import torch
 
 from src.common.errors import UserError
 from src.common.files import read_json
-from src.common.precision import used
+from src.common.precision import products, used
 from src.runs.plan import Plan
 
 EFFICIENCY = {"cpu": 0.5, "cuda": 0.3}
@@ -57,7 +57,7 @@ def speed_of(plan: Plan, finished: Iterable[tuple[float, Path]], workers: int) -
     if known:
         flops, seconds = map(sum, zip(*known, strict=True))
         return Speed(flops / seconds, f"from {len(known)} finished runs")
-    precision = used(plan.experiment.train.precision)
+    precision = products(used(plan.experiment.train.precision))
     width = max(base.hf_config.hidden_size for base in plan.bases.values())
     if torch.cuda.is_available():
         devices = torch.cuda.device_count()

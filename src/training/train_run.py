@@ -29,6 +29,7 @@ from src.common.files import read_json, write_json, write_text
 from src.common.hashing import commit
 from src.common.owned import claim
 from src.common.peak_memory import peak_memory_mib, reset_peak
+from src.common.precision import used
 from src.methods.label_treatments import Taught
 from src.runs.cards import write_model_card
 from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
@@ -243,7 +244,7 @@ def hardware(trainer: PairTrainer) -> dict[str, object]:
         "processes": accelerator.num_processes,
         "distributed_type": str(accelerator.distributed_type.value),
         "engine": type(trainer.model_wrapped).__name__,
-        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "precision": used(trainer.train_config.precision),
         "tensors": len(tensors),
         "compiled_layers": trainer.layer_graphs.layers if trainer.layer_graphs else 0,
         "partitioned_tensors": sum(tensor.numel() == 0 for tensor in tensors),

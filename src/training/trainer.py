@@ -17,10 +17,11 @@ from transformers import (
     PrinterCallback,
     TrainingArguments,
 )
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from configs.run import RunConfig
 from configs.schema import MethodConfig, RuntimeConfig, TrainConfig
+from model.base.residual import compute_in
 from model.layer_graphs import LayerGraphs, is_asked
 from model.to_device import to_device
 from src.batches.collate import PairDataset, TreeCollator
@@ -29,6 +30,7 @@ from src.batches.packing import Budget, scoring_budget
 from src.batches.steps import SinglePass, StepSampler
 from src.batches.whole_steps import Outputs, StepShare, look_ahead
 from src.common.hashing import content_hash
+from src.common.precision import used
 from src.methods.distillation import Distillation
 from src.methods.label_treatments import Hints
 from src.methods.losses import centering, looks_at_steps, pair_loss, soft_bradley_terry
@@ -226,6 +228,7 @@ def build_trainer(run: RunConfig, runtime: RuntimeConfig,
         hints: of `train_data`, that the model's hidden states are held to; None for none.
     """
     callbacks, model = [], model_init()
+    compute_in(unwrap_peft_model(model), used(run.train.precision))
     layer_graphs = (LayerGraphs(model, runtime.last_layer_shortcut)
                     if is_asked(runtime, args.device) else None)
     if layer_graphs:

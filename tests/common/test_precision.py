@@ -43,13 +43,14 @@ def test_a_run_says_what_was_used_and_is_known_by_it(finished, monkeypatch):
     """fp32 keeps the identity that `auto` had when it was fp32 on every CPU."""
     experiment = load_config(ExperimentConfig, str(finished.config))
     asks = {ask: dataclasses.replace(experiment, train=dataclasses.replace(
-        experiment.train, precision=ask)) for ask in ("auto", "fp32", "bf16")}
+        experiment.train, precision=ask)) for ask in ("auto", "fp32", "bf16", "bf16_residual")}
 
     def run(ask: str) -> RunConfig:
         return Plan(asks[ask], finished.processed.parent).stage("teachers")[0]
 
     assert run("auto").train.precision == "fp32"
     assert run("auto").identity == run("fp32").identity != run("bf16").identity
+    assert run("bf16_residual").identity not in (run("fp32").identity, run("bf16").identity)
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     assert run("auto").train.precision == "bf16"
     assert run("auto").identity == run("bf16").identity

@@ -34,7 +34,8 @@ def test_what_a_backward_needs_is_counted():
     assert live.peak >= 3 * 256 and weight.grad is not None
 
 
-@pytest.mark.parametrize("name", [*memory.FAMILIES, "checkpointing", "adapters"])
+@pytest.mark.parametrize("name", [*memory.FAMILIES, "residual", "checkpointing",
+                                  "adapters"])
 def test_the_formula_is_within_a_tenth_of_the_tensors_that_live(name):
     """Two optimiser steps of the trainer itself, in fp32 or under autocast; see memory.CASES."""
     found = memory.measure(memory.CASES[name])

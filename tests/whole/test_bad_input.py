@@ -117,7 +117,7 @@ BAD_CONFIGS = {
     "a learning rate of 0": ({"train": {"learning_rate": 0}}, "learning_rate 0"),
     "a learning rate in words": ({"train": {"learning_rate": "fast"}}, "'fast'"),
     "another schedule": ({"train": {"schedule": "step"}}, "'step' must be 'cosine', 'linear' or"),
-    "another precision": ({"train": {"precision": "fp8"}}, "'fp8' must be 'auto', 'fp32' or"),
+    "another precision": ({"train": {"precision": "fp8"}}, "'auto', 'fp32', 'bf16' or"),
     "warmup": ({"train": {"lr_warmup_frac": 1.0}}, "lr_warmup_frac 1.0"),
     "no saves": ({"runtime": {"save_steps": 0}}, "save_steps 0"),
     "a switch in words": ({"runtime": {"share_prompt": "maybe"}}, "'maybe' must be true or false"),

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
+from model.base.residual import compute_in
 from model.reward_model import HEAD, build_reward_model
 from src.evaluation.experiment import finished_runs
 from src.measures.comparisons.methods import BASELINE
@@ -30,7 +31,7 @@ def before(run: RunConfig, plan: Plan) -> PreTrainedModel:
     base = plan.bases[run.model]
     model = build_reward_model(base.path, run.kept, run.seed, attention=runtime_of(plan).attention,
                                pad_token_id=base.tokenizer.pad_token_id, last_layer_shortcut=False)
-    model.precision = precision_of(run)
+    compute_in(model, precision_of(run))
     return model
 
 

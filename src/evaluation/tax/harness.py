@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs.strict_yaml import read_yaml
 from data.questions import FOLDER, TASKS, task_names
 from src.common.errors import UserError, reading
+from src.common.precision import products
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -91,7 +92,7 @@ def task_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     from lm_eval.models.huggingface import HFLM
 
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_ROWS,
-              mixed_precision_dtype="bfloat16" if precision == "bf16" else None,
+              mixed_precision_dtype="bfloat16" if products(precision) == "bf16" else None,
               softmax_dtype="float32")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         found = simple_evaluate(

@@ -14,6 +14,7 @@ from configs.schema import RuntimeConfig
 from data.tokens.formatting import load_tokenizer
 from model.base.language_head import head_weight, language_head
 from model.base.language_model import as_language_model
+from model.base.residual import compute_in
 from model.base.weights import base_fingerprint, read_config
 from model.reward_model import build_reward_model, saved_config
 from src.common.errors import UserError
@@ -60,7 +61,7 @@ def read_pair(folder: Path, base_path: Path) -> Pair:
     tuned = load_scorer(folder, RUNTIME, run)
     base = build_reward_model(base_path, kept, 0, pad_token_id=config.pad_token_id,
                               last_layer_shortcut=False)
-    base.precision = precision_of(run)
+    compute_in(base, precision_of(run))
     return Pair(tuned, base, base_path, load_tokenizer(folder))
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from configs.averaging import TAX_PAIRS
 from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
-from src.batches.packing import Budget
+from src.batches.packing import Budget, fewest_tokens
 from src.batches.trees import Trees
 from src.scoring.layer_states import last_states, nats_of, nats_of_answers, rows_of
 from src.scoring.texts import Responses
@@ -47,7 +47,7 @@ class Tax:
 
     def backward(self, model: PreTrainedModel, weight: float) -> float:
         """The tax, and `weight` times its gradient in the model."""
-        nats, budget = 0.0, Budget(self._runtime.micro_batch_tokens, False)
+        nats, budget = 0.0, Budget(fewest_tokens(self._runtime), False)
         rows = rows_of(Trees(self._texts, share_prompt=False), budget, model.config.pad_token_id,
                        next(model.parameters()).device)
         with last_states(model) as seen:
