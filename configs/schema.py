@@ -295,6 +295,7 @@ def load_config(cls: type[T], name: str) -> T:
         path = CONFIG_ROOT / folder / f"{name}.yaml"
     if not path.is_file():
         known = sorted(p.stem for p in (CONFIG_ROOT / folder).glob("*.yaml"))
-        raise UserError(f"no {folder} config {name!r}: expected one of {', '.join(known)}, or the "
-                        "path of a YAML file")
+        here = "LAUNCH=local for this machine, " if cls is LaunchConfig else ""
+        raise UserError(f"no {folder} config {name!r}: expected {here}one of {', '.join(known)}, "
+                        "or the path of a YAML file")
     return from_dict(cls, {"name": path.stem, **read_yaml(path)}, where=str(path))

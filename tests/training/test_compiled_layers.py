@@ -24,11 +24,22 @@ from model.base.trunk import freeze_below, freeze_embeddings, hidden_states
 from model.reward_model import build_reward_model
 from src.batches.collate import MODEL_INPUTS, PairDataset
 from src.common.errors import UserError
+from src.common.precision import RESIDUAL
 from src.training.arguments import training_arguments
 from src.training.trainer import build_trainer
 from tests.families import PAD
 from tests.tiny_pairs import random_pairs
-from tests.training.test_trainer import KEPT, PAIRS, ROUNDING, RUN, RUNTIME, gap, logged, trained
+from tests.training.test_trainer import (
+    KEPT,
+    PAIRS,
+    ROUNDING,
+    RUN,
+    RUNTIME,
+    gap,
+    logged,
+    run_with,
+    trained,
+)
 
 CPU = torch.device("cpu")
 
@@ -112,6 +123,13 @@ def test_checkpointing_adapters_and_frozen_parts_are_four_graphs_and_train_the_s
     assert gap(trained(fast), trained(plain)) < ROUNDING
     assert 0 < fast.layer_graphs.graphs <= compiled.MOST_GRAPHS
     assert fast.layer_graphs.layers == (1 if change is above_a_trunk else 2)
+
+
+def test_a_residual_stream_in_bf16_is_four_graphs_too_and_trains_the_same(make):
+    run = run_with(precision=RESIDUAL)
+    plain, fast = make(False, run=run), make(True, run=run)
+    assert gap(trained(fast), trained(plain)) < ROUNDING
+    assert 0 < fast.layer_graphs.graphs <= compiled.MOST_GRAPHS
 
 
 def test_what_a_trunk_cache_gives_enters_compiled_layers(make, base):

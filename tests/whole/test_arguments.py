@@ -58,7 +58,7 @@ BAD_SETTINGS = {"WORKERS": ("0", "-1", "1.5", "x", "100"), "NPROC": ("0", "-2", 
     (["demo", "--whatever"], {}, "--whatever"), (["demo", "--seeds", "one"], {}, "--seeds"),
     (["nothing"], {}, "no experiments config 'nothing'"),
     (["demo", "--worker", "3/2"], {}, "--worker 3/2"),
-    (["demo"], {"LAUNCH": "moon"}, "no launch config 'moon': expected one of slurm"),
+    (["demo"], {"LAUNCH": "moon"}, "'moon': expected LAUNCH=local for this machine, one of slurm"),
     *((["demo"], {name: value}, f"{name}={value}") for name, values in BAD_SETTINGS.items()
       for value in values)])
 def test_the_scripts_check_what_they_are_given_before_they_launch(words, settings, message):
