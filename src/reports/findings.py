@@ -35,7 +35,8 @@ def answer(pgr: pd.DataFrame) -> str:
         if row.status == "ok":
             shares.append(f"{_percent(row)}{'' if shares else ' of the gap'} with {method}")
         else:
-            unclear.append(f"With {method}, the gap is too small to say what share was recovered: "
+            unclear.append(f"With {method}, the gap is too near 0, or too uncertain, to say what "
+                           "share of it was recovered: "
                            f"{points(row, 'gap')} points.")
     recovered = [f"Students recovered {listed(shares)}."] if shares else []
     if named == methods:

@@ -187,8 +187,8 @@ def test_the_answer_of_one_cell_is_that_cell():
 
 def test_the_answer_says_undefined_and_never_zero():
     text = answer(pgr_rows(("L2", "L4", None), ("L2", "L2", None), ("all", "all", None)))
-    assert text == ("With soft, the gap is too small to say what share was recovered: "
-                    "+8.0 [6.0, 10.0] points. PGR is undefined in 2 of 2 cells.")
+    assert text == ("With soft, the gap is too near 0, or too uncertain, to say what share of it "
+                    "was recovered: +8.0 [6.0, 10.0] points. PGR is undefined in 2 of 2 cells.")
 
 
 def test_the_answer_without_a_common_seed_or_a_student_says_so():
