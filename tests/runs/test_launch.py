@@ -226,7 +226,7 @@ def test_precision_auto_is_refused_where_nobody_knows_what_the_nodes_have(tiny, 
     monkeypatch.setenv("PRECISION", "bf16")
     assert order_of(auto, tmp_path, gpus=1).plan.runs[0].train.precision == "bf16"
     monkeypatch.setenv("PRECISION", "fp8")
-    with pytest.raises(UserError, match="PRECISION=fp8: expected fp32 or bf16"):
+    with pytest.raises(UserError, match="PRECISION=fp8: expected one of fp32, bf16, bf16_residual"):
         order_of(auto, tmp_path, gpus=1)
 
 

@@ -283,9 +283,8 @@ def test_runs_do_not_block_each_other_and_a_lock_leaves_the_folder_alone(holder)
 
 def test_commit_names_the_repository_s_or_says_unknown(tmp_path, monkeypatch):
     assert commit() == "unknown" or (REPO_ROOT / ".git").exists()
-    monkeypatch.setattr("src.common.hashing.REPO_ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit() == "unknown"
+    assert commit(tmp_path) == "unknown"
 
 
 def test_clearing_keeps_checkpoints_curves_and_what_is_not_ours(tmp_path):
