@@ -83,9 +83,10 @@ def load_tokenizer(path: str | Path, chat_template: str = "") -> PreTrainedToken
 
 def _require_answers(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """UserError where the chat template shows nothing of an answer: all rewards would be equal."""
+    render = renderer(tokenizer)
     try:
-        texts = {render(tokenizer, [{"role": "user", "content": "Which one?"},
-                                     {"role": "assistant", "content": answer}])
+        texts = {render([{"role": "user", "content": "Which one?"},
+                         {"role": "assistant", "content": answer}])
                  for answer in ("The first.", "The second.")}
     except TemplateRefusal:
         return  # of this prompt, and maybe of no other: what is refused is counted
@@ -147,10 +148,10 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase,
     Raises:
         TemplateRefusal: the chat template does not take a conversation.
     """
-    texts = []
+    texts, render = [], renderer(tokenizer)
     for prompt, answers in questions:
-        texts.append(render(tokenizer, prompt, generation=True))
-        texts += [render(tokenizer, [*prompt, {"role": "assistant", "content": answer}])
+        texts.append(render(prompt, True))
+        texts += [render([*prompt, {"role": "assistant", "content": answer}])
                   for answer in answers]
     ids = iter(tokenizer(texts, add_special_tokens=False, return_attention_mask=False,
                          verbose=False)["input_ids"])
@@ -190,19 +191,13 @@ def cut_left(prompt_ids: TokenIds, room: int, bos_token_id: int | None) -> Token
     return prompt_ids[len(prompt_ids) - room:]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message],
-           generation: bool = False) -> str:
-    """A conversation as the chat template writes it, with or without the header of an answer.
+def renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
+    """A function of a conversation, and whether the header of an answer follows: its text as the
+    chat template writes it, or TemplateRefusal where that does not take the conversation.
 
-    Raises:
-        TemplateRefusal: it does not take the conversation.
+    The tokenizer's names are looked up once; in its apply_chat_template, which looks them up for
+    each conversation, half of the time went there.
     """
-    return renderer(tokenizer)(messages, generation)
-
-
-def renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[Message], bool], str]:
-    """The same for many conversations of one tokenizer, its names looked up once: by tokenizer.
-    apply_chat_template, which looks up every time, half of the time went there."""
     template, names = tokenizer.chat_template, tokenizer.special_tokens_map
 
     def text_of(messages: Sequence[Message], generation: bool = False) -> str:

@@ -63,13 +63,13 @@ def nats_of_answers(model: PreTrainedModel, texts: Responses, runtime: RuntimeCo
         model: without the last layer's shortcut.
         title: of a bar; none where it is empty.
     """
-    with last_states(model) as seen:
+    with watched_trunk(model) as seen:
         return _each_text(model, texts, runtime, lambda batch: nats_of(seen["last"], batch, head),
                           title)
 
 
 @contextmanager
-def last_states(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
+def watched_trunk(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
     """Inside, `last` of this is what the trunk gave last, (B, T, d) behind the final norm."""
     seen: dict[str, Tensor] = {}
     handle = model.base_model.register_forward_hook(

@@ -10,10 +10,10 @@ of Llama-3.2-1B's make is read, what 28 of SmolLM2-135M's make is computed.
 """
 
 READ = 1.5e9
-"""Bytes a second from a file that is in memory: .65e9 was measured on a busy, shared core."""
+"""Bytes a second from a file that is in memory; reckoned, for a host that has a core to spare."""
 COMPUTED = 2.5e14
-"""Operations a second in a forward: between an A100's 1.9e14 and an H100's 4.4e14, so that neither
-takes more than about twice the time of the better choice."""
+"""Operations a second in a forward, reckoned: between an A100's 1.9e14 and an H100's 4.4e14, so
+that neither takes more than about twice the time of the better choice."""
 
 
 def is_read(device: str, weights: int, token_bytes: int) -> bool:

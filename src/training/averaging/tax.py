@@ -10,7 +10,7 @@ from configs.schema import RuntimeConfig
 from data.tokens.tokenised import TokenisedSplit
 from src.batches.packing import Budget, fewest_tokens
 from src.batches.trees import Trees
-from src.scoring.layer_states import last_states, nats_of, nats_of_answers, rows_of
+from src.scoring.layer_states import nats_of, nats_of_answers, rows_of, watched_trunk
 from src.scoring.texts import Responses
 from src.training.averaging.objective import spread
 
@@ -50,7 +50,7 @@ class Tax:
         nats, budget = 0.0, Budget(fewest_tokens(self._runtime), False)
         rows = rows_of(Trees(self._texts, share_prompt=False), budget, model.config.pad_token_id,
                        next(model.parameters()).device)
-        with last_states(model) as seen:
+        with watched_trunk(model) as seen:
             for _, batch, _ in rows:
                 model(**batch)
                 part = nats_of(seen["last"], batch, self._head)[:, 0].sum() / self.tokens

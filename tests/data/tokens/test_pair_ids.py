@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from transformers import PreTrainedTokenizerFast
 
 from data.tokens import pair_ids
-from data.tokens.formatting import TemplateRefusal, encode_pair, render
+from data.tokens.formatting import TemplateRefusal, encode_pair, renderer
 from data.tokens.pair_ids import PairEncoder
 from data.tokens.word_ids import KNOWN_PATTERNS, SPACE_AS_LETTER, WordIds, last_cut, parts_at_spaces
 from tests.tiny_data import TURNS, gpt2_like, llama_like
@@ -168,4 +168,4 @@ def test_words_that_are_kept_are_bounded(monkeypatch):
 def test_tiny_tokenizers_of_the_tests_are_parted():
     for tokenizer in (llama_like(), gpt2_like(TURNS)):
         assert parts_at_spaces(tokenizer)
-        assert render(tokenizer, [{"role": "user", "content": "Hi"}]).startswith("<|")
+        assert renderer(tokenizer)([{"role": "user", "content": "Hi"}]).startswith("<|")
