@@ -18,7 +18,7 @@ from src.measures.bootstrap import NestedReplicates, interval, nested_replicates
 from src.measures.cells import correctness, interval_fields
 from src.measures.run_scores import EvalPairs, RunScores, base_of
 from src.reports.which_layers import BEHIND, BEST, HIGHEST, LEVEL, MEAN
-from src.runs.plan import LETTERS
+from src.runs.rungs import LETTERS
 
 COLUMNS = ("experiment model data split layers keep seeds n accuracy low high behind behind_low "
            "behind_high status").split()

@@ -14,10 +14,7 @@ import dataclasses
 import itertools
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from configs.averaging import Recipe
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, POLICIES, RunConfig
@@ -32,10 +29,7 @@ from configs.schema import (
 from data.manifest import read_manifest
 from data.tokens.tokenised import PreparedData, TokenisedSplit
 from model.base.adapters import adapter_parameters
-from model.base.influence import block_influence
 from model.base.truncate import check_length, kept_layers
-from model.base.trunk import frozen_layers
-from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import used
 from src.methods.distilled_layers import check_layers
@@ -44,31 +38,9 @@ from src.methods.losses import check_losses
 from src.runs.averages import average_of, recipes_of
 from src.runs.bases import BaseModel
 from src.runs.policies import policy_runs
+from src.runs.rungs import Rung, rung_name, rungs_of
 
-INFLUENCE_TEXTS = 256
-"""Of train_1, that layers are judged on: the means of their tokens hardly change with more."""
-LETTERS = {"evenly_spaced": "L", "first": "F", "first_and_last": "B", "block_influence": "I"}
-"""How a rung's name tells its rule."""
 SPLIT_OF_KIND = {"teacher": "train_1", "ceiling": "train_2", "student": "train_2"}
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One size of teacher or student."""
-
-    name: str
-    base: BaseModel
-    kept: tuple[int, ...]
-    parameters: int
-    """Without embeddings: what a forward costs, and what makes a student bigger than a teacher."""
-    keep: str
-    """The rule that chose the layers."""
-    learning_rate: float
-    """Peak."""
-    train_share: float
-    """Of train_1's prompts, for teachers."""
-    trainable_layers: int | None
-    """Top layers that train; None for all."""
 
 
 class Plan:
@@ -161,47 +133,8 @@ class Plan:
             "data_hash": self.data_hash, "tokenizer": base.tokenizer_key})
 
     def _rungs(self, ladders: Iterable[LadderConfig]) -> list[Rung]:
-        where, rungs = f"experiments/{self.experiment.name}", []
-        for ladder in ladders:
-            base = self.bases[ladder.model]
-            check_length(base.hf_config, self.data.max_length, where)
-            for count in ladder.layers or (None,):
-                kept = kept_layers(base.layers, count, ladder.keep, self._influence(ladder))
-                trainable = ladder.trainable_layers or self.experiment.train.trainable_layers
-                self._check_adapters(base, kept, trainable, where)
-                rule = ladder.keep if isinstance(ladder.keep, str) else "listed"
-                rungs.append(Rung(rung_name(base, ladder, kept), base, kept,
-                                  base.parameters(kept),
-                                  "all" if len(kept) == base.layers else rule,
-                                  self._learning_rate(ladder), ladder.train_share, trainable))
-        names = [rung.name for rung in rungs]
-        if len(set(names)) != len(names):
-            raise UserError(f"{where}: rungs {', '.join(names)} repeat; python -m src.search "
-                            "compares the learning rates of one")
-        return rungs
-
-    def _learning_rate(self, ladder: LadderConfig) -> float:
-        """The ladder's own, or else the experiment's, or else the base model's."""
-        return (ladder.learning_rate or self.experiment.train.learning_rate
-                or self.bases[ladder.model].config.learning_rate)
-
-    def _influence(self, ladder: LadderConfig) -> list[float]:
-        """Of each layer of the ladder's base model on texts of train_1, where its rule asks."""
-        if ladder.keep != "block_influence":
-            return []
-        base = self.bases[ladder.model]
-        split = self.prepared.split(base.tokenizer_key, "train_1")
-        rows = np.unique(np.linspace(0, len(split) - 1, INFLUENCE_TEXTS).astype(int)).tolist()
-        texts = [[*split[row]["prompt_ids"], *split[row]["chosen_ids"]] for row in rows]
-        facts = {"base": base.fingerprint, "data": self.data_hash, "texts": str(len(texts))}
-        return distributed.on_main(lambda: block_influence(base.path, facts, texts))
-
-    def _check_adapters(self, base: BaseModel, kept: tuple[int, ...], trainable: int | None,
-                        where: str) -> None:
-        train, place = self.experiment.train, f"{where}, {base.config.name}"
-        if train.lora is not None:
-            frozen_layers(len(kept), trainable, place)
-            adapter_parameters(base.hf_config, kept[-1:], train.lora, place)
+        return rungs_of(ladders, self.experiment, self.data.max_length, self.bases, self.prepared,
+                        self.data_hash)
 
     def _refuse_equal_names(self) -> None:
         rungs = [*self.teachers, *itertools.chain(*self.links.values()), *self.students]
@@ -300,14 +233,3 @@ def without_stopping(train: TrainConfig) -> TrainConfig:
     """The same budget without early stopping, nor what only enters it: ceilings are shared by
     experiments that stop their students differently."""
     return dataclasses.replace(train, early_stopping_evals=0, eval_frac=TrainConfig().eval_frac)
-
-
-def rung_name(base: BaseModel, ladder: LadderConfig, kept: tuple[int, ...]) -> str:
-    """`demo-L4` evenly spaced, `demo-F4` first, `demo-B4` both ends, `demo-I4` by influence,
-    `demo-K1_5` listed; the whole model is L. `demo-L4-p2.5` learns from 2.5% of the prompts."""
-    share = "" if ladder.train_share == 1 else f"-p{100 * ladder.train_share:.12g}"
-    if len(kept) == base.layers:
-        return f"{base.config.name}-L{len(kept)}{share}"
-    if isinstance(ladder.keep, str):
-        return f"{base.config.name}-{LETTERS[ladder.keep]}{len(kept)}{share}"
-    return f"{base.config.name}-K{'_'.join(map(str, kept))}{share}"

@@ -19,7 +19,7 @@ from src.measures.best_ceiling import (
 from src.measures.cells import ALL
 from src.measures.run_scores import EvalPairs, RunScores, base_of
 from src.reports.results import read_csv_table
-from src.runs.plan import LETTERS
+from src.runs.rungs import LETTERS
 
 CONFIG = EvalConfig(bootstrap_samples=500)
 N = 2000

@@ -32,8 +32,9 @@ from configs.schema import (
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
 from src.common.hashing import content_hash
-from src.runs import plan
-from src.runs.plan import BaseModel, Plan
+from src.runs import plan, rungs
+from src.runs.bases import BaseModel
+from src.runs.plan import Plan
 
 TABLE = Path(__file__).with_name("identities.csv")
 EXPERIMENTS = sorted(path.stem for path in (CONFIG_ROOT / "experiments").glob("*.yaml"))
@@ -89,8 +90,7 @@ def stand_ins(monkeypatch):
     """No base model is asked for but the demo's, and no prepared data; the upper layers of a base
     model have the more influence."""
     monkeypatch.setattr(plan, "BaseModel", StandIn)
-    monkeypatch.setattr(Plan, "_influence", lambda self, ladder: list(
-        range(self.bases[ladder.model].layers)))
+    monkeypatch.setattr(rungs, "_influence", lambda ladder, base, *facts: list(range(base.layers)))
     monkeypatch.setattr(plan, "read_manifest", lambda folder: {
         "data_hash": content_hash(["stand-in data", folder.name])})
 
