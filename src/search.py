@@ -149,9 +149,9 @@ def _said(row: dict[str, object], keys: list[str]) -> str:
 
 def _write(rows: "pd.DataFrame", keys: list[str], results_dir: Path) -> None:
     """search.csv, and the means on the terminal, the best first."""
-    from src.evaluation.experiment import claim_results
+    from src.evaluation.experiment import SEARCH, claim_results
 
-    path = results_dir / str(rows.experiment[0]) / "search.csv"
+    path = results_dir / str(rows.experiment[0]) / SEARCH
     claim_results(path.parent)
     with atomic_path(path) as partial:
         rows.to_csv(partial, index=False)

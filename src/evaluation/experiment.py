@@ -44,6 +44,8 @@ from src.scoring.pairs import margins, require_scorable
 
 RESULTS_FORMAT = 4
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
+SEARCH = "search.csv"
+"""Of src.search, which may be all that a checkout has of an experiment."""
 SUB_FOLDERS = ("look", "benchmarks", "policy", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
 
@@ -174,7 +176,7 @@ def is_current(folder: Path, inputs: str) -> bool:
 def claim_results(folder: Path) -> None:
     """Make the folder of an experiment's results ours; UserError where it is somebody's."""
     claim(folder, "results", "results folder", lambda place: holds_meta("experiment")(place)
-          or all(name_under_lock(item) in SUB_FOLDERS for item in place.iterdir()))
+          or all(name_under_lock(item) in (SEARCH, *SUB_FOLDERS) for item in place.iterdir()))
 
 
 def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, plan: Plan,

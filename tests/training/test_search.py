@@ -5,6 +5,7 @@ import pytest
 
 from src import search
 from src.common.errors import UserError
+from src.evaluation.experiment import claim_results
 from src.scoring import pairs
 from tests.tiny_experiment import in_process
 
@@ -77,3 +78,14 @@ def test_a_tried_learning_rate_stands_for_the_ladder_s_own(finished, monkeypatch
 
     assert rates("learning_rate", "1e-3", "1e-2") == [{1e-3}, {1e-2}]
     assert rates("epochs", "1", "2") == [{0.25}, {0.25}]
+
+
+def test_results_that_hold_nothing_but_a_committed_search_are_ours(tmp_path):
+    (tmp_path / "search.csv").write_text("a checkout has no mark beside it")
+    claim_results(tmp_path)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for name in ("search.csv", "thesis.tex"):
+        (foreign / name).touch()
+    with pytest.raises(UserError, match=r"holds search.csv, thesis.tex, which is not ours"):
+        claim_results(foreign)
