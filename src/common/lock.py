@@ -29,6 +29,14 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _disks_without_locks: set[int] = set()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a launch is at work on a folder or file: at this moment, and without waiting."""
+    path = folder.with_name(f".{folder.name}{SUFFIXES[0]}")
+    if path.with_suffix(SUFFIXES[1]).exists():
+        return True
+    return path.exists() and _is_refused(path)
+
+
 def quiet(text: str) -> None:
     """Say nothing: for locks that are only held for moments."""
 

@@ -42,7 +42,8 @@ def parse_args() -> argparse.Namespace:
     add_stage(submit)
     submit.add_argument("--launch", required=True,
                         help="name of a file in configs/launch, or the path of a YAML file")
-    status = commands.add_parser("status", help="where each run of an experiment stands")
+    status = commands.add_parser("status", help="where each run of an experiment stands, "
+                                 "with jobs or without")
     status.add_argument("experiment", help="name of a file in configs/experiments, or the path of "
                         "a YAML file")
     status.add_argument("--seeds", type=int, nargs="+", default=[])

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from src.common.files import atomic_path
-from src.common.lock import clear_partials, lock, quiet
+from src.common.lock import clear_partials, is_held, lock, quiet
 
 
 def test_a_lock_that_was_let_go_leaves_no_file(tmp_path):
@@ -64,6 +64,8 @@ def test_a_disk_without_locks_is_named_once_and_a_file_stands_for_each(no_locks,
     for name in ("run", "other"):
         with lock(tmp_path / name, quiet):
             assert [path.name for path in tmp_path.iterdir()] == [f".{name}.softlock"]
+            assert is_held(tmp_path / name)
+        assert not is_held(tmp_path / name)
     said, = capsys.readouterr().err.splitlines()
     assert str(tmp_path) in said and "no locks" in said and ".softlock" in said
     assert not list(tmp_path.iterdir())

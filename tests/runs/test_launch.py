@@ -13,6 +13,7 @@ import submitit.core.core
 from configs.launch_schema import LaunchConfig
 from configs.schema import ExperimentConfig, load_config
 from src.common.errors import UserError
+from src.common.lock import lock, quiet
 from src.runs.__main__ import _order, _require_time
 from src.runs.launch import records, slurm
 from src.runs.launch.graph import Place, arrays, jobs_of, wanted
@@ -151,6 +152,19 @@ def test_nothing_is_submitted_twice_and_what_failed_is_again(tiny, tmp_path, que
     assert {each.state for each in standings(order.plan, order.runs_dir)
             if each.run.kind == "student"} == {"failed"}
     assert len(send(order)) == len(numbers)
+
+
+def test_a_run_that_a_script_trains_without_a_job_is_running(tiny, tmp_path):
+    plan = Plan(load_config(ExperimentConfig, str(tiny.config)), tiny.processed.parent)
+    run = plan.stage("teachers")[1]
+
+    def states() -> dict[str, str]:
+        return {each.run.identity: each.state for each in standings(plan, tmp_path)}
+
+    with lock(tmp_path / run.experiment / run.stage / run.folder_name, quiet):
+        assert states() == {each.identity: "running" if each is run else "to do"
+                            for each in plan.runs}
+    assert set(states().values()) == {"to do"}
 
 
 def test_an_experiment_that_shares_a_run_does_not_submit_it_again(tiny, tmp_path, queue):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from configs.run import RunConfig
 from src.common.errors import one_line
+from src.common.lock import is_held
 from src.runs.folders import find_finished
 from src.runs.launch import records, slurm
 from src.runs.launch.records import Submitted
@@ -42,15 +43,22 @@ def standings(plan: Plan, runs_dir: Path) -> list[Standing]:
     submitted = records.latest(records.read_records(runs_dir))
     done = {run.identity for run in plan.runs if find_finished(runs_dir, run.stage, run.identity)}
     known = slurm.queue() if submitted.keys() - done else {}
-    return [_standing(run, plan, done, submitted, known) for run in plan.runs]
+    return [_standing(run, plan, done, submitted, known) if run.identity in submitted
+            else _standing_here(run, done, runs_dir) for run in plan.runs]
+
+
+def _standing_here(run: RunConfig, done: set[str], runs_dir: Path) -> Standing:
+    """Of a run that no job has: of the scripts without LAUNCH only the lock tells."""
+    if run.identity in done:
+        return Standing(run, "done")
+    held = is_held(runs_dir / run.experiment / run.stage / run.folder_name)
+    return Standing(run, "running", told="without a job") if held else Standing(run, "to do")
 
 
 def _standing(run: RunConfig, plan: Plan, done: set[str], submitted: Mapping[str, Submitted],
               known: Mapping[str, Queued]) -> Standing:
     if run.identity in done:
         return Standing(run, "done")
-    if run.identity not in submitted:
-        return Standing(run, "to do")
     number, _, log = submitted[run.identity]
     job = slurm.find(known, submitted[run.identity])
     if job is not None and not job.is_over:
