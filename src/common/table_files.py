@@ -1,6 +1,7 @@
 """Tables that are whole or not there, and know what they were made from."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from src.common.files import atomic_path
+from src.common.lock import lock, quiet
 
 
 def write_table(path: Path, table: pd.DataFrame, inputs: dict[str, str]) -> None:
@@ -26,3 +28,15 @@ def read_table(path: Path, inputs: dict[str, str]) -> pd.DataFrame | None:
     except (OSError, ValueError, RecursionError, pa.ArrowException):
         return None
     return arrow.to_pandas() if made_from == inputs else None
+
+
+def made_once(path: Path, inputs: dict[str, str],
+              make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table at `path`; where it is not whole, or of other inputs, `make` gives it. Of several
+    launches that ask, one makes it."""
+    with lock(path, quiet):
+        table = read_table(path, inputs) if path.is_file() else None
+        if table is None:
+            table = make()
+            write_table(path, table, inputs)
+    return table

@@ -8,7 +8,6 @@ a policy aligned to a weak-to-strong student beat one aligned to the student's t
 
 import datetime
 import functools
-from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
@@ -17,14 +16,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from configs.run import RunConfig
-from data.tokens.formatting import tokenizer_key
 from model.base.weights import weights_fingerprint
 from model.policy_model import load_language_model
 from src.common.files import atomic_path, holds_meta, write_json, write_text
-from src.common.hashing import commit, content_hash
-from src.common.lock import clear_partials, lock, quiet
+from src.common.hashing import commit
+from src.common.lock import clear_partials, lock
 from src.common.owned import claim
-from src.common.table_files import read_table, write_table
+from src.common.table_files import made_once
 from src.evaluation.policy_pairs import by_pairrm
 from src.measures.policies.paired import Answers, fitted_tau
 from src.measures.policies.tables import (
@@ -43,7 +41,7 @@ from src.runs.folders import require_finished
 from src.runs.freed import require_weights, run_fingerprint
 from src.runs.plan import Plan
 from src.scoring.answers import log_probabilities, rewards_of
-from src.scoring.generations import Prompts, Sampling, answer, prompts_of
+from src.scoring.generations import Prompts, Sampling, answer, made_from, prompts_of
 from src.scoring.pairs import margins, scores_of
 from src.scoring.texts import TextScorer
 
@@ -125,29 +123,26 @@ def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: 
     models, tokenizer = _scorers(run, plan, found), plan.bases[run.model].tokenizer
     reference = next(found[other.identity] for other in plan.policies
                      if other.seed == run.seed and other.policy.step == REFERENCE)
-    inputs = {"policy": weights_fingerprint(folder), "prompts": content_hash(prompts.tokens),
-              "sampling": content_hash(asdict(sampling)),
-              "tokenizer": tokenizer_key(tokenizer), "reference": weights_fingerprint(reference),
-              **{role: run_fingerprint(place) for role, place in models.items()}}
+    inputs = {**made_from(folder, prompts, sampling, tokenizer),
+              "reference": weights_fingerprint(reference), **{
+                  role: run_fingerprint(place) for role, place in models.items()}}
     name = SPLIT if answers == 1 else f"{SPLIT}-{answers}"
-    path = folder / "answers" / f"{name}.parquet"
-    with lock(path, quiet):
-        table = read_table(path, inputs) if path.is_file() else None
-        if table is None:
-            for place in models.values():
-                require_weights(place)
-            runtime, policy = plan.experiment.runtime, load_language_model(folder)
-            table = answer(policy, tokenizer, prompts, sampling, runtime, run.display_name)
-            table["log_ratio"] = 0.0
-            if folder != reference:
-                table["log_ratio"] = np.subtract(*(
-                    log_probabilities(model, tokenizer, prompts, table, runtime)
-                    for model in (policy, load_language_model(reference))))
-            for role, place in models.items():
-                table[f"reward_{role}"] = rewards_of(_scorer(place), prompts, table)
-            table = table.drop(columns="ids")
-            write_table(path, table, inputs)
-    return table
+
+    def made() -> pd.DataFrame:
+        for place in models.values():
+            require_weights(place)
+        runtime, policy = plan.experiment.runtime, load_language_model(folder)
+        table = answer(policy, tokenizer, prompts, sampling, runtime, run.display_name)
+        table["log_ratio"] = 0.0
+        if folder != reference:
+            table["log_ratio"] = np.subtract(*(
+                log_probabilities(model, tokenizer, prompts, table, runtime)
+                for model in (policy, load_language_model(reference))))
+        for role, place in models.items():
+            table[f"reward_{role}"] = rewards_of(_scorer(place), prompts, table)
+        return table.drop(columns="ids")
+
+    return made_once(folder / "answers" / f"{name}.parquet", inputs, made)
 
 
 @functools.lru_cache(maxsize=3)

@@ -13,7 +13,7 @@ from configs.run import RunConfig
 from model.base.weights import weights_fingerprint
 from model.pair_judge import PairRM
 from src.common.hashing import content_hash
-from src.common.table_files import read_table, write_table
+from src.common.table_files import made_once
 from src.measures.policies.tables import REFERENCE, Key
 from src.scoring.generations import Prompts
 
@@ -41,11 +41,9 @@ def by_pairrm(tables: Mapping[Key, Sequence[pd.DataFrame]], prompts: Prompts,
         own, others = (tables[each][seed].response.to_list() for each in (key, (REFERENCE, "gt")))
         inputs = {"pairrm": identity, "texts": content_hash([texts, own, others])}
         path = found[run.identity] / "answers" / "test-pairrm.parquet"
-        table = read_table(path, inputs) if path.is_file() else None
-        if table is None:
-            table = pd.DataFrame({"prompt_id": prompts.ids, "logit": judge.logits(
-                texts, own, others, run.display_name)})
-            write_table(path, table, inputs)
+        table = made_once(path, inputs, lambda run=run, own=own, others=others: pd.DataFrame({
+            "prompt_id": prompts.ids,
+            "logit": judge.logits(texts, own, others, run.display_name)}))
         logits.setdefault(key, []).append(table.logit.to_numpy())
     return {key: np.stack(own) for key, own in logits.items()}
 

@@ -5,7 +5,8 @@ same answers.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from data.pairs.pair_files import read_pairs
 from data.records import Message
-from data.tokens.formatting import TokenIds, answer_end
+from data.tokens.formatting import TokenIds, answer_end, tokenizer_key
+from model.base.weights import weights_fingerprint
 from src.batches.packing import scoring_budget
 from src.common import distributed
 from src.common.errors import UserError
+from src.common.hashing import content_hash
 from src.runs.plan import Plan
 
 
@@ -59,6 +62,13 @@ def prompts_of(plan: Plan, run: RunConfig, split: str, count: int,
     return Prompts(list(map(str, names[drawn])),
                    [json.loads(texts[tokenised.pair_ids[row]]) for row in rows],
                    [ids.tolist() for ids in tokenised.ids(rows, [0] * len(rows))])
+
+
+def made_from(folder: Path, prompts: Prompts, sampling: Sampling,
+              tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """What the answers of the policy in `folder` are a function of, as hashes."""
+    return {"policy": weights_fingerprint(folder), "prompts": content_hash(prompts.tokens),
+            "sampling": content_hash(asdict(sampling)), "tokenizer": tokenizer_key(tokenizer)}
 
 
 def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Prompts,

@@ -17,7 +17,9 @@ from src.common.errors import UserError
 from src.runs.folders import find_finished
 from src.runs.plan import Plan
 from src.runs.policy_card import write_policy_card
+from src.scoring.generations import answer
 from src.training.finish import finish
+from src.training.policy import raft
 from src.training.policy.rows import rows_of_split
 from src.training.policy.tune import build_trainer
 from tests.tiny_experiment import in_process, make_experiment
@@ -58,6 +60,22 @@ def test_policies_and_the_reward_models_that_they_need_are_trained_once(tiny):
     assert in_process("src.train", *tiny.train("policies")) == 0
     assert written == {name: (folder / "DONE").stat().st_mtime_ns
                        for name, folder in folders(tiny).items()}
+
+
+def test_both_labellers_choose_among_answers_that_were_given_once(tiny, tmp_path, monkeypatch):
+    plan, sft = sweep_of(tiny), folders(tiny)["sft gt"]
+    rounds, model = [run for run in plan.policies if run.policy.step == "raft"], (
+        load_language_model(sft))
+    asked = []
+    monkeypatch.setattr(raft, "answer", lambda *given: asked.append(given) or answer(*given))
+
+    def chosen(folder):
+        return [raft.best_answers(run, plan, tiny.runs_dir, model, folder).rows for run in rounds]
+
+    kept = chosen(sft)
+    assert len(rounds) == 2 and not asked
+    other = shutil.copytree(sft, tmp_path / "sft", ignore=shutil.ignore_patterns("answers"))
+    assert chosen(other) == kept and len(asked) == 1
 
 
 def test_a_policy_is_a_plain_language_model_that_differs_from_where_it_began(tiny):

@@ -35,8 +35,9 @@ def train_policy(run: RunConfig, plan: Plan, runs_dir: Path, folder: Path) -> No
     reset_peak()
     open_folder(run, folder)
     base = plan.bases[run.model]
-    model = load_language_model(_begins_at(run, plan, runs_dir), None if run.earlier else run.kept)
-    rows = (best_answers(run, plan, runs_dir, model) if run.policy.step == "raft"
+    begins_at = _begins_at(run, plan, runs_dir)
+    model = load_language_model(begins_at, None if run.earlier else run.kept)
+    rows = (best_answers(run, plan, runs_dir, model, begins_at) if run.policy.step == "raft"
             else rows_of_split(run, plan, runs_dir))
     tuned, log, measured = tune(run, plan.experiment.runtime, rows.rows, model, base.tokenizer,
                                 folder)
