@@ -9,7 +9,7 @@
            demo_verdicts_5 demo_verdicts_20 demo_verdicts_50
     python -m src.analysis --what layer_change --experiment demo    # needs the runs' weights
     python -m src.analysis --what front --experiment smollm2_sciq_averaging \\
-           --text data/raw/text/wikitext2_test.txt --tasks sciq boolq cosmos_qa --limit 200
+           --text data/raw/text/wikitext2_test.txt --tasks sciq boolq cosmos_qa --limit 100
 
 Tables and figures go to results/.
 """
