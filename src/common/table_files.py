@@ -35,7 +35,7 @@ def made_once(path: Path, inputs: dict[str, str],
     """The table at `path`; where it is not whole, or of other inputs, `make` gives it. Of several
     launches that ask, one makes it."""
     with lock(path, quiet):
-        table = read_table(path, inputs) if path.is_file() else None
+        table = read_table(path, inputs)
         if table is None:
             table = make()
             write_table(path, table, inputs)

@@ -41,7 +41,7 @@ from src.runs.folders import require_finished
 from src.runs.freed import require_weights, run_fingerprint
 from src.runs.plan import Plan
 from src.scoring.answers import log_probabilities, rewards_of
-from src.scoring.generations import Prompts, Sampling, answer, made_from, prompts_of
+from src.scoring.generations import Prompts, Sampling, answer, answer_inputs, prompts_of
 from src.scoring.pairs import margins, scores_of
 from src.scoring.texts import TextScorer
 
@@ -123,9 +123,9 @@ def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: 
     models, tokenizer = _scorers(run, plan, found), plan.bases[run.model].tokenizer
     reference = next(found[other.identity] for other in plan.policies
                      if other.seed == run.seed and other.policy.step == REFERENCE)
-    inputs = {**made_from(folder, prompts, sampling, tokenizer),
-              "reference": weights_fingerprint(reference), **{
-                  role: run_fingerprint(place) for role, place in models.items()}}
+    inputs = {**answer_inputs(folder, prompts, sampling, tokenizer),
+              "reference": weights_fingerprint(reference),
+              **{role: run_fingerprint(place) for role, place in models.items()}}
     name = SPLIT if answers == 1 else f"{SPLIT}-{answers}"
 
     def made() -> pd.DataFrame:

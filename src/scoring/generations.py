@@ -64,8 +64,8 @@ def prompts_of(plan: Plan, run: RunConfig, split: str, count: int,
                    [ids.tolist() for ids in tokenised.ids(rows, [0] * len(rows))])
 
 
-def made_from(folder: Path, prompts: Prompts, sampling: Sampling,
-              tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+def answer_inputs(folder: Path, prompts: Prompts, sampling: Sampling,
+                  tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """What the answers of the policy in `folder` are a function of, as hashes."""
     return {"policy": weights_fingerprint(folder), "prompts": content_hash(prompts.tokens),
             "sampling": content_hash(asdict(sampling)), "tokenizer": tokenizer_key(tokenizer)}

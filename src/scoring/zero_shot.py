@@ -18,9 +18,8 @@ from model.base.language_head import head_name, language_head
 from model.base.residual import compute_in
 from model.reward_model import build_reward_model
 from src.common.hashing import content_hash
-from src.common.lock import lock, quiet
 from src.common.precision import used, weights_to_score
-from src.common.table_files import read_table, write_table
+from src.common.table_files import made_once
 from src.measures.run_scores import RunScores
 from src.runs.bases import BaseModel
 from src.runs.plan import Plan
@@ -57,14 +56,13 @@ def mean_log_probabilities(base: BaseModel, plan: Plan, split: str,
                  "data": pairs.data_hash, "split": split, "precision": precision}
     name = f"{base.config.name}-{split}-{content_hash(made_from, 8)}.parquet"
     path = runs_dir / ZERO_SHOT / name
-    with lock(path, quiet):
-        table = read_table(path, made_from)
-        if table is None:
-            rewards = _rewards(base, pairs, plan, precision)
-            table = pd.DataFrame({"pair_id": pairs.pair_ids, "reward_chosen": rewards[:, 0],
-                                  "reward_rejected": rewards[:, 1]})
-            write_table(path, table, made_from)
-    return table
+
+    def made() -> pd.DataFrame:
+        rewards = _rewards(base, pairs, plan, precision)
+        return pd.DataFrame({"pair_id": pairs.pair_ids, "reward_chosen": rewards[:, 0],
+                             "reward_rejected": rewards[:, 1]})
+
+    return made_once(path, made_from, made)
 
 
 def _rewards(base: BaseModel, pairs: TokenisedSplit, plan: Plan, precision: str) -> np.ndarray:

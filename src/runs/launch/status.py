@@ -43,22 +43,25 @@ def standings(plan: Plan, runs_dir: Path) -> list[Standing]:
     submitted = records.latest(records.read_records(runs_dir))
     done = {run.identity for run in plan.runs if find_finished(runs_dir, run.stage, run.identity)}
     known = slurm.queue() if submitted.keys() - done else {}
-    return [_standing(run, plan, done, submitted, known) if run.identity in submitted
-            else _standing_here(run, done, runs_dir) for run in plan.runs]
+
+    def of(run: RunConfig) -> Standing:
+        if run.identity in done:
+            return Standing(run, "done")
+        if run.identity in submitted:
+            return _with_a_job(run, plan, done, submitted, known)
+        return _without_a_job(run, runs_dir)
+
+    return [of(run) for run in plan.runs]
 
 
-def _standing_here(run: RunConfig, done: set[str], runs_dir: Path) -> Standing:
-    """Of a run that no job has: of the scripts without LAUNCH only the lock tells."""
-    if run.identity in done:
-        return Standing(run, "done")
+def _without_a_job(run: RunConfig, runs_dir: Path) -> Standing:
+    """Of the scripts without LAUNCH only the lock tells."""
     held = is_held(runs_dir / run.experiment / run.stage / run.folder_name)
     return Standing(run, "running", told="without a job") if held else Standing(run, "to do")
 
 
-def _standing(run: RunConfig, plan: Plan, done: set[str], submitted: Mapping[str, Submitted],
-              known: Mapping[str, Queued]) -> Standing:
-    if run.identity in done:
-        return Standing(run, "done")
+def _with_a_job(run: RunConfig, plan: Plan, done: set[str], submitted: Mapping[str, Submitted],
+                known: Mapping[str, Queued]) -> Standing:
     number, _, log = submitted[run.identity]
     job = slurm.find(known, submitted[run.identity])
     if job is not None and not job.is_over:

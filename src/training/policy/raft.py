@@ -14,7 +14,7 @@ from data.tokens.formatting import answer_end
 from src.common.table_files import made_once
 from src.runs.plan import Plan
 from src.scoring.answers import rewards_of
-from src.scoring.generations import Sampling, answer, made_from, prompts_of
+from src.scoring.generations import Sampling, answer, answer_inputs, prompts_of
 from src.scoring.texts import TextScorer
 from src.training.policy.rows import Rows, labeller_of, supervised
 
@@ -33,7 +33,7 @@ def best_answers(run: RunConfig, plan: Plan, runs_dir: Path, model: PreTrainedMo
     prompts = prompts_of(plan, run, run.split, step.prompts, seed=(run.seed, step.round))
     sampling = Sampling(step.answers, step.max_new_tokens, step.temperature, run.seed)
     path = begins_at / "answers" / f"{run.split}-{step.answers}.parquet"
-    table = made_once(path, made_from(begins_at, prompts, sampling, tokenizer), lambda: answer(
+    table = made_once(path, answer_inputs(begins_at, prompts, sampling, tokenizer), lambda: answer(
         model, tokenizer, prompts, sampling, plan.experiment.runtime))
     _, folder = labeller_of(run, plan, runs_dir)
     rewards = rewards_of(TextScorer(folder), prompts, table).reshape(-1, step.answers)
