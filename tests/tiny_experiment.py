@@ -13,6 +13,7 @@ import sys
 import time
 import unittest.mock
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,10 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore::FutureWarning",
     "PYTHONPATH": str(REPO_ROOT)}
 """For commands in processes of their own."""
+
+ROUNDING = 2e-5
+"""Between weights after the same steps, added up in another order; how much depends on the CPU.
+A step of theirs is 1e-3."""
 
 WORDS = ["river", "stone", "lamp", "seven", "bridge", "quiet", "orange", "window", "paper", "salt"]
 
@@ -160,8 +165,21 @@ def command(*words: str, timeout: float = 300, **env: str) -> subprocess.Complet
     """Run a program of the repository from its root; `python` is the tests' own."""
     if words[0] == "python":
         words = (sys.executable, *words[1:])
-    return subprocess.run(words, cwd=REPO_ROOT, env={**ENVIRONMENT, **env}, text=True,
-                          capture_output=True, timeout=timeout)
+    with psutil.Popen(words, cwd=REPO_ROOT, env={**ENVIRONMENT, **env}, text=True,
+                      stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        try:
+            stdout, stderr = program.communicate(timeout=timeout)
+        except BaseException:
+            kill_with_children(program)  # or trainers would go on beside all tests that follow
+            raise
+    return subprocess.CompletedProcess(words, program.returncode, stdout, stderr)
+
+
+def kill_with_children(program: psutil.Popen) -> None:
+    children = program.children(recursive=True) if program.is_running() else []
+    for process in [*children, program]:
+        with suppress(psutil.NoSuchProcess):  # ended meanwhile
+            process.kill()
 
 
 def in_process(module: str, *arguments: str) -> int:
@@ -190,11 +208,12 @@ def kill_at_checkpoint(stage: str, tiny: TinyExperiment, hardware: str, step: in
 
     launcher = start(SCRIPTS[stage], tiny, hardware)
     deadline = time.monotonic() + 200
-    while not list(tiny.runs_dir.glob(f"tiny/{stage}/*/resume/checkpoint-{step}")):
-        assert time.monotonic() < deadline and launcher.poll() is None
-        time.sleep(0.01)
-    for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
-        process.kill()
+    try:
+        while not list(tiny.runs_dir.glob(f"tiny/{stage}/*/resume/checkpoint-{step}")):
+            assert time.monotonic() < deadline and launcher.poll() is None
+            time.sleep(0.01)
+    finally:
+        kill_with_children(launcher)
     launcher.wait()
     assert tiny.finished(stage) == []
 

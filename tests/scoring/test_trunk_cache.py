@@ -13,7 +13,7 @@ from src.scoring.pairs import score
 from src.scoring.trunk_cache import trunk_of
 from src.scoring.trunk_choice import is_read
 from src.train import train_stage
-from tests.tiny_experiment import make_experiment
+from tests.tiny_experiment import ROUNDING, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 
 TRAIN = {"epochs": 2, "trainable_layers": 1}
@@ -69,7 +69,7 @@ def test_runs_seeds_teachers_and_epochs_share_a_trunk_and_weights_stay_the_same(
         assert ours.keys() == reference.keys() and ours
         for name, state in reference.items():
             for key, tensor in state.items():
-                torch.testing.assert_close(ours[name][key], tensor, rtol=0, atol=1e-6)
+                torch.testing.assert_close(ours[name][key], tensor, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize(("layers", "weights", "width", "read"), [
