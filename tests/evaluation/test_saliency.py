@@ -10,6 +10,8 @@ from src.common.errors import UserError
 from src.evaluation.across.saliency import trend_table, write_saliency
 from src.measures import tables
 from src.measures.run_scores import EvalPairs, RunScores
+from src.reports.figures.saliency import saliency_figure
+from tests.figure_texts import check_texts
 from tests.tiny_experiment import in_process
 
 N = 1000
@@ -50,6 +52,18 @@ def test_every_share_has_its_ceiling_gain_and_pgr(tmp_path, capsys):
     assert "With 0% verdict documents, soft: no gain is told from 0" in said
     assert "soft: gain rises with the share" in said
     assert (tmp_path / "saliency" / "figures" / "saliency.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("pgr", "texts"), [(0.5, []), (np.nan, ["undefined at every share"])])
+def test_a_panel_without_a_figure_says_why(pgr, texts, monkeypatch):
+    values = {"weak": 0.6, "ceiling": 0.61, "gain": 0.0, "pgr": pgr}
+    bounds = {f"{name}{end}": value for name, value in values.items()
+              for end in ("", "_low", "_high")}
+    table = pd.DataFrame([{"share": share, "method": "soft", "n": N, "seeds": "0 1", **bounds}
+                          for share in (0, 50)])
+    figure, *_ = saliency_figure(table, 0.95)
+    assert [text.get_text() for text in figure.axes[2].texts if "share" in text.get_text()] == texts
+    check_texts(figure, monkeypatch)
 
 
 def test_a_slope_is_one_a_seed_with_student_s_interval():

@@ -45,6 +45,10 @@ def saliency_figure(table: pd.DataFrame, level: float) -> tuple[Figure, str, str
         panel.set_xlabel("verdict documents")
     for panel in axes[1:]:
         panel.axhline(0, color=QUIET, linewidth=0.8)
+    if table.pgr.isna().all():
+        axes[2].text(0.5, 0.6, "undefined at every share", transform=axes[2].transAxes,
+                     color=QUIET, ha="center")
+        axes[2].set_yticks([])
     axes[0].legend(loc="best")
     axes[2].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), handletextpad=0.3)
     return figure, title, caption
