@@ -20,26 +20,10 @@ from tests.families import save_base
 from tests.tiny_experiment import TinyExperiment, make_experiment
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Everything but the tests of GPUs is about CPUs, on a box with GPUs too."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if reporter := config.pluginmanager.get_plugin("terminalreporter"):
-        config.pluginmanager.register(Failures(reporter))
-
-
-class Failures:
-    """Names a test when it fails, as pytest does at the end alone: of tests that are cut short
-    there is none."""
-
-    def __init__(self, reporter: pytest.TerminalReporter):
-        self.reporter = reporter
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.reporter.write_line(f" {report.nodeid} failed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from tests.tiny_experiment import command
 
 
-def test_of_a_command_that_is_out_of_time_nothing_is_left():
+def test_of_a_command_that_is_out_of_time_nothing_is_left(tmp_path):
+    child = tmp_path / "child"
     with pytest.raises(subprocess.TimeoutExpired):
-        command("bash", "-c", "setsid sleep 97.5 & wait", timeout=1)
-    left = [process for process in psutil.process_iter(["cmdline"])
-            if process.info["cmdline"] == ["sleep", "97.5"]]
-    assert all(process.status() == psutil.STATUS_ZOMBIE for process in left), left
+        command("bash", "-c", f"setsid sleep 60 & echo $! > {child}; wait", timeout=1)
+    left = [process for process in psutil.process_iter() if process.pid == int(child.read_text())]
+    assert psutil.wait_procs(left, timeout=5)[1] == []

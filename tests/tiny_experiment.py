@@ -30,10 +30,6 @@ ENVIRONMENT = {
     "PYTHONPATH": str(REPO_ROOT)}
 """For commands in processes of their own."""
 
-ROUNDING = 2e-5
-"""Between weights after the same steps, added up in another order; how much depends on the CPU.
-A step of theirs is 1e-3."""
-
 WORDS = ["river", "stone", "lamp", "seven", "bridge", "quiet", "orange", "window", "paper", "salt"]
 
 

@@ -13,7 +13,7 @@ from src.scoring.pairs import score
 from src.scoring.trunk_cache import trunk_of
 from src.scoring.trunk_choice import is_read
 from src.train import train_stage
-from tests.tiny_experiment import ROUNDING, make_experiment
+from tests.tiny_experiment import make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 
 TRAIN = {"epochs": 2, "trainable_layers": 1}
@@ -64,12 +64,16 @@ def test_runs_seeds_teachers_and_epochs_share_a_trunk_and_weights_stay_the_same(
     for each in (cached, plain):
         train(each, "teachers", "ceilings", "students")
     assert sorted(filled) == [(0, 1), (0, 1), (0, 3)]  # L2 on both halves, L4 on the second
+    base = load_file(tiny.model / "model.safetensors")
     for stage in ("teachers", "ceilings", "students"):
         ours, reference = weights(cached, stage), weights(plain, stage)
         assert ours.keys() == reference.keys() and ours
         for name, state in reference.items():
             for key, tensor in state.items():
-                torch.testing.assert_close(ours[name][key], tensor, rtol=0, atol=ROUNDING)
+                # How far rounding takes one weight depends on the CPU: 1.006e-6 on one with AMX.
+                torch.testing.assert_close(ours[name][key], tensor, rtol=0, atol=5e-6)
+                if key in base and not torch.equal(tensor, base[key]):
+                    assert (ours[name][key] - tensor).norm() < 1e-4 * (tensor - base[key]).norm()
 
 
 @pytest.mark.parametrize(("layers", "weights", "width", "read"), [

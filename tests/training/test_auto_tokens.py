@@ -13,8 +13,11 @@ from src.common.errors import UserError
 from src.common.files import read_json
 from src.training import fit
 from tests.model.test_memory import stand_in
-from tests.tiny_experiment import ROUNDING, in_process, make_experiment
+from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data
+
+ROUNDING = 2e-5
+"""Between weights after the same steps, added up in another order."""
 
 
 def auto(model="llama_3_2_1b"):

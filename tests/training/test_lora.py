@@ -31,13 +31,7 @@ from src.training.merge import save_merged
 from src.training.trainer import build_trainer
 from src.training.work import work
 from tests.families import FAMILIES, PAD, packed_batch, random_tree, tiny_config
-from tests.tiny_experiment import (
-    ROUNDING,
-    TinyExperiment,
-    kill_at_checkpoint,
-    launch,
-    make_experiment,
-)
+from tests.tiny_experiment import TinyExperiment, kill_at_checkpoint, launch, make_experiment
 from tests.tiny_experiment_parts import prepare_data, sweep_of, train_all
 from tests.tiny_pairs import random_pairs
 
@@ -313,7 +307,7 @@ def test_adapters_over_a_cached_trunk_are_those_without_a_cache(tiny):
     assert list(cached.runs_dir.glob("trunks/*/hidden.bin"))
     assert not list(plain.runs_dir.glob("trunks/*/hidden.bin"))
     states = [load_file(biggest(each) / "model.safetensors") for each in (cached, plain)]
-    torch.testing.assert_close(*states, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(*states, rtol=0, atol=1e-6)
     names = load_file(biggest(cached) / ADAPTER / "adapter_model.safetensors")
     assert {name.split(".layers.")[1][0] for name in names if ".layers." in name} == {"3"}
     assert "of the top 1 layers" in model_card(biggest(cached))
@@ -360,4 +354,4 @@ def test_a_killed_run_resumes_though_its_checkpoints_hold_the_adapters_alone(tin
     for folder, whole in zip(ended.finished("ceilings"), together(hardware).finished("ceilings"),
                              strict=True):
         torch.testing.assert_close(*(load_file(f / "model.safetensors") for f in (folder, whole)),
-                                   atol=ROUNDING, rtol=0)
+                                   atol=1e-6, rtol=0)

@@ -127,7 +127,7 @@ def test_gradients_find_what_a_grid_finds(world):
         return judged(mixer.mix(np.array(learned.recipe.alphas)), pairs)[0]
 
     by_gradient = learn(under(budget), base, tuned, pairs, tax=tax)
-    by_grid = learn(under(budget, solver="grid", grid_steps=7), base, tuned, pairs, tax=tax)
+    by_grid = learn(under(budget, solver="grid", grid_steps=10), base, tuned, pairs, tax=tax)
     allowed = [each for each in by_grid.log if each["tax"] <= budget]
     best, worst = (pick(each["objective"] for each in allowed) for pick in (min, max))
     assert objective(by_grid) == best

@@ -18,7 +18,6 @@ from model.reload_check import plain_rewards
 from src.runs.folders import read_run_config
 from src.training.trainer import PairTrainer
 from tests.tiny_experiment import (
-    ROUNDING,
     TinyExperiment,
     command,
     in_process,
@@ -85,8 +84,8 @@ def assert_same_runs(found: list[Path], expected: list[Path]) -> None:
     """Weights and losses of an uninterrupted training, and as many steps."""
     for folder, uninterrupted in zip(found, expected, strict=True):
         torch.testing.assert_close(*(load_file(f / "model.safetensors")
-                                     for f in (folder, uninterrupted)), atol=ROUNDING, rtol=0)
-        assert losses(folder) == pytest.approx(losses(uninterrupted), abs=ROUNDING)
+                                     for f in (folder, uninterrupted)), atol=1e-6, rtol=0)
+        assert losses(folder) == pytest.approx(losses(uninterrupted), abs=1e-6)
         assert len(losses(folder)) == STEPS
 
 

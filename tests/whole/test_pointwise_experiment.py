@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from data.pairs.pair_files import read_pairs
 from src.reports.results import read_results
-from tests.tiny_experiment import ROUNDING, in_process, make_experiment
+from tests.tiny_experiment import in_process, make_experiment
 from tests.tiny_experiment_parts import prepare_data, train_all
 
 
@@ -69,4 +69,4 @@ def test_the_trunk_cache_changes_no_weight(tiny):
         for ours, theirs in zip(tiny.finished(stage), plain.finished(stage), strict=True):
             first, second = (load_file(each / "model.safetensors") for each in (ours, theirs))
             for name, tensor in first.items():
-                torch.testing.assert_close(second[name], tensor, rtol=0, atol=ROUNDING)
+                torch.testing.assert_close(second[name], tensor, rtol=0, atol=1e-6)

@@ -38,13 +38,16 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
     if beyond:
         notes += f" Beyond the colour scale, marked with a triangle: {beyond}."
     columns = max(1, int((11.6 - left) // (size[0] + left)))
+    label = f"student: {rungs.axis_label}"
+    if len(methods) > 1 and 0.06 * len(label) > size[0] + left + 0.1:  # into the next panel's
+        label = label.replace(" of ", "\nof ")
     figure, panels = panel_grid(len(methods), columns, size, (left + 0.1, 1.0), title, notes,
                                 results,
                                 Margins(left, 1.05 + max(0.0, SUBTITLE - size[0]), 0.5,
                                         max(0.55, BAR + 0.1 - size[1])))
     colours = matplotlib.colormaps["RdBu"]
-    for index, (axes, method) in enumerate(zip(panels, methods, strict=True)):
-        _frame(axes, rungs, teachers, students, first=index % columns == 0)
+    for axes, method in zip(panels, methods, strict=True):
+        _frame(axes, rungs, teachers, students, label)
         for row in cells[cells.method == method].itertuples():
             _cell(axes, students.index(row.student), teachers.index(row.teacher), row, colours)
         total = next(results.totals[results.totals.method == method].itertuples(), None)
@@ -63,7 +66,7 @@ def _beyond(cells: pd.DataFrame) -> str:
 
 
 def _frame(axes: Axes, rungs: Rungs, teachers: list[str], students: list[str],
-           first: bool) -> None:
+           label: str) -> None:
     axes.set_xlim(-0.5, len(students) - 0.5)
     axes.set_ylim(len(teachers) - 0.5, -0.5)
     axes.set_xticks(range(len(students)), [rungs.ticks[name] for name in students])
@@ -71,7 +74,7 @@ def _frame(axes: Axes, rungs: Rungs, teachers: list[str], students: list[str],
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"student: {rungs.axis_label}", color=INK)
+    axes.set_xlabel(label, color=INK)
     axes.set_ylabel(f"teacher: {'layers' if rungs.base else 'model'}", color=INK)
 
 
