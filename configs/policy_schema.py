@@ -88,6 +88,8 @@ class PoliciesConfig:
     """Rounds of: answer, keep the best answer by the labelling reward model, fine-tune on it."""
     raft_answers: Count = 4
     """To each prompt of such a round."""
+    examples: Annotated[int, Field(ge=0, le=100)] = 3
+    """Prompts whose answers the page shows; 0 where its texts are not to be passed on."""
 
     def __post_init__(self):
         require(self.judge not in self.labels, f"policies: the judge, {self.judge}, labels for "

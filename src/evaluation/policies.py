@@ -105,7 +105,7 @@ def _judged(plan: Plan, found: dict[str, Path], runs_dir: Path) -> tuple[Judged,
         *(of(first, column) for column in ("tokens", "characters", "finished")),
         np.array([_tau(run, plan, found) for run in plan.policies if run.policy.step == REFERENCE]),
         by_pairrm(tables, prompts, plan.policies, found, config.pairrm))
-    return judged, _texts(tables, prompts)
+    return judged, _texts(tables, prompts).head(config.examples)
 
 
 def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: Prompts,

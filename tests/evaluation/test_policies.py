@@ -230,14 +230,18 @@ def test_a_second_call_samples_nothing_and_writes_the_same_tables(judged):
     assert made and all(path.stat().st_mtime_ns == time for path, time in made.items())
 
 
-def test_a_second_judge_compares_the_same_answers_where_a_folder_of_it_is_named(judged, tmp_path):
+def judge_with(judged, **changes) -> None:
+    """Once more, with other keys of the policies' block."""
     made = judged.settings()
-    judged.write_config(made | {"policies": {**made["policies"],
-                                             "pairrm": str(save_pairrm(tmp_path))}})
+    judged.write_config(made | {"policies": {**made["policies"], **changes}})
     try:
         assert in_process("eval", *judged.evaluate()[:-2], "--policies") == 0
     finally:
         judged.write_config(made)
+
+
+def test_a_second_judge_compares_the_same_answers_where_a_folder_of_it_is_named(judged, tmp_path):
+    judge_with(judged, pairrm=str(save_pairrm(tmp_path)))
     table = pd.read_csv(judged.results / "policy" / "policy.csv").set_index(["policy", "labels"])
     for name, folder in folders(judged).items():
         path = folder / "answers" / "test-pairrm.parquet"
@@ -256,3 +260,12 @@ def test_the_page_leads_with_the_answer_and_shows_every_figure(judged):
                  "best_of"):
         assert f"figures/{name}.png" in page
         assert (judged.results / "policy" / "figures" / f"{name}.png").is_file()
+
+
+@pytest.mark.parametrize("examples", [0, 2])
+def test_the_page_shows_the_answers_to_as_many_prompts_as_the_experiment_says(judged, examples):
+    judge_with(judged, examples=examples)
+    for name in ("report.md", "report.html"):
+        page = (judged.results / "policy" / name).read_text()
+        assert ("What they say" in page) == (examples > 0)
+        assert sum(f"Prompt {place}" in page for place in range(1, 5)) == examples

@@ -21,7 +21,6 @@ from src.reports.figures.style import Drawn
 from src.reports.format import count, estimate, number
 from src.reports.rewards import shorten
 
-EXAMPLES = 3
 FILES = [("policy.csv", "one row a policy, against the fine-tuned one"),
          ("comparison.csv", "the student's policy against its teacher's"),
          ("best_of.csv", "best of n by each labelling model"),
@@ -86,13 +85,13 @@ def blocks(judged: Judged, tables: Mapping[str, pd.DataFrame], drawn: Sequence[D
               Table("The policy aligned to the student against the one aligned to its teacher "
                     "(before). p: Wilcoxon's signed ranks, over prompts.", COMPARED_COLUMNS,
                     compared_rows(compared), words=2)] if len(compared) else []
+    said = [Heading("What they say"), *_examples(texts)] if len(texts) else []
     return [
         *answer, *map(Picture, drawn), *versus,
         Heading("Every policy"),
         Table(f"Against {REFERENCE}, the fine-tuned policy.", POLICY_COLUMNS,
               policy_rows(tables["policy"]), words=2),
-        Heading("How to read it"), Bullets(reading(judged)),
-        Heading("What they say"), *_examples(texts), *sources(facts, FILES)]
+        Heading("How to read it"), Bullets(reading(judged)), *said, *sources(facts, FILES)]
 
 
 def reading(judged: Judged) -> list[str]:
@@ -121,4 +120,4 @@ def _examples(texts: pd.DataFrame) -> list[Example]:
     names = [name for name in texts if name != "prompt"]
     return [Example(f"Prompt {place}", [("prompt", shorten(row["prompt"])), *(
         (name, shorten(row[name]) or "(nothing)") for name in names)])
-        for place, (_, row) in enumerate(texts.head(EXAMPLES).iterrows(), 1)]
+        for place, (_, row) in enumerate(texts.iterrows(), 1)]
