@@ -11,7 +11,8 @@ from src.reports.format import estimate, model_name, number
 
 FILES = [("layers.csv", "one row a model and layer: 1 - CKA, 1 - cosine, relative weight change"),
          ("depth.csv", "one row a model and measure: slope over depth, rank correlation")]
-DEPTH_COLUMNS = ["model", "measure", "deeper changes more", "slope", "rank", "seeds"]
+DEPTH_COLUMNS = ["model", "measure", "deeper changes more", "trained layers", "slope", "rank",
+                 "seeds"]
 LAYER_COLUMNS = ["model", "layer", "states", "direction", "weights", "seeds"]
 
 
@@ -27,7 +28,7 @@ def statements(depth: pd.DataFrame) -> list[str]:
 
 
 def depth_rows(depth: pd.DataFrame) -> list[list[str]]:
-    return [[model_name(row), row.measure, row.deeper_changes_more,
+    return [[model_name(row), row.measure, row.deeper_changes_more, f"{row.trained_layers}",
              estimate(row, "slope"), number(row.rank, 2), row.seeds]
             for row in depth.itertuples()]
 
@@ -44,9 +45,10 @@ def blocks(layers: pd.DataFrame, depth: pd.DataFrame, drawn: Sequence[Drawn],
     return [
         Bullets(statements(depth)), *map(Picture, drawn),
         Heading("Do deeper layers change more?"),
-        Table("Slope: how much more the last layer changed than the first, on a straight line over "
-              "depth. Rank: Spearman's correlation with depth. Means over seeds with Student's "
-              "intervals; yes or no where that of the slope excludes 0.",
+        Table("Slope: how much more the last layer changed than the first that trained, on a "
+              "straight line over depth; layers below those could not change. Rank: Spearman's "
+              "correlation with depth. Means over seeds with Student's intervals; yes or no where "
+              "that of the slope excludes 0.",
               DEPTH_COLUMNS, depth_rows(depth), words=3),
         Heading("Every layer"),
         Table("States: 1 - linear CKA; direction: 1 - mean cosine; weights: |change| / |weights| "

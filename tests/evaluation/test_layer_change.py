@@ -1,11 +1,15 @@
 """Which layers changed, from the weights of a finished experiment to its page."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from configs.schema import EvalConfig
 from src.common.errors import UserError
+from src.evaluation.change.layer_change import depth_table, layers_table
 from src.runs.folders import read_run
 from src.runs.freed import free_weights
 from tests.tiny_experiment import in_process
@@ -54,3 +58,17 @@ def test_weights_that_were_freed_are_asked_for_by_the_remedy(finished, tmp_path)
     with pytest.raises(UserError, match="freed.*delete the folder and train the run again"):
         asked(tiny, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_could_not_change_do_not_make_deeper_ones_change_more():
+    """Three frozen layers below two that train, of which the deeper one changes less."""
+    plan = SimpleNamespace(experiment=SimpleNamespace(name="tiny"))
+    key, measures = ("student", "L5", "L2"), ("states", "direction", "weights")
+    changes = {key: [(seed, dict.fromkeys(measures, np.array([0, 0, 0, 0.3, 0.2 + seed / 100])))
+                     for seed in range(3)]}
+    depth = depth_table(plan, changes, {key: 3}, EvalConfig())
+    assert depth.slope.to_list() == pytest.approx([-0.09] * 3)
+    assert (depth.deeper_changes_more == "no").all() and (depth.trained_layers == 2).all()
+    assert (depth_table(plan, changes, {key: 0}, EvalConfig()).deeper_changes_more == "yes").all()
+    layers = layers_table(plan, changes, {key: 3}, EvalConfig())
+    assert layers.trained.to_list() == [False] * 3 + [True] * 2

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from configs.run import RunConfig
 from configs.schema import EvalConfig
 from model.base.truncate import decoder_layers
+from model.base.trunk import frozen_layers
 from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
 from src.evaluation.change.before_after import (
@@ -66,8 +67,9 @@ def write_layer_change(plan: Plan, runs_dir: Path, results_dir: Path) -> str:
     for _, folder in (each for runs in groups.values() for each in runs):
         require_weights(folder)
     changes = dict(_changes(groups, plan))
-    layers = layers_table(plan, changes, config)
-    depth = depth_table(plan, changes, config)
+    frozen = {key: _frozen(runs[0][0]) for key, runs in groups.items()}
+    layers = layers_table(plan, changes, frozen, config)
+    depth = depth_table(plan, changes, frozen, config)
     folder = results_dir / "layer_change" / plan.experiment.name
     for name, table in (("layers", layers), ("depth", depth)):
         with atomic_path(folder / f"{name}.csv") as partial:
@@ -123,30 +125,41 @@ def _tensors(model, number: int) -> dict[str, np.ndarray]:
             for name, tensor in decoder_layers(model)[number].named_parameters()}
 
 
-def layers_table(plan: Plan, changes: dict, config: EvalConfig) -> pd.DataFrame:
-    """layers.csv: one row a group and layer, means over seeds."""
+def _frozen(run: RunConfig) -> int:
+    """How many of its lowest layers no training could change."""
+    return frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+
+
+def layers_table(plan: Plan, changes: dict, frozen: dict, config: EvalConfig) -> pd.DataFrame:
+    """layers.csv: one row a group and layer, means over seeds.
+
+    Args:
+        frozen: of each group's layers, how many of the lowest did not train.
+    """
     rows = []
     for key, found in changes.items():
         for layer in range(len(found[0][1]["weights"])):
             spans = {name: over_seeds([change[name][layer] for _, change in found], config.level)
                      for name in MEASURES}
             rows.append({**_facts(plan, key, found), "layer": layer + 1,
+                         "trained": layer >= frozen[key],
                          **{field: value for name, span in spans.items()
                             for field, value in interval_fields(name, span).items()}})
     return pd.DataFrame(rows)
 
 
-def depth_table(plan: Plan, changes: dict, config: EvalConfig) -> pd.DataFrame:
+def depth_table(plan: Plan, changes: dict, frozen: dict, config: EvalConfig) -> pd.DataFrame:
     """depth.csv: one row a group and measure: what the deepest layer changes more than the first
-    on a straight line, and the rank correlation with depth."""
+    that trained, on a straight line, and the rank correlation with depth. Layers below, which could
+    not change, are left out: they alone would make the answer yes."""
     rows = []
     for key, found in changes.items():
         for name in MEASURES:
-            values = [change[name] for _, change in found]
+            values = [change[name][frozen[key]:] for _, change in found]
             slope = over_seeds([depth_slope(each) for each in values], config.level)
             says = "yes" if slope.low > 0 else "no" if slope.high < 0 else "not told"
             rows.append({**_facts(plan, key, found), "measure": name,
-                         **interval_fields("slope", slope),
+                         "trained_layers": len(values[0]), **interval_fields("slope", slope),
                          "rank": float(np.mean([depth_order(each) for each in values])),
                          "deeper_changes_more": says})
     return pd.DataFrame(rows)
