@@ -58,15 +58,17 @@ def mean_log_probabilities(base: BaseModel, plan: Plan, split: str,
     path = runs_dir / ZERO_SHOT / name
 
     def made() -> pd.DataFrame:
-        rewards = _rewards(base, pairs, plan, precision)
+        title = f"{base.config.name} without training on {split}"
+        rewards = _rewards(base, pairs, plan, precision, title)
         return pd.DataFrame({"pair_id": pairs.pair_ids, "reward_chosen": rewards[:, 0],
                              "reward_rejected": rewards[:, 1]})
 
     return made_once(path, made_from, made)
 
 
-def _rewards(base: BaseModel, pairs: TokenisedSplit, plan: Plan, precision: str) -> np.ndarray:
-    """(n, 2) float64, in nats a token."""
+def _rewards(base: BaseModel, pairs: TokenisedSplit, plan: Plan, precision: str,
+             title: str) -> np.ndarray:
+    """(n, 2) float64, in nats a token; `title`: of its bar."""
     model = build_reward_model(
         base.path, tuple(range(base.layers)), 0, pad_token_id=base.tokenizer.pad_token_id,
         dtype=weights_to_score(precision), attention=plan.experiment.runtime.attention,
@@ -76,5 +78,5 @@ def _rewards(base: BaseModel, pairs: TokenisedSplit, plan: Plan, precision: str)
     prompts, chosen, rejected = (pairs.ids(rows, np.full(len(rows), column)) for column in range(3))
     texts = Responses(prompts, [*chosen, *rejected], [*rows, *rows])
     nats, tokens = nats_of_answers(model, texts, plan.experiment.runtime,
-                                   language_head(base.path)).T
+                                   language_head(base.path), title).T
     return (-nats / np.maximum(tokens, 1)).reshape(2, -1).T  # of no token, 0

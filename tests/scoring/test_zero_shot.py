@@ -23,9 +23,11 @@ def tiny(tmp_path_factory) -> TinyExperiment:
     return made
 
 
-def test_a_reward_is_the_mean_log_probability_of_the_answer_s_tokens_under_the_whole_base(tiny):
+def test_a_reward_is_the_mean_log_probability_of_the_answer_s_tokens_under_the_whole_base(
+        tiny, capsys):
     plan = sweep_of(tiny)
     scores, = zero_shot_scores(plan, "test", tiny.runs_dir)
+    assert "llama without training on test: 100%" in capsys.readouterr().err  # minutes, if real
     model = AutoModelForCausalLM.from_pretrained(tiny.model).eval()
     split = plan.split(plan.runs[0], "test")
     for row in range(len(split)):
