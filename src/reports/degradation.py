@@ -7,6 +7,7 @@ import pandas as pd
 from src.common.console import table_lines
 from src.measures.cells import interval_fields
 from src.measures.change.layers import over_seeds
+from src.measures.comparisons.regression import FEWEST_CLUSTERS
 from src.reports.document import Bullets, Element, Heading, Picture, Table, sources
 from src.reports.figures.style import Drawn
 from src.reports.format import count, estimate, interval_text, number
@@ -47,14 +48,15 @@ def statements(slopes: pd.DataFrame) -> list[str]:
         return ["No student with a defined PGR varies in what could explain it."]
     said = []
     for model, own in slopes.groupby("model", sort=False):
-        parts = [f"{_verdict(row)} {NAMES[row.predictor]} ({number(row.slope, 2, signed=True)} "
-                 f"{interval_text(row.slope_low, row.slope_high, 2)} per SD)"
-                 for row in own.itertuples()]
+        parts = [f"{_verdict(row)} {NAMES[row.predictor]} "
+                 f"({estimate(row, 'slope', 2, signed=True)} per SD)" for row in own.itertuples()]
         said.append(f"{model}: PGR {'; it '.join(parts)}.")
     return said
 
 
 def _verdict(row: object) -> str:
+    if row.teachers < FEWEST_CLUSTERS:
+        return f"has too few teachers' runs, {row.teachers}, to be told to go with"
     return "falls with" if row.slope_high < 0 else (
         "rises with" if row.slope_low > 0 else "is not told to go with")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.measures.comparisons.regression import clustered_slope
+from src.measures.comparisons.regression import FEWEST_CLUSTERS, clustered_slope
 
 
 def cloud(rng, clusters=8, each=6, slope=2.0):
@@ -58,3 +58,17 @@ def test_a_predictor_that_does_not_vary_has_no_slope():
     x, y, clusters = cloud(np.random.default_rng(5))
     found = clustered_slope(y, [np.ones(len(y))], clusters, samples=50).span
     assert np.isnan([found.estimate, found.low, found.high]).all()
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_few_clusters_have_a_line_and_no_interval(within):
+    """Through three points a line of three coefficients goes whatever they are: each draw of them
+    that has a slope has the same."""
+    rng = np.random.default_rng(6)
+    x, z, y = rng.standard_normal((3, 3))
+    found = clustered_slope(y, [x, z], np.array(["a", "b", "c"]), within=within, samples=200).span
+    assert np.isnan([found.low, found.high]).all() and np.isfinite(found.estimate) == (not within)
+    x, y, clusters = cloud(rng, clusters=FEWEST_CLUSTERS)
+    assert np.isfinite(clustered_slope(y, [x], clusters, within=within, samples=200).span.low)
+    few = clusters != clusters[0]
+    assert np.isnan(clustered_slope(y[few], [x[few]], clusters[few], within=within).span.low)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from src.reports.degradation import HALVES, SHOWN, cells_table
+from src.reports.degradation import HALVES, SHOWN, cells_table, statements
 
 
 def test_teachers_come_in_the_order_of_the_experiment_and_students_in_that_of_depth():
@@ -13,3 +13,13 @@ def test_teachers_come_in_the_order_of_the_experiment_and_students_in_that_of_de
     cells = cells_table(students, 0.95)
     assert list(zip(cells.teacher, cells.layers, strict=True)) == [
         ("F4", 8), ("F4", 12), ("F10", 8), ("F10", 12)]
+
+
+def test_three_teachers_runs_are_said_to_be_too_few():
+    row = {"predictor": "nats_lost", "model": "alone", "slope": -0.04, "slope_low": float("nan"),
+           "slope_high": float("nan"), "deviation": 0.1, "students": 3, "teachers": 3}
+    assert statements(pd.DataFrame([row])) == [
+        "alone: PGR has too few teachers' runs, 3, to be told to go with nats lost (-0.04 per SD)."]
+    told = row | {"slope_low": -0.06, "slope_high": -0.01, "teachers": 6}
+    assert statements(pd.DataFrame([told])) == [
+        "alone: PGR falls with nats lost (-0.04 [-0.06, -0.01] per SD)."]

@@ -7,6 +7,10 @@ import numpy as np
 
 from src.measures.bootstrap import Interval, interval
 
+FEWEST_CLUSTERS = 5
+"""Below, drawing them gives no interval: every ninth draw of three is one cluster alone, and a plane
+of three coefficients goes through three points whatever they are."""
+
 
 @dataclass(frozen=True)
 class Slope:
@@ -24,7 +28,8 @@ def clustered_slope(outcome: np.ndarray, predictors: Sequence[np.ndarray], clust
 
     Points of one cluster are not independent, so clusters are drawn, with all their points. Few
     clusters make such an interval too narrow: with seven, read it as a lower bound of what is
-    not known. A draw in which the predictors do not vary has no slope and is left out.
+    not known; below FEWEST_CLUSTERS there is none. A draw in which the predictors do not vary has
+    no slope and is left out.
 
     Args:
         outcome: (n,)
@@ -44,7 +49,8 @@ def clustered_slope(outcome: np.ndarray, predictors: Sequence[np.ndarray], clust
     slopes = np.array([_slope(np.tensordot(row, moments, 1), within) for row in counts])
     slopes = slopes[np.isfinite(slopes)]
     estimate = _slope(moments.sum(axis=0), within)
-    span = (interval(estimate, slopes, level) if len(slopes)
+    known = len(slopes) and len(names) >= FEWEST_CLUSTERS
+    span = (interval(estimate, slopes, level) if known
             else Interval(estimate, float("nan"), float("nan")))
     return Slope(span, len(outcome), len(names))
 

@@ -29,6 +29,8 @@ def change_by_layer(table: pd.DataFrame, experiment: str, measures: Mapping[str,
     caption = ("Means over seeds at the last token of held-out answers; bars: "
                f"{100 * level:.6g}% intervals over seeds. States of a deep layer carry what the "
                "layers below it changed; weights do not.")
+    if not table.trained.all():
+        caption += " Layers that stand at 0 did not train."
     groups = [own for _, own in table.groupby(["role", "name", "teacher"], sort=False)]
     names = [model_name(next(own.itertuples())) for own in groups]
     room = 0.3 + 0.062 * (max(map(len, names)) + 6)
