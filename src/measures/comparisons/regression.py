@@ -8,8 +8,8 @@ import numpy as np
 from src.measures.bootstrap import Interval, interval
 
 FEWEST_CLUSTERS = 5
-"""Below, drawing them gives no interval: every ninth draw of three is one cluster alone, and a plane
-of three coefficients goes through three points whatever they are."""
+"""Below, draws of them give no interval: of three, every ninth is one cluster alone, and a plane of
+three coefficients goes through three points whatever they are."""
 
 
 @dataclass(frozen=True)
