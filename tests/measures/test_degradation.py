@@ -91,4 +91,5 @@ def test_slopes_are_least_squares_per_standard_deviation():
 def test_without_weights_only_inherited_errors_are_asked_about():
     table = known(-0.5, 0.0).assign(nats_lost=np.nan)
     assert set(slopes_table(table, CONFIG).predictor) == {"inherited"}
-    assert len(slopes_table(table.assign(pgr=np.nan), CONFIG)) == 0
+    without = slopes_table(table.assign(pgr=np.nan), CONFIG)
+    assert len(without) == 0 and list(without) == list(slopes_table(table, CONFIG))

@@ -31,6 +31,8 @@ MODELS = (("alone, all students", False, False), ("both, all students", True, Fa
           ("both, same teacher and seed", True, True))
 """Name, whether the other predictor is held fixed, whether only students of one teacher and seed
 are compared with each other."""
+SLOPES = ("predictor", "model", "slope", "slope_low", "slope_high", "deviation", "students",
+          "teachers")
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,7 @@ def slopes_table(students: pd.DataFrame, config: EvalConfig) -> pd.DataFrame:
             found = clustered_slope(known.pgr.to_numpy(), [scaled[name], *(others if both else [])],
                                     clusters, within=within, level=config.level,
                                     samples=config.bootstrap_samples)
-            rows.append({"predictor": name, "model": model, "slope": found.span.estimate,
-                         "slope_low": found.span.low, "slope_high": found.span.high,
-                         "deviation": float(known[name].std()), "students": found.points,
-                         "teachers": found.clusters})
-    return pd.DataFrame(rows)
+            span = found.span
+            rows.append((name, model, span.estimate, span.low, span.high, float(known[name].std()),
+                         found.points, found.clusters))
+    return pd.DataFrame(rows, columns=list(SLOPES))
