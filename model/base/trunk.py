@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from configs.run import RunConfig
 from model.base.truncate import decoder_layers
 from src.common.errors import UserError
 
@@ -35,6 +36,11 @@ def frozen_layers(layers: int, trainable: int | None, where: str) -> int:
         raise UserError(f"{where}: trainable_layers {trainable}, but the model keeps {layers} "
                         f"layers; choose at most {layers}, or null to train everything")
     return layers - trainable
+
+
+def frozen_of(run: RunConfig) -> int:
+    """`frozen_layers` of a run: how many of its lowest layers do not train."""
+    return frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
 
 
 def freeze_below(model: PreTrainedModel, below: int) -> None:

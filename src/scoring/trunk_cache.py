@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from model.base.residual import compute_in
-from model.base.trunk import begin_above, frozen_layers, hidden_states
+from model.base.trunk import begin_above, frozen_of, hidden_states
 from model.base.weights import whole_weights
 from model.reward_model import build_reward_model
 from src.batches.collate import TreeCollator
@@ -98,7 +98,7 @@ class TrunkCache:
 def planned_trunk(run: RunConfig, plan: Plan, split: str) -> Trunk | None:
     """The trunk that `run` reads of a split; None where all layers train, the cache is switched
     off, or this process's device computes it sooner."""
-    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    below = frozen_of(run)
     if not below or not plan.experiment.runtime.trunk_cache_gb:
         return None
     base, precision = plan.bases[run.model], used(run.train.precision)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.run import STAGES, RunConfig
+from model.base.trunk import frozen_of
 from src.methods.distilled_layers import distils
 from src.methods.label_treatments import TREATMENTS
 from src.runs.folders import find_finished
@@ -149,8 +150,7 @@ class Estimate:
 
     def _cached(self, run: RunConfig, split: str, like: str = "", ratio: float = 1.0) -> bool:
         """Whether the layers of `run` that do not train, if any, run once for all runs."""
-        return not work.frozen(run) or self._kept_trunk(run, split, like or split,
-                                                        ratio) is not None
+        return not frozen_of(run) or self._kept_trunk(run, split, like or split, ratio) is not None
 
     def _kept_trunk(self, run: RunConfig, split: str, like: str, ratio: float) -> Trunk | None:
         """The trunk that the run reads; None where there is none, or the disk budget is less."""

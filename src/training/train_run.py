@@ -18,7 +18,7 @@ import yaml
 from configs.run import RunConfig
 from model.attention.attend import compile_ahead
 from model.base.adapters import add_adapters
-from model.base.trunk import begin_above, freeze_below, freeze_embeddings, frozen_layers
+from model.base.trunk import begin_above, freeze_below, freeze_embeddings, frozen_of
 from model.hub.present import dequantised_from
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model
@@ -102,7 +102,7 @@ def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> to
         base.path, run.kept, run.seed, pad_token_id=base.tokenizer.pad_token_id, dtype=dtype,
         attention=runtime.attention, last_layer_shortcut=runtime.last_layer_shortcut,
         device=distributed.device())
-    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    below = frozen_of(run)
     if run.train.lora is not None:
         begin_above(model, below)
         return add_adapters(model, run.train.lora, below, run.seed)

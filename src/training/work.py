@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from configs.averaging import TAX_PAIRS
 from configs.run import RunConfig
 from model.base.adapters import adapter_parameters
-from model.base.trunk import frozen_layers
+from model.base.trunk import frozen_of
 from src.batches.steps import ALL_PAIRS, Course, tokens_trained
 from src.batches.trees import Trees, trees_of
 from src.methods.labelling import keep_share
@@ -82,7 +82,7 @@ def averaging(run: RunConfig, plan: Plan) -> float:
 def scoring(run: RunConfig, plan: Plan, split: str, cached: bool) -> float:
     """Operations of one forward of `run` over a split: of its layers above a trunk if `cached`."""
     tokens = _trees(run, plan, split).total_tokens
-    top = run.kept[frozen(run):]
+    top = run.kept[frozen_of(run):]
     above = 2.0 * tokens * plan.bases[run.model].parameters(top) * _computed(run, plan, split)
     return above if cached else above + 2.0 * tokens * _below(run, plan)
 
@@ -100,11 +100,6 @@ def split_tokens(run: RunConfig, plan: Plan, split: str) -> int:
     return trees_of(plan.split(run, split), True).total_tokens
 
 
-def frozen(run: RunConfig) -> int:
-    """How many of the run's lowest layers do not train."""
-    return frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
-
-
 def _tokens(run: RunConfig, plan: Plan, course: Course) -> int:
     train = run.train
     return tokens_trained(_trees(run, plan, run.split), train.batch_pairs, train.epochs, run.seed,
@@ -116,14 +111,14 @@ def _trees(run: RunConfig, plan: Plan, split: str) -> Trees:
 
 
 def _below(run: RunConfig, plan: Plan) -> int:
-    below = run.kept[:frozen(run)]
+    below = run.kept[:frozen_of(run)]
     return plan.bases[run.model].parameters(below) if below else 0
 
 
 def _computed(run: RunConfig, plan: Plan, split: str) -> float:
     """The share of the layers above the frozen ones that a forward computes: of the last layer it
     needs only keys and values, but where a reward is read."""
-    layers = len(run.kept) - frozen(run)
+    layers = len(run.kept) - frozen_of(run)
     if not plan.experiment.runtime.last_layer_shortcut:
         return 1.0
     base, trees = plan.bases[run.model], _trees(run, plan, split)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from configs.run import RunConfig
 from configs.schema import EvalConfig
 from model.base.truncate import decoder_layers
-from model.base.trunk import frozen_layers
+from model.base.trunk import frozen_of
 from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
 from src.evaluation.change.before_after import (
@@ -67,7 +67,7 @@ def write_layer_change(plan: Plan, runs_dir: Path, results_dir: Path) -> str:
     for _, folder in (each for runs in groups.values() for each in runs):
         require_weights(folder)
     changes = dict(_changes(groups, plan))
-    frozen = {key: _frozen(runs[0][0]) for key, runs in groups.items()}
+    frozen = {key: frozen_of(runs[0][0]) for key, runs in groups.items()}
     layers = layers_table(plan, changes, frozen, config)
     depth = depth_table(plan, changes, frozen, config)
     folder = results_dir / "layer_change" / plan.experiment.name
@@ -123,11 +123,6 @@ def _tensors(model, number: int) -> dict[str, np.ndarray]:
     """Name -> tensor of one decoder layer."""
     return {name: tensor.detach().float().cpu().numpy()
             for name, tensor in decoder_layers(model)[number].named_parameters()}
-
-
-def _frozen(run: RunConfig) -> int:
-    """How many of its lowest layers no training could change."""
-    return frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
 
 
 def layers_table(plan: Plan, changes: dict, frozen: dict, config: EvalConfig) -> pd.DataFrame:

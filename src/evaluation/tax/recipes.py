@@ -7,7 +7,7 @@ import numpy as np
 
 from configs.averaging import Adaptive, Recipe
 from configs.run import RunConfig
-from model.base.trunk import frozen_layers
+from model.base.trunk import frozen_of
 from src.measures.tax.front import BASE, BLOCK, TUNED, UNIFORM
 
 BLOCKS = 3
@@ -58,7 +58,7 @@ def averages(run: RunConfig) -> list[Average]:
 
 def one_block(run: RunConfig, bounds: Sequence[int]) -> list[Average]:
     """Each block alone at the base, all else tuned; embeddings and final norm as one more."""
-    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    below = frozen_of(run)
     edges = [below, *(bound + 1 for bound in bounds), len(run.kept)]
     count = len(bounds) + 1
     found = [Average(BLOCK, recipe(bounds, [float(block == own) for block in range(count)], 0.0),
@@ -68,7 +68,7 @@ def one_block(run: RunConfig, bounds: Sequence[int]) -> list[Average]:
 
 def block_bounds(run: RunConfig) -> tuple[int, ...]:
     """The last layer of each block of the trained layers but the top one."""
-    below = frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+    below = frozen_of(run)
     trained = len(run.kept) - below
     count = min(BLOCKS, trained)
     return tuple(below + (i + 1) * trained // count - 1 for i in range(count - 1))
