@@ -151,11 +151,13 @@ def run_comparison(plan: Plan, runs_dir: Path) -> None:
 
 
 def run_from_scratch(plan: Plan, runs_dir: Path) -> None:
-    """Each student in a folder of its own, with its teacher, its labels and its ceiling."""
+    """Each student in a folder of its own, with its teacher, its labels and its ceiling; the folder
+    goes before the next begins: a student's three models take a gigabyte."""
     ceilings = {(run.name, run.seed): run for run in plan.stage("ceilings")}
     for run in plan.stage("students"):
         for each in (*plan.needed(run), ceilings[run.name, run.seed], run):
             _finish_and_score(each, plan, runs_dir / run.identity)
+        shutil.rmtree(runs_dir / run.identity)
 
 
 def _finish_and_score(run: RunConfig, plan: Plan, runs_dir: Path) -> None:

@@ -86,15 +86,20 @@ def spread(values: list[float]) -> Spread:
     return Spread(float(np.median(values)), min(values), max(values))
 
 
-def alternate(systems: list[System], rounds: int, title: str) -> list[Measured]:
-    """`rounds` rounds of every system, in turn, after one that does not count."""
-    measured: list[Measured] = []
+def alternate(systems: list[System], rounds: int, title: str,
+              warm_up: bool = True) -> list[Measured]:
+    """`rounds` rounds of every system, in turn.
+
+    Args:
+        warm_up: after one that does not count, where peak memory is read; otherwise it is not.
+    """
+    measured = [Measured(system, None) for system in systems]
     gc.collect()
     gc.freeze()  # each collection would look at the libraries' million objects, a quarter second
-    with tqdm(total=(rounds + 1) * len(systems), desc=title, unit="run", delay=2) as bar:
-        for system in systems:
-            bar.set_postfix_str(system.name)
-            measured.append(Measured(system, peak_mib(functools.partial(system.run, 0))))
+    with tqdm(total=(rounds + warm_up) * len(systems), desc=title, unit="run", delay=2) as bar:
+        for each in measured if warm_up else ():
+            bar.set_postfix_str(each.system.name)
+            each.peak_mib = peak_mib(functools.partial(each.system.run, 0))
             bar.update()
         for number in range(rounds):
             for each in measured:

@@ -2,7 +2,7 @@
 
     python -m speed.sweep_cost                        # all, small
     python -m speed.sweep_cost --part deep --pairs 480 --mix multi_turn --json FILE
-    python -m speed.sweep_cost --part methods --pairs 160 --rounds 1
+    python -m speed.sweep_cost --part methods --shape smollm2_135m --layers 30 --pairs 64 --rounds 1
 
 demo: teachers, ceilings and students of the demo experiment, one seed and one epoch, trained,
 labelled and scored on test: with every key off and labels made anew for each student, with labels
@@ -11,9 +11,10 @@ deep: students of 4 teachers x 3 seeds, the top 2 of 8 layers, two epochs and a 
 Without the trunk cache; with one that they fill themselves; and with the one that the ceilings
 leave, which come first in a sweep and have the same base, layers and pairs. Each round begins
 without a cache.
-methods: what deep has, of 2 teachers x 2 seeds, by soft labels and by the confidence loss: each
+methods: what deep has, of 2 teachers x 3 seeds, by soft labels and by the confidence loss: each
 student from scratch, with a teacher, labels and a ceiling of its own; each method as an experiment
-of its own; both as one comparison, which shares them and the trunk cache.
+of its own; both as one comparison, which shares them and the trunk cache. No round warms these up,
+for on a deep model each takes minutes.
 Ratios are to each part's first system.
 """
 
@@ -43,7 +44,7 @@ from src.training.work import work
 FULL = dataclasses.replace(PLAIN, share_prompt=True, pack=True, last_layer_shortcut=True,
                            trunk_cache_gb=RuntimeConfig().trunk_cache_gb)
 SEEDS, TEACHERS, DEEP_LAYERS, TRAINABLE = 3, 4, 8, 2
-METHOD_SEEDS, METHOD_TEACHERS = 2, 2
+METHOD_SEEDS, METHOD_TEACHERS = 3, 2
 METHODS = (MethodConfig("soft"), MethodConfig("confidence", "confidence", aux_coef=0.75))
 PARTS = ("demo", "deep", "methods")
 
@@ -63,9 +64,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def system(name: str, make: Callable[[], Plan], run_all: Callable[[Plan, Path], None], runs: Path,
-           before: Callable[[Plan, Path], None] = lambda sweep, folder: None) -> System:
-    """`run_all` over a sweep opened anew and an empty folder of runs, which stays until the next;
-    its time begins when `before` has been there."""
+           before: Callable[[Plan, Path], None] = lambda sweep, folder: None,
+           keep: bool = True) -> System:
+    """`run_all` over a sweep opened anew and an empty folder of runs; its time begins when `before`
+    has been there. The folder stays until the next round, if it is to `keep`."""
     def run(number: int) -> Round:
         folder = Path(tempfile.mkdtemp(prefix="round-", dir=runs))
         sweep = make()
@@ -74,7 +76,10 @@ def system(name: str, make: Callable[[], Plan], run_all: Callable[[Plan, Path], 
             clock = Clock()
             run_all(sweep, folder)
             result = clock.read(sum(sizes))
-        folder.rename(_emptied(runs / "latest"))
+        if keep:
+            folder.rename(_emptied(runs / "latest"))
+        else:
+            _emptied(folder)
         return result
 
     runs.mkdir()
@@ -152,9 +157,10 @@ def methods(args: argparse.Namespace, folder: Path) -> list[TableRow]:
              ("each method as an experiment", FULL, one_by_one),
              ("both methods as one comparison", FULL, grids.run_comparison)]
     measured = alternate([system(name, lambda runtime=runtime: sweep(runtime), work,
-                                 folder / f"runs-{number}")
+                                 folder / f"runs-{number}", keep=False)
                           for number, (name, runtime, work) in enumerate(kinds)],
-                         args.rounds, f"two methods, top {TRAINABLE} of {shape.layers} layers")
+                         args.rounds, f"two methods, top {TRAINABLE} of {shape.layers} layers",
+                         warm_up=False)
     whole = sweep(FULL)
     return _rows(f"methods, {mix.name}", measured, whole, STAGES, _labelled(whole), args,
                  layers=shape.layers, pairs=args.pairs, test_pairs=_pairs(args)[1],
