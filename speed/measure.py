@@ -1,8 +1,8 @@
 """Systems measured in turn: A B C A B C ..., so that a slow minute of the machine hits them all.
 
 A system is a function that does one round of work, from the same start each time, and says how long
-the timed part took. Every round has pairs of its own. One round more goes before the others: it
-warms up, and peak memory is read there; its time does not count.
+the timed part took. Every round has pairs of its own. One round more goes before the others, unless
+rounds take minutes: it warms up, and peak memory is read there; its time does not count.
 """
 
 import functools
