@@ -31,6 +31,7 @@ from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
 from src.common.files import require_space
 from src.common.precision import notice, used
 from src.evaluation.overview import STEP, Whole, progress
+from src.runs.disk import disk_lines, is_short
 from src.runs.plan import Plan
 from src.training.command_line import parse_args
 from src.training.dry_run import describe, duration
@@ -76,6 +77,15 @@ def train_stage(plan: Plan, stage: str, runs_dir: Path, worker: int,
     return failed
 
 
+def require_room(plan: Plan, stage: str, runs_dir: Path, worker: int) -> None:
+    """What the stage still has to do fits the devices (or raise UserError); whether it fits the
+    disk, the first worker says: who frees weights on the way needs less."""
+    to_do = unfinished(plan, stage, runs_dir)
+    require_fit(plan, to_do)
+    if worker == 0 and is_short(plan, to_do, runs_dir):
+        say("\n".join(disk_lines(plan, to_do, runs_dir)))
+
+
 def without_frames(error: Exception) -> Exception:
     """The error as it is told at the end: what it came through, and what that came from, would
     keep the failed run's model, gradients and optimiser in memory."""
@@ -115,8 +125,7 @@ def main() -> int:
                 return 0
             say(notice(used(plan.experiment.train.precision)))
             if not args.dry_run:
-                distributed.on_main(lambda: require_fit(plan, unfinished(plan, args.stage,
-                                                                          args.runs_dir)))
+                distributed.on_main(lambda: require_room(plan, args.stage, args.runs_dir, worker))
                 if plan.experiment.runtime.micro_batch_tokens == "auto":
                     say(auto_line(plan, plan.stage(args.stage)))
         except UserError:

@@ -19,16 +19,20 @@ def weights_gb(plan: Plan, runs: Iterable[RunConfig]) -> float:
     return BYTES * sum(plan.bases[run.model].all_parameters(run.kept) for run in runs) / 1e9
 
 
+def is_short(plan: Plan, runs: Iterable[RunConfig], runs_dir: Path) -> bool:
+    """Whether the disk of `runs_dir` has less than the weights of `runs` will take."""
+    return weights_gb(plan, runs) > _free_gb(runs_dir)
+
+
 def disk_lines(plan: Plan, runs: Iterable[RunConfig], runs_dir: Path) -> list[str]:
     """What the weights of the `runs` that are to be trained will take, for people; with a warning
-    where the disk of `runs_dir` has less."""
+    where the disk `is_short`."""
     runs = list(runs)
     if not runs:
         return []
-    needed, free = weights_gb(plan, runs), _free_gb(runs_dir)
-    lines = [f"weights of the {len(runs)} runs to do: about {_text(needed)} on disk, of "
-             f"{_text(free)} free"]
-    if needed > free:
+    lines = [f"weights of the {len(runs)} runs to do: about {_text(weights_gb(plan, runs))} on "
+             f"disk, of {_text(_free_gb(runs_dir))} free"]
+    if is_short(plan, runs, runs_dir):
         lines.append(f"! {runs_dir}: the disk has less: free weights of scored runs on the way, "
                      f"python -m src.prune --experiment {plan.experiment.name}, or put --runs_dir "
                      "on a bigger disk")

@@ -13,7 +13,7 @@ from configs.policy_schema import PoliciesConfig
 from configs.run import STAGES
 from configs.schema import ExperimentConfig, RuntimeConfig, load_config
 from model.base.weights import weights_fingerprint
-from src import push
+from src import push, train
 from src.common.errors import UserError
 from src.common.files import read_json
 from src.common.lock import lock
@@ -23,7 +23,6 @@ from src.runs import disk, folders
 from src.runs.freed import FREED, free_weights, is_freed, run_fingerprint
 from src.scoring.pairs import load_scorer
 from src.scoring.texts import TextScorer
-from src.train import train_stage
 from src.training.finish import finish
 from tests.tiny_experiment import TinyExperiment, in_process
 from tests.tiny_experiment_parts import sweep_of
@@ -104,7 +103,7 @@ def test_only_weights_of_ceilings_and_students_go_and_what_was_freed_is_said(tin
 def test_the_stages_find_pruned_runs_finished(tiny, capsys):
     ask(tiny, "--teachers")
     for stage in STAGES:
-        assert train_stage(sweep_of(tiny), stage, tiny.runs_dir, 0, 1) == []
+        assert train.train_stage(sweep_of(tiny), stage, tiny.runs_dir, 0, 1) == []
         assert "nothing to do" in capsys.readouterr().out
 
 
@@ -112,7 +111,7 @@ def test_students_can_be_trained_on_the_labels_of_teachers_whose_weights_are_gon
     ask(tiny, "--teachers")
     lost = tiny.finished("students")[0]
     shutil.rmtree(lost)
-    assert train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
+    assert train.train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
     assert (lost / WEIGHTS).is_file() and folders.read_run(lost) is not None
 
 
@@ -143,7 +142,7 @@ def test_a_student_that_another_method_comes_after_stays_until_it_has_labelled(t
         soft, {"name": "again", "treatment": "strong_to_strong", "after": soft["name"]}])
     student = tiny.finished("students")[0]
     assert "no weak labels of train_2" in prune(student, experiment_of(tiny), dry_run=False)[1]
-    assert train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
+    assert train.train_stage(sweep_of(tiny), "students", tiny.runs_dir, 0, 1) == []
     assert prune(student, experiment_of(tiny), dry_run=False)[1] == "freed"
 
 
@@ -237,7 +236,7 @@ def test_a_run_that_is_trained_again_is_not_known_as_freed(tiny):
     ask(tiny)
     folder = tiny.finished("ceilings")[0]
     (folder / "DONE").unlink()
-    assert train_stage(sweep_of(tiny), "ceilings", tiny.runs_dir, 0, 1) == []
+    assert train.train_stage(sweep_of(tiny), "ceilings", tiny.runs_dir, 0, 1) == []
     assert (folder / WEIGHTS).is_file() and not is_freed(folder)
     assert (folder / FREED).name not in read_json(folder / "DONE")["files"]
 
@@ -323,3 +322,15 @@ def test_the_disk_that_weights_take_is_told_before_training_and_is_what_they_tak
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=taken // 2))
     _, warning = disk.disk_lines(plan, plan.runs, finished.runs_dir)
     assert warning.startswith("! ") and "python -m src.prune --experiment tiny" in warning
+
+
+@pytest.mark.parametrize(("free", "worker", "warnings"), [(0, "0/2", 1), (0, "1/2", 0),
+                                                          (1e12, "0/2", 0)])
+def test_a_disk_too_small_for_the_weights_is_told_once_before_anything_is_trained(
+        scored, tmp_path, monkeypatch, capsys, free, worker, warnings):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=free))
+    monkeypatch.setattr(train, "train_stage", lambda *arguments: [])
+    assert in_process("src.train", "--experiment", str(scored.config), "--stage", "teachers",
+                      *scored.folders, "--runs_dir", str(tmp_path), "--worker", worker) == 0
+    told = capsys.readouterr().out
+    assert told.count("weights of the 4 runs to do: about ") == told.count("! ") == warnings
