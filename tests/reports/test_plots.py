@@ -125,6 +125,26 @@ def test_heat_map_says_which_values_its_colours_cannot_show(results: Results):
     assert "2 of 18 values" in " ".join(text)
 
 
+def test_heat_maps_of_a_row_name_their_teachers_once_and_several_together_in_a_line_each(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_results(tmp_path / "demo", **SHAPES["many_methods"])
+    for name in ("accuracy", "pgr"):
+        table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+        table.loc[table.method == "method_3", "teacher"] = "mean_margin-of-demo-L5+quite_long-L6"
+        table.to_csv(folder / f"{name}.csv", index=False)
+    with matplotlib.rc_context(STYLE):
+        figure = pgr_heatmap(read_results(folder))[0]
+        check_texts(figure, monkeypatch)
+    panels = figure.axes[:18]
+    named = {axes.get_position().x0 for axes in panels if axes.get_ylabel()}
+    assert named == {min(axes.get_position().x0 for axes in panels)}
+    assert len(named) < len({axes.get_position().x0 for axes in panels})
+    for axes in panels:
+        names = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert names == (["demo-L5", "mean_margin of\ndemo-L5 +\nquite_long-L6"]
+                         if axes.get_ylabel() else [])
+
+
 def test_ladder_has_a_panel_per_teacher_with_the_interval_of_the_gain(results: Results):
     figure = draw("accuracy_by_depth", results)
     assert [axes.get_title("left") for axes in figure.axes] == ["teacher: 2 layers",

@@ -20,6 +20,8 @@ SCALE = Normalize(-1.0, 1.0)
 """0, nothing recovered, is white; values beyond the ends are marked in their cell."""
 SUBTITLE = 1.6
 """Inches that the figures above a panel take, also where the panel itself is narrower."""
+GAP, WIDTH = 0.35, 11.6
+"""Inches between panels, and of all panels of a row with what is left of them."""
 
 
 def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
@@ -30,24 +32,28 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
     title = f"{results.meta['experiment']}: performance gap recovered (PGR), teacher to student"
     longest = max(len(rungs.ticks[name]) for name in students)
     size = max(CELL[0], 0.2 + 0.073 * longest) * len(students), CELL[1] * len(teachers)
-    left = 0.62 + 0.075 * max(len(rungs.ticks[name]) for name in teachers)
+    names = [_lines(rungs.ticks[name]) for name in teachers]
+    left = 0.62 + 0.075 * max(len(line) for name in names for line in name.splitlines())
     notes = (f"[ ]: {results.percent} interval over {results.resampled}. Undefined: the gap's "
              f"interval holds 0, or the gap is below {results.meta.get('pgr_floor', 0.03):g}. "
              "Blank: no run.")
     beyond = _beyond(cells)
     if beyond:
         notes += f" Beyond the colour scale, marked with a triangle: {beyond}."
-    columns = max(1, int((11.6 - left) // (size[0] + left)))
+    gap = GAP + max(0.0, SUBTITLE - size[0])
+    columns = max(1, int((WIDTH - left) // (size[0] + gap)))
     label = f"student: {rungs.axis_label}"
-    if len(methods) > 1 and 0.06 * len(label) > size[0] + left + 0.1:  # into the next panel's
+    if len(methods) > 1 and 0.06 * len(label) > size[0] + gap:  # into the next panel's
         label = label.replace(" of ", "\nof ")
-    figure, panels = panel_grid(len(methods), columns, size, (left + 0.1, 1.0), title, notes,
-                                results,
+    figure, panels = panel_grid(len(methods), columns, size, (gap, 1.0), title, notes, results,
                                 Margins(left, 1.05 + max(0.0, SUBTITLE - size[0]), 0.5,
                                         max(0.55, BAR + 0.1 - size[1])))
     colours = matplotlib.colormaps["RdBu"]
-    for axes, method in zip(panels, methods, strict=True):
-        _frame(axes, rungs, teachers, students, label)
+    for place, (axes, method) in enumerate(zip(panels, methods, strict=True)):
+        _frame(axes, [rungs.ticks[name] for name in students], names, label)
+        if place % columns == 0:  # its row's others have the same teachers
+            axes.tick_params(labelleft=True)
+            axes.set_ylabel(f"teacher: {'layers' if rungs.base else 'model'}", color=INK)
         for row in cells[cells.method == method].itertuples():
             _cell(axes, students.index(row.student), teachers.index(row.teacher), row, colours)
         total = next(results.totals[results.totals.method == method].itertuples(), None)
@@ -65,17 +71,20 @@ def _beyond(cells: pd.DataFrame) -> str:
     return f"{outside} of {len(cells)} values" if outside else ""
 
 
-def _frame(axes: Axes, rungs: Rungs, teachers: list[str], students: list[str],
-           label: str) -> None:
+def _lines(name: str) -> str:
+    """The name of several teachers in a line for each, so that it takes no panel's width."""
+    return name.replace("-of-", " of\n").replace("+", " +\n")
+
+
+def _frame(axes: Axes, students: list[str], teachers: list[str], label: str) -> None:
     axes.set_xlim(-0.5, len(students) - 0.5)
     axes.set_ylim(len(teachers) - 0.5, -0.5)
-    axes.set_xticks(range(len(students)), [rungs.ticks[name] for name in students])
-    axes.set_yticks(range(len(teachers)), [rungs.ticks[name] for name in teachers])
-    axes.tick_params(length=0)
+    axes.set_xticks(range(len(students)), students)
+    axes.set_yticks(range(len(teachers)), teachers)
+    axes.tick_params(length=0, labelleft=False)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(label, color=INK)
-    axes.set_ylabel(f"teacher: {'layers' if rungs.base else 'model'}", color=INK)
 
 
 def _cell(axes: Axes, x: int, y: int, row: object, colours: Colormap) -> None:
