@@ -9,12 +9,14 @@ from model.reload_check import Probe
 from src.batches.collate import PairDataset, TreeCollator
 from src.training.trainer import PairTrainer
 
-PROBE_PAIRS = 4
+PROBE_PAIRS, SHORTEST = 4, 8
+"""As many pairs, of different lengths, out of the shortest eighth: each goes three times through
+all layers, frozen ones too, and the longest of them sets what that costs every run."""
 
 
 def probe_of(trainer: PairTrainer) -> Probe:
-    """The responses of a few pairs, none above the median length, with the rewards that the model
-    in memory gives them, laid out as it was trained.
+    """The responses of a few short pairs with the rewards that the model in memory gives them,
+    laid out as it was trained.
 
     Afterwards the model computes without autocast, in the precision of its weights, and with the
     attention that any precision and any device has: nothing is to be trained with it any more.
@@ -39,7 +41,8 @@ def probe_of(trainer: PairTrainer) -> Probe:
 def few_responses(data: PairDataset, collator: TreeCollator) -> tuple[
         dict[str, Tensor], Tensor, list[list[int]]]:
     """The batch, place and sequences of a Probe."""
-    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")[:max(1, len(data) // 2)]
+    short = np.argsort(data.split.lengths().sum(axis=1), kind="stable")
+    short = short[:max(PROBE_PAIRS, len(data) // SHORTEST)]
     pairs = short[np.unique(np.linspace(0, len(short) - 1, PROBE_PAIRS).astype(int))]
     ids = data.read(pairs, np.arange(len(pairs))).ids  # each pair a unit of its own
     batch, place = collator.lay_out(ids)

@@ -19,7 +19,7 @@ from src.batches.steps import Step, epoch_steps, optimiser_steps
 from src.methods.losses import pair_loss, soft_bradley_terry
 from src.runs.folders import newest_checkpoint
 from src.training.arguments import training_arguments
-from src.training.probe import probe_of
+from src.training.probe import few_responses, probe_of
 from src.training.trainer import build_trainer
 from tests.families import PAD
 from tests.tiny_pairs import MemorySplit, random_pairs, tree_pairs
@@ -133,6 +133,17 @@ def test_a_bf16_run_is_proved_by_fp32_rewards_of_the_weights_that_it_saves(make,
     torch.testing.assert_close(probe.stored, plain, atol=1e-5, rtol=0)
     assert (probe.trained - plain).abs().max() > 1e-3  # as it was trained: in bf16
     check_reload(tmp_path / "saved", probe)
+
+
+def test_a_saved_model_is_proved_on_short_pairs_of_several_lengths(make):
+    split = random_pairs(64)
+    trainer = make(RUN, split)
+    *_, sequences = few_responses(trainer.train_dataset, trainer.data_collator)
+    lengths = split.lengths()
+    shortest = np.argsort(lengths.sum(axis=1), kind="stable")[:8]
+    prompt, chosen, rejected = lengths[shortest[[0, 2, 4, 7]]].T
+    expected = np.stack([prompt + chosen, prompt + rejected], axis=1).flatten()
+    assert [*map(len, sequences)] == expected.tolist() and len({*expected}) > 2
 
 
 @pytest.mark.parametrize("together", ["prompts", "pairs"])
