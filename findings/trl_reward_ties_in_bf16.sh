@@ -7,7 +7,13 @@
 #
 # Seen with trl 1.16.0, transformers 5.24.0, torch 2.13.0 on Python 3.11, CPU:
 #
-# OUTPUT
+#   bf16=False: eval_accuracy 0.984, sides swapped 0.016, sum 1.000
+#   default: eval_accuracy 0.970, sides swapped 0.001, sum 0.971
+#
+# 29 of 1,000 close pairs get the same reward twice, and lose whichever side is the better one: of a
+# model's accuracy that takes away a point or two which its weights do not lack. The weights are fp32
+# in both rows; training reports its accuracies in the same way.
+# Nothing of this repository runs here; its reward head computes in fp32, and a tie counts half.
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "${folder}"' EXIT
@@ -48,7 +54,7 @@ model = LlamaForSequenceClassification(LlamaConfig(
     num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, eos_token_id=1, num_labels=1))
 
 
-def trainer(**options):
+def trainer(model, **options):
     return RewardTrainer(model, args=RewardConfig(
         output_dir="out", per_device_train_batch_size=16, per_device_eval_batch_size=100,
         learning_rate=1e-3, use_cpu=True, gradient_checkpointing=False, report_to="none",
@@ -56,12 +62,16 @@ def trainer(**options):
         processing_class=tokenizer)
 
 
-trainer(bf16=False, num_train_epochs=1).train()
+trainer(model, bf16=False, num_train_epochs=1).train()
+model.save_pretrained("model")
+tokenizer.save_pretrained("model")
 seen = {}
 for name, options in (("bf16=False", {"bf16": False}), ("default", {})):
-    judge = trainer(**options)
+    judge = trainer("model", **options)
     seen[name] = [judge.evaluate(rows)["eval_accuracy"] for rows in (test, swapped)]
     print(f"{name}: eval_accuracy {seen[name][0]:.3f}, sides swapped {seen[name][1]:.3f}, "
           f"sum {sum(seen[name]):.3f}")
+assert abs(sum(seen["bf16=False"]) - 1) < 0.002, "ties in fp32"
+assert sum(seen["default"]) < 0.99, "pairs of equal rewards are not counted as wrong any more"
 PYTHON
 "${folder}/venv/bin/python" evaluate.py 2> errors | grep eval_acc || { tail -n 5 errors >&2; exit 1; }
