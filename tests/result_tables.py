@@ -45,7 +45,7 @@ def write_results(folder: Path, *, names: Sequence[str] = ("demo-L2", "demo-L3",
     (folder / "meta.json").write_text(json.dumps({
         **shared, "commit": "0123abc", "date": "2026-07-19", "seeds": list(seeds), "n_pairs": n,
         "n_prompts": n // 2, "data": "demo", "level": 0.95, "pgr_floor": 0.03,
-        "versions": {"torch": "2.13.0"}, "contaminated": split == "train_2",
+        "versions": {"torch": "2.13.0"}, "contaminated": split != "test",
         "notes": ["synthetic numbers"]}))
     return folder
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import CONFIG_ROOT, EvalConfig, ExperimentConfig, RuntimeConfig, load_config
+from data.manifest import read_manifest
 from data.records import left_is_chosen
 from data.tokens.formatting import load_tokenizer, tokenizer_key
 from data.tokens.tokenised import TokenisedSplit, open_split
@@ -76,6 +77,8 @@ def training_prompts_mark(run: RunConfig, prompt_ids: np.ndarray, data_dir: Path
     """
     try:
         trained = trained_prompts(data_dir / run.data)
+        if read_manifest(data_dir / run.data)["data_hash"] != run.data_hash:
+            raise UserError(f"{data_dir / run.data} was prepared anew since it was trained")
     except UserError as error:
         return f"whether these are training prompts of this run cannot be told: {error}"
     known = np.isin(prompt_ids, trained)

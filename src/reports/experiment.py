@@ -63,7 +63,8 @@ def console_table(pgr_df: pd.DataFrame, accuracy_df: pd.DataFrame,
     models = mean_over_seeds(accuracy)
     models["note"] = baseline_notes(models)
     rungs, split = Rungs.of(accuracy), accuracy.split.iloc[0]
-    lines = [f"! {contamination_mark(split)}", ""] if split.startswith("train") else []
+    mark = contamination_mark(split)
+    lines = [f"! {mark}", ""] if mark else []
     lines += [f"{split}: {count(accuracy.n.max())} pairs, means over seeds, intervals in brackets"]
     lines += table_lines(["role", "model", "accuracy", ""], _model_rows(models, pgr), 2, True,
                          CONSOLE_COLUMNS)

@@ -1,9 +1,12 @@
 """What the tables of one evaluation amount to, in sentences: the answer, warnings, limitations."""
 
+from itertools import pairwise
+
 import pandas as pd
 
+from src.measures.run_scores import base_of
 from src.reports.format import count, interval_text, number
-from src.reports.results import ALL, Results, Rungs, mean_over_seeds, pgr_cells
+from src.reports.results import ALL, OTHER_SPLITS, Results, mean_over_seeds, pgr_cells
 
 BEYOND = {"length_only": "length", "tfidf": "words"}
 """What a baseline goes by."""
@@ -94,17 +97,16 @@ def baseline_notes(models: pd.DataFrame) -> pd.Series:
 def limitations(results: Results) -> list[str]:
     """What the reader must hold against the numbers, from the tables and meta.json."""
     meta, cells = results.meta, results.cells
-    seeds = meta.get("seeds", [])
+    seeds = max(results.seeds_of_rows, default=1)
     found = []
     if results.contamination:
-        found.append(f"These numbers are {results.contamination}. Ceilings are training accuracy, "
-                     "students have partly memorised their weak labels: PGR is biased towards 0 "
-                     "and is no evidence of generalisation.")
-    if len(seeds) == 1:
+        found.append(f"These numbers are {results.contamination}. "
+                     f"{OTHER_SPLITS[meta['split']][1]}")
+    if seeds == 1:
         found.append("One seed: intervals cover the choice of test prompts, not the randomness of "
                      "training, which commonly moves an accuracy by a point or two.")
-    elif len(seeds) < 5:
-        found.append(f"{len(seeds)} seeds: how far seeds differ is itself known only roughly, so "
+    elif seeds < 5:
+        found.append(f"{seeds} seeds: how far seeds differ is itself known only roughly, so "
                      "the seeds' share of the intervals is rough as well.")
     pairs = meta.get("n_pairs")
     if pairs and pairs < ENOUGH_PAIRS:
@@ -124,12 +126,12 @@ def limitations(results: Results) -> list[str]:
 
 def _ladder_breaks(results: Results) -> list[str]:
     """Where more layers did not help with ground truth, so that `weak` and `strong` mean little."""
-    models, rungs = mean_over_seeds(results.accuracy), Rungs.of(results.accuracy)
-    ceilings = models[models.role == "ceiling"].set_index("name").accuracy
-    order = rungs.sort(ceilings.index)
-    breaks = [f"{low} ({number(ceilings[low])}) to {high} ({number(ceilings[high])})"
-              for low, high in zip(order, order[1:], strict=False)
-              if ceilings[high] < ceilings[low]]
+    models = mean_over_seeds(results.accuracy)
+    ceilings = models[models.role == "ceiling"].sort_values("layers", kind="stable")
+    breaks = [f"{low.name} ({number(low.accuracy)}) to {high.name} ({number(high.accuracy)})"
+              for _, rungs in ceilings.groupby(ceilings.name.map(base_of), sort=False)
+              for low, high in pairwise(rungs.itertuples(index=False))
+              if high.layers > low.layers and high.accuracy < low.accuracy]
     if not breaks:
         return []
     return [f"The ceilings do not rise from {', '.join(breaks)}: there the stronger rung is not "

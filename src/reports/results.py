@@ -23,6 +23,18 @@ TEXT_COLUMNS = ("experiment", "role", "name", "teacher", "student", "method", "s
                 "place", "baseline", "verdict")
 
 
+OTHER_SPLITS = {
+    "train_1": ("the teachers' training pairs",
+                "Teachers are scored on pairs that they learnt from, students and ceilings on new "
+                "ones: gain, gap and PGR come out too low."),
+    "train_2": ("the students' own training pairs",
+                "Ceilings are training accuracy, students have partly memorised their weak labels: "
+                "PGR is biased towards 0 and is no evidence of generalisation."),
+    "val": ("not the test pairs", "Early stopping may have looked at them."),
+}
+"""What pairs of another split than test are, and what that does to the numbers."""
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything one evaluation wrote."""
@@ -57,10 +69,21 @@ class Results:
         return f"{100 * self.meta.get('level', 0.95):.6g}%"
 
     @property
+    def seeds_of_rows(self) -> set[int]:
+        """How many seeds the rows of pgr.csv have, fewer than the experiment's where runs are not
+        finished; without such rows, those of the models."""
+        if len(self.pgr):
+            return {len(seeds.split()) for seeds in self.pgr.seeds if seeds}
+        models = self.accuracy[self.accuracy.role != "baseline"]
+        return {*models.groupby(["role", "name"]).seed.nunique()}
+
+    @property
     def resampled(self) -> str:
         """What the intervals of pgr.csv stand for."""
-        seeds = self.meta.get("seeds", [])
-        return "seeds and prompts" if len(seeds) > 1 else "prompts, at one seed"
+        counts = self.seeds_of_rows
+        if max(counts, default=1) < 2:
+            return "prompts, at one seed"
+        return "seeds and prompts" + (", in rows of one seed prompts alone" * (min(counts) < 2))
 
     @property
     def contamination(self) -> str:
@@ -69,9 +92,8 @@ class Results:
 
 
 def contamination_mark(split: str) -> str:
-    """The words that mark numbers scored on training pairs."""
-    owner = "the students' own training pairs" if split == "train_2" else "training pairs"
-    return f"scored on {split}: {owner}"
+    """The words that mark numbers scored on other pairs than those of test; empty for test."""
+    return f"scored on {split}: {OTHER_SPLITS[split][0]}" if split in OTHER_SPLITS else ""
 
 
 def pgr_cells(pgr: pd.DataFrame) -> pd.DataFrame:

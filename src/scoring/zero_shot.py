@@ -32,10 +32,13 @@ ZERO_SHOT = "zero_shot"
 
 def zero_shot_scores(plan: Plan, split: str, runs_dir: Path) -> list[RunScores]:
     """A baseline of each of the students' bases, `zero_shot_<base>`, on a split, where methods are
-    compared; none of a checkpoint without a language model's head."""
-    if len(plan.experiment.methods) < 2:
-        return []
+    compared; none of a checkpoint without a language model's head, nor of pointwise records, whose
+    absent side has no tokens to be likely."""
     bases = {rung.base.key: rung.base for rung in plan.students}
+    if len(plan.experiment.methods) < 2 or any(
+            (plan.prepared.split(base.tokenizer_key, split).lengths()[:, 1:] == 0).any()
+            for base in bases.values()):
+        return []
     tables = {base.config.name: mean_log_probabilities(base, plan, split, runs_dir)
               for base in bases.values() if head_name(base.path) is not None}
     return [RunScores("baseline", f"{ZERO_SHOT}_{name}", None, "", "", None,

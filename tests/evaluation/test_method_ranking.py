@@ -48,6 +48,17 @@ def test_a_ranking_is_written_over_all_experiments(tmp_path):
     assert (tmp_path / "methods" / "figures" / "methods.png").stat().st_size > 10_000
 
 
+def test_the_same_pairs_under_two_names_are_not_twice_as_many(tmp_path):
+    interval = ["difference", "difference_low", "difference_high"]
+    found = []
+    for name in ("first", "again"):
+        write_scores(tmp_path / name)
+    for names in (["first"], ["first", "again"]):
+        rank_methods(names, tmp_path)
+        found.append(pd.read_csv(tmp_path / "methods" / "methods.csv")[interval])
+    pd.testing.assert_frame_equal(*found)
+
+
 def test_a_ranking_takes_costs_from_the_experiments(tmp_path):
     for name, cost in (("first", 2.0), ("second", 3.0)):
         write_scores(tmp_path / name)

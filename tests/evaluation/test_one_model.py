@@ -1,5 +1,6 @@
 """eval.py on one reward model: ours with its peers, ours on a file, anybody's."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,7 +14,8 @@ from data.tokens.formatting import encode_pair, load_tokenizer
 from model.reload_check import plain_rewards
 from src.common.errors import UserError
 from src.evaluation.inspect import inspect_model
-from src.evaluation.one_model import evaluate_one, find_peers
+from src.evaluation.one_model import evaluate_one, find_peers, training_prompts_mark
+from src.evaluation.sets import trained_prompts
 from src.runs.folders import read_run
 from tests.tiny_data import write_jsonl
 from tests.tiny_experiment import in_process, preference_rows
@@ -115,6 +117,15 @@ def test_a_student_without_its_peers_says_that_pgr_needs_them(finished, tmp_path
 
 def test_another_split_is_marked(finished):
     assert ask(finished, student(finished), split="train_2").startswith("! scored on train_2")
+
+
+def test_training_prompts_of_data_that_were_prepared_anew_cannot_be_told(finished):
+    run = read_run(student(finished))
+    data = finished.processed.parent
+    prompts = trained_prompts(data / run.data)
+    assert "are training prompts" in training_prompts_mark(run, prompts, data)
+    other = dataclasses.replace(run, data_hash="0" * 16)
+    assert "cannot be told" in training_prompts_mark(other, prompts, data)
 
 
 def test_an_unfinished_run_is_refused(finished, tmp_path):

@@ -157,6 +157,18 @@ def test_ladder_has_a_panel_per_teacher_with_the_interval_of_the_gain(results: R
     assert {"TF-IDF 0.610", "length only 0.596"} <= set(words(figure))
 
 
+def test_a_bar_that_clears_the_teacher_s_line_is_a_gain_where_a_cell_has_fewer_seeds(
+        results: Results):
+    row = results.cells.query("teacher == 'demo-L2' and student == 'demo-L8' "
+                              "and method == 'soft'").iloc[0]
+    fewer = results.pgr.assign(weak=results.pgr.weak + 0.02)
+    figure = draw("accuracy_by_depth", Results(**{**vars(results), "pgr": fewer}))
+    bars = [line.get_ydata() for line in figure.axes[0].lines if len(line.get_ydata()) == 2]
+    weak = mean_over_seeds(results.accuracy).query("role == 'teacher' and name == 'demo-L2'")
+    assert any(np.allclose(bar, weak.accuracy.item() + np.array([row.gain_low, row.gain_high]))
+               for bar in bars)
+
+
 def test_ladder_marks_a_best_ceiling_that_is_not_the_deepest(results: Results, tmp_path: Path):
     falling = read_results(write_results(tmp_path / "demo", **SHAPES["falling"]))
     best = falling.ceilings.query("place == 'best'").accuracy.iloc[0]

@@ -15,7 +15,13 @@ from src.reports.document import Table, Text, to_html, to_markdown
 from src.reports.experiment import console_table, write_report
 from src.reports.findings import answer, baseline_notes, limitations
 from src.reports.format import estimate, number, pgr_text
-from src.reports.results import COLUMNS, Results, mean_over_seeds, read_results
+from src.reports.results import (
+    COLUMNS,
+    Results,
+    contamination_mark,
+    mean_over_seeds,
+    read_results,
+)
 from tests.result_tables import write_results
 
 SMALL = {"names": ["demo-L2", "demo-L4", "demo-L8"], "layers": [2, 4, 8], "teachers": 2, "steps": 5}
@@ -202,11 +208,46 @@ def changed(folder: Path, **meta: object) -> Results:
 
 
 def test_limitations_follow_from_the_run(folder: Path):
-    text = " ".join(limitations(changed(folder, seeds=[0])))
-    assert "One seed" in text and "synthetic numbers" in text and "4,096 pairs, fewer" in text
+    text = " ".join(limitations(changed(folder)))
+    assert "3 seeds" in text and "synthetic numbers" in text and "4,096 pairs, fewer" in text
     text = " ".join(limitations(changed(folder, seeds=[0, 1, 2, 3, 4], n_pairs=20_000)))
     assert "One seed" not in text and "fewer than" not in text
     assert "Not every cell has seeds 0 1 2 3 4: demo-L2 to demo-L2 with soft: 0 1 2;" in text
+
+
+def test_what_intervals_cover_goes_by_the_seeds_that_rows_have(folder: Path):
+    """Not by those of the experiment, whose runs may not be finished."""
+    results, names = read_results(folder), {}
+    for seeds in (["0"], ["0 1 2"], ["0", "0 1 2"]):
+        rows = results.pgr.assign(seeds=[seeds[at % len(seeds)] for at in range(len(results.pgr))])
+        one = Results(**{**vars(results), "pgr": rows})
+        names[one.resampled] = any("One seed" in text for text in limitations(one))
+    assert names == {"prompts, at one seed": True, "seeds and prompts": False,
+                     "seeds and prompts, in rows of one seed prompts alone": False}
+
+
+@pytest.mark.parametrize(("split", "said"), [
+    ("train_1", "come out too low"), ("train_2", "biased towards 0"), ("val", "Early stopping")])
+def test_every_split_but_test_is_marked_with_what_it_does_to_the_numbers(
+        tmp_path: Path, split: str, said: str):
+    results = read_results(write_results(tmp_path / "demo", split=split, **SMALL))
+    mark = contamination_mark(split)
+    first = console_table(results.pgr, results.accuracy, results.ceilings).splitlines()[0]
+    assert first == f"! {mark}" and mark.startswith(f"scored on {split}: ")
+    assert limitations(results)[0].startswith(f"These numbers are {mark}. ")
+    assert [said in limitations(results)[0] for said in (said, "memorised")] == [
+        True, split == "train_2"]
+
+
+def test_ladders_of_two_bases_are_judged_one_by_one_and_by_depth(folder: Path):
+    results = read_results(folder)
+    ceilings = results.accuracy[results.accuracy.role == "ceiling"].iloc[:1]
+    rungs = [("big-L24", 24, 0.80), ("big-L12", 12, 0.85), ("small-L4", 4, 0.60),
+             ("small-L8", 8, 0.65)]
+    table = pd.concat([ceilings.assign(name=name, layers=layers, accuracy=accuracy)
+                       for name, layers, accuracy in rungs])
+    text = " ".join(limitations(Results(**{**vars(results), "accuracy": table})))
+    assert "do not rise from big-L12 (0.850) to big-L24 (0.800): " in text
 
 
 def test_a_ladder_that_does_not_rise_is_a_limitation(folder: Path):

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from data.pairs.pair_files import read_pairs
 from src.reports.results import read_results
+from src.scoring.zero_shot import zero_shot_scores
 from tests.tiny_experiment import in_process, make_experiment
-from tests.tiny_experiment_parts import prepare_data, train_all
+from tests.tiny_experiment_parts import prepare_data, sweep_of, train_all
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,12 @@ def test_accuracy_is_how_often_the_sign_of_the_reward_is_the_label(tiny):
         wanted = ((reward > 0) == (pairs.rejected == "").loc[scores.index]).mean()
         row = table[(table.role == "ceiling")].iloc[0]
         assert row.accuracy == pytest.approx(wanted) and row.n == len(pairs)
+
+
+def test_lone_answers_have_no_baseline_of_how_likely_both_are(tiny):
+    """The absent side, of no tokens, would win every comparison."""
+    more = tiny.copy("more", methods=[{"name": "soft"}, {"name": "hard", "loss": "hard_bt"}])
+    assert zero_shot_scores(sweep_of(more), "test", more.runs_dir) == []
 
 
 def test_the_trunk_cache_changes_no_weight(tiny):

@@ -27,10 +27,11 @@ def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
         UserError: an experiment without scores, or without a method beside the baseline.
     """
     config = EvalConfig()
-    by_experiment, scored = {}, []
-    for place, experiment in enumerate(experiments):
+    by_experiment, scored, known = {}, [], []
+    for experiment in experiments:
         runs, pairs = committed_scores(results_dir / experiment)
-        found = differences(correctness(runs, pairs), pairs, config, seed=place)
+        found = differences(correctness(runs, pairs), pairs, config,
+                            seed=_place(frozenset(pairs.prompt_ids), known))
         if not found:
             raise UserError(f"{experiment}: no method beside {BASELINE} with a seed that all its "
                             "cells have: there is nothing to compare")
@@ -50,6 +51,14 @@ def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
     return "\n".join([*table_lines(shown.columns, shown.rows, shown.words, True), "",
                       statement(table), f"table:  {folder / 'methods.csv'}",
                       f"figure: {drawn.path}"])
+
+
+def _place(prompts: frozenset[str], known: list[frozenset[str]]) -> int:
+    """The number of a set of prompts among those that are `known`, where it stands from now on.
+    Two experiments on one set draw the same prompts: they are not twice as many."""
+    if prompts not in known:
+        known.append(prompts)
+    return known.index(prompts)
 
 
 def _costs(folder: Path) -> dict[str, float]:

@@ -83,6 +83,9 @@ def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs, tea
     """One teacher's line, the ceilings, and the students it taught; without one, the ladder."""
     labels = _baselines(axes, models)
     cells = results.cells[results.cells.teacher == teacher]
+    taught = models[(models.role == "teacher") & (models.name == teacher)].accuracy
+    if len(taught):  # bars stand on the line that is drawn, also where a cell has fewer seeds
+        cells = cells.assign(weak=taught.item())
     methods = list(dict.fromkeys(models[models.role == "student"].method))
     step = 0.016 * (rungs.place(rungs.names[-1]) - rungs.place(rungs.names[0]) or 1)
     ceilings = _ordered(models[models.role == "ceiling"], rungs)
