@@ -4,9 +4,13 @@
     at equal tax    accuracy minus that of uniform averaging where it costs as much, between two of
                     its points on the straight line
     area            mean accuracy of a curve over taxes from 0 to that of the tuned model
+    above uniform   by area: of a curve and that of uniform averaging, both through the shares
+                    that they have in common
 
 A mean share of the base tells nothing of what it costs: two averages of one mean may differ by half
-a nat. So they are compared at equal tax alone.
+a nat. So they are compared at equal tax alone. An area grows with the shares that were measured: a
+curve with one more near the base bends where others run straight down to chance. So areas are
+compared over the same shares.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,17 +85,24 @@ def front_table(points: Sequence[Point], tokens: np.ndarray, sizes: np.ndarray,
 
 
 def areas_table(points: Sequence[Point], tokens: np.ndarray, config: EvalConfig) -> pd.DataFrame:
-    """One row a curve: its area, and what that is above the area of uniform averaging."""
+    """One row a curve: its area through all its points, and what its area is above that of uniform
+    averaging, both through points of the shares that the two have in common; NaN where they have
+    none. So `above_uniform` is not the difference of two rows of `area`."""
     taxes, accuracies = _seed_taxes(points, tokens), _seed_accuracies(points)
-    seeds = range(taxes.shape[1])
-    highest = [taxes[_place(points, TUNED), seed] for seed in seeds]
-    found = {family: [area(*_curve(points, taxes, accuracies, family, seed), highest[seed])
-                      for seed in seeds] for family in families(points)}
-    return pd.DataFrame([{
-        "family": family, **interval_fields("area", over_seeds(areas, config.level)),
-        **interval_fields("above_uniform", over_seeds(np.subtract(areas, found[UNIFORM]),
-                                                      config.level))}
-        for family, areas in found.items()])
+    highest = taxes[_place(points, TUNED)]
+
+    def areas(family: str, shares: set[float]) -> list[float]:
+        return [area(*_curve(points, taxes, accuracies, family, seed, shares), highest[seed])
+                if shares else float("nan") for seed in range(taxes.shape[1])]
+
+    rows, of_uniform = [], _shares(points, UNIFORM)
+    for family in families(points):
+        own = _shares(points, family)
+        above = np.subtract(*(areas(name, own & of_uniform) for name in (family, UNIFORM)))
+        rows.append({"family": family,
+                     **interval_fields("area", over_seeds(areas(family, own), config.level)),
+                     **interval_fields("above_uniform", over_seeds(above, config.level))})
+    return pd.DataFrame(rows)
 
 
 def families(points: Sequence[Point]) -> list[str]:
@@ -131,16 +142,29 @@ def _seed_accuracies(points: Sequence[Point]) -> np.ndarray:
     return np.array([point.right.mean(axis=1) for point in points])
 
 
+def _shares(points: Sequence[Point], family: str) -> set[float]:
+    """Of the base, of a family's points."""
+    return {_share(point) for point in points if point.family == family}
+
+
+def _share(point: Point) -> float:
+    """Rounded: those of adaptive averages are means of learned ratios."""
+    return round(point.a, 6)
+
+
 def _curve(points: Sequence[Point], taxes: np.ndarray, accuracies: np.ndarray, family: str,
-           seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Taxes and accuracies (k,) of a family's points and of both ends, under one seed."""
-    own = [place for place, point in enumerate(points) if point.family in (family, *ENDS)]
+           seed: int, shares: set[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Taxes and accuracies (k,) of a family's points of these shares and of both ends, under one
+    seed."""
+    own = [place for place, point in enumerate(points) if point.family in ENDS
+           or point.family == family and _share(point) in shares]
     return taxes[own, seed], accuracies[own, seed]
 
 
 def _uniform_at(points: Sequence[Point], taxes: np.ndarray, accuracies: np.ndarray, seed: int,
                 tax: float) -> float:
-    return at_tax(*_curve(points, taxes, accuracies, UNIFORM, seed), tax)
+    shares = _shares(points, UNIFORM)
+    return at_tax(*_curve(points, taxes, accuracies, UNIFORM, seed, shares), tax)
 
 
 def spread(values: np.ndarray, units: np.ndarray, groups: np.ndarray,

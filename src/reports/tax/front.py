@@ -18,7 +18,7 @@ COLUMNS = ["average", "a", "blocks", "accuracy", "tax, nats", "bits", "above uni
 AREA_COLUMNS = ["curve", "area", "above uniform"]
 TASK_COLUMNS = ["task", "metric", "average", "score", "lost", "chance", "questions"]
 FILES = [("front.csv", "one row an average: accuracy, tax, PGR, above uniform at equal tax"),
-         ("areas.csv", "one row a curve: mean accuracy over taxes"),
+         ("areas.csv", "one row a curve: mean accuracy over taxes, above uniform like for like"),
          ("tasks.csv", "one row an average, task and metric: score, lost of the base's, chance")]
 TASK_READING = (
     "Questions through lm-eval, without examples: the likeliest answer, and with acc_norm the "
@@ -28,7 +28,8 @@ READING = (
     "own head; a share a of the base and 1 - a of the tuned model in every tensor but the reward "
     "head, a = 0 is the tuned model and a = 1 its base. Above uniform: accuracy less that of "
     "uniform averaging at equal tax. Area: mean accuracy of a curve over taxes from 0 to the tuned "
-    "model's.")
+    "model's. Above uniform, of a curve: its area less that of uniform averaging, both at the "
+    "shares that both have, so not the difference of the areas shown.")
 
 Key = tuple[str, str, str]
 
@@ -50,8 +51,8 @@ def statements(front: pd.DataFrame, areas: pd.DataFrame) -> list[str]:
         if not tuned.tax_low > 0:
             said.append(f"{_name(key)}: no tax that can be told from 0, so nothing to buy back.")
             continue
-        said += [f"{_name(key)}, {NAMES[row.family]}: {_verdict(row)} uniform averaging by area ("
-                 f"{estimate(row, 'above_uniform', signed=True)})."
+        said += [f"{_name(key)}, {NAMES[row.family]}: {_verdict(row)} uniform averaging by area "
+                 f"at the same shares ({estimate(row, 'above_uniform', signed=True)})."
                  for row in of_student(areas, key).itertuples()
                  if row.family != UNIFORM and row.above_uniform == row.above_uniform]
     return said

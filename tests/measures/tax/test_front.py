@@ -60,6 +60,43 @@ def test_an_average_that_knows_more_at_equal_tax_is_above_uniform_by_as_much():
     assert families(points) == [UNIFORM, "adaptive"]
 
 
+def four_shares(family, above, shares=(0.2, 0.4, 0.6), first=0.7):
+    """A curve that is steep near the base, where three shares of four end; `above` that of
+    uniform averaging at each."""
+    known = dict(zip((0.2, 0.4, 0.6, 0.8), ((0.78, 0.8), (0.76, 0.6), (0.74, 0.4), (first, 0.1)),
+                     strict=True))
+    return [point(family, a, known[a][0] + above, known[a][1]) for a in shares]
+
+
+def areas_of(*more):
+    points = [point(TUNED, 0, 0.8, 1.0), point(BASE, 1, 0.5, 0.0),
+              *four_shares(UNIFORM, 0, (0.2, 0.4, 0.6, 0.8)), *more]
+    return areas_table(points, TOKENS, CONFIG).set_index("family")
+
+
+def test_a_family_that_is_uniform_at_its_own_shares_is_not_below_for_want_of_another():
+    """Uniform averaging has a share more, near the base: the twin's area is smaller by it."""
+    found = areas_of(*four_shares("adaptive", 0))
+    assert found.area["adaptive"] < found.area[UNIFORM] - 0.01
+    twin = found.loc["adaptive"]
+    assert (twin.above_uniform, twin.above_uniform_low, twin.above_uniform_high) == (0, 0, 0)
+    assert (found.loc[UNIFORM, ["above_uniform", "above_uniform_low"]] == 0).all()
+
+
+def test_a_family_that_knows_more_at_each_of_its_shares_is_above_uniform():
+    found = areas_of(*four_shares("part_wise_top", 0.01), *four_shares("adaptive", -0.01))
+    better, worse = found.loc["part_wise_top"], found.loc["adaptive"]
+    assert better.above_uniform_low > 0 and worse.above_uniform_high < 0
+    assert better.above_uniform == pytest.approx(-worse.above_uniform)
+    assert better.area < found.area[UNIFORM]  # by area alone it would be below
+
+
+def test_a_family_s_further_shares_are_not_held_against_uniform_either():
+    found = areas_of(*four_shares("adaptive", 0), point("adaptive", 0.9, 0.69, 0.05))
+    assert found.above_uniform["adaptive"] == 0
+    assert np.isnan(areas_of(point("adaptive", 0.9, 0.69, 0.05)).above_uniform["adaptive"])
+
+
 def test_a_mean_share_of_the_base_is_not_what_is_compared():
     """The same accuracy at the same a, for more nats, is worse."""
     table = front_table(curve(point("part_wise", 0.5, 0.7, 0.75)), TOKENS, SIZES, PROMPTS, None,
