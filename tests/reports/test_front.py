@@ -25,7 +25,7 @@ def said_of(**curves):
 def test_a_twin_of_uniform_averaging_is_not_told_from_it():
     (said,) = said_of(adaptive=(0.0, 0.0, 0.0))
     assert "adaptive: not told from uniform averaging by area" in said
-    assert "at the same shares" in said and "at the shares that both have" in READING
+    assert "at the same taxes" in said and "the taxes of the curve's own points" in READING
 
 
 def test_a_curve_is_above_or_below_where_the_interval_excludes_none():

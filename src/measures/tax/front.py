@@ -4,13 +4,13 @@
     at equal tax    accuracy minus that of uniform averaging where it costs as much, between two of
                     its points on the straight line
     area            mean accuracy of a curve over taxes from 0 to that of the tuned model
-    above uniform   by area: of a curve and that of uniform averaging, both through the shares
-                    that they have in common
+    above uniform   of a curve: its area minus that of uniform averaging, both on straight lines
+                    between the taxes of the curve's own points
 
 A mean share of the base tells nothing of what it costs: two averages of one mean may differ by half
-a nat. So they are compared at equal tax alone. An area grows with the shares that were measured: a
-curve with one more near the base bends where others run straight down to chance. So areas are
-compared over the same shares.
+a nat. So they are compared at equal tax alone. Curves bend, most of all near the base, so an area
+hangs on where its points are: one more there, or one nearer, and the straight line down to chance
+is shorter. The area of all of uniform averaging's points is no measure for a curve that has others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,8 @@ TUNED, BASE, PROBE, UNIFORM, BLOCK = "tuned", "base", "linear_probe", "uniform",
 ENDS = (TUNED, BASE)
 """Of every curve: a = 0 and a = 1."""
 NO_CURVE = (*ENDS, PROBE, BLOCK)
+Curve = tuple[np.ndarray, np.ndarray]
+"""Taxes and accuracies (k,)."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +87,27 @@ def front_table(points: Sequence[Point], tokens: np.ndarray, sizes: np.ndarray,
 
 
 def areas_table(points: Sequence[Point], tokens: np.ndarray, config: EvalConfig) -> pd.DataFrame:
-    """One row a curve: its area through all its points, and what its area is above that of uniform
-    averaging, both through points of the shares that the two have in common; NaN where they have
-    none. So `above_uniform` is not the difference of two rows of `area`."""
+    """One row a curve: its area, and what that is above uniform averaging's at the curve's own
+    taxes. So `above_uniform` is not the difference of two rows of `area`."""
     taxes, accuracies = _seed_taxes(points, tokens), _seed_accuracies(points)
-    highest = taxes[_place(points, TUNED)]
-
-    def areas(family: str, shares: set[float]) -> list[float]:
-        return [area(*_curve(points, taxes, accuracies, family, seed, shares), highest[seed])
-                if shares else float("nan") for seed in range(taxes.shape[1])]
-
-    rows, of_uniform = [], _shares(points, UNIFORM)
+    highest, rows = taxes[_place(points, TUNED)], []
     for family in families(points):
-        own = _shares(points, family)
-        above = np.subtract(*(areas(name, own & of_uniform) for name in (family, UNIFORM)))
-        rows.append({"family": family,
-                     **interval_fields("area", over_seeds(areas(family, own), config.level)),
+        curves = [_curve(points, taxes, accuracies, family, seed) for seed in range(len(highest))]
+        own = [area(*curve, end) for curve, end in zip(curves, highest, strict=True)]
+        above = [_area_above(curve, _curve(points, taxes, accuracies, UNIFORM, seed), end)
+                 for seed, (curve, end) in enumerate(zip(curves, highest, strict=True))]
+        rows.append({"family": family, **interval_fields("area", over_seeds(own, config.level)),
                      **interval_fields("above_uniform", over_seeds(above, config.level))})
     return pd.DataFrame(rows)
+
+
+def _area_above(own: Curve, uniform: Curve, highest: float) -> float:
+    """Area of a curve minus that of uniform averaging, which has points at the curve's own taxes
+    alone; a point where uniform averaging has no value is of neither."""
+    taxes, accuracies = own
+    beside = np.array([at_tax(*uniform, tax) for tax in taxes])
+    both = np.isfinite(beside)
+    return area(taxes[both], accuracies[both] - beside[both], highest)
 
 
 def families(points: Sequence[Point]) -> list[str]:
@@ -142,29 +147,16 @@ def _seed_accuracies(points: Sequence[Point]) -> np.ndarray:
     return np.array([point.right.mean(axis=1) for point in points])
 
 
-def _shares(points: Sequence[Point], family: str) -> set[float]:
-    """Of the base, of a family's points."""
-    return {_share(point) for point in points if point.family == family}
-
-
-def _share(point: Point) -> float:
-    """Rounded: those of adaptive averages are means of learned ratios."""
-    return round(point.a, 6)
-
-
 def _curve(points: Sequence[Point], taxes: np.ndarray, accuracies: np.ndarray, family: str,
-           seed: int, shares: set[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Taxes and accuracies (k,) of a family's points of these shares and of both ends, under one
-    seed."""
-    own = [place for place, point in enumerate(points) if point.family in ENDS
-           or point.family == family and _share(point) in shares]
+           seed: int) -> Curve:
+    """Taxes and accuracies (k,) of a family's points and of both ends, under one seed."""
+    own = [place for place, point in enumerate(points) if point.family in (family, *ENDS)]
     return taxes[own, seed], accuracies[own, seed]
 
 
 def _uniform_at(points: Sequence[Point], taxes: np.ndarray, accuracies: np.ndarray, seed: int,
                 tax: float) -> float:
-    shares = _shares(points, UNIFORM)
-    return at_tax(*_curve(points, taxes, accuracies, UNIFORM, seed, shares), tax)
+    return at_tax(*_curve(points, taxes, accuracies, UNIFORM, seed), tax)
 
 
 def spread(values: np.ndarray, units: np.ndarray, groups: np.ndarray,

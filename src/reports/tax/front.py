@@ -28,8 +28,9 @@ READING = (
     "own head; a share a of the base and 1 - a of the tuned model in every tensor but the reward "
     "head, a = 0 is the tuned model and a = 1 its base. Above uniform: accuracy less that of "
     "uniform averaging at equal tax. Area: mean accuracy of a curve over taxes from 0 to the tuned "
-    "model's. Above uniform, of a curve: its area less that of uniform averaging, both at the "
-    "shares that both have, so not the difference of the areas shown.")
+    "model's. Above uniform, of a curve: its area less that of uniform averaging, both on "
+    "straight lines between the taxes of the curve's own points; so not the difference of the "
+    "areas shown.")
 
 Key = tuple[str, str, str]
 
@@ -52,7 +53,7 @@ def statements(front: pd.DataFrame, areas: pd.DataFrame) -> list[str]:
             said.append(f"{_name(key)}: no tax that can be told from 0, so nothing to buy back.")
             continue
         said += [f"{_name(key)}, {NAMES[row.family]}: {_verdict(row)} uniform averaging by area "
-                 f"at the same shares ({estimate(row, 'above_uniform', signed=True)})."
+                 f"at the same taxes ({estimate(row, 'above_uniform', signed=True)})."
                  for row in of_student(areas, key).itertuples()
                  if row.family != UNIFORM and row.above_uniform == row.above_uniform]
     return said

@@ -88,13 +88,22 @@ def test_a_family_that_knows_more_at_each_of_its_shares_is_above_uniform():
     better, worse = found.loc["part_wise_top"], found.loc["adaptive"]
     assert better.above_uniform_low > 0 and worse.above_uniform_high < 0
     assert better.above_uniform == pytest.approx(-worse.above_uniform)
-    assert better.area < found.area[UNIFORM]  # by area alone it would be below
+    assert better.area < found.area[UNIFORM]  # by areas of all points it would be below
 
 
-def test_a_family_s_further_shares_are_not_held_against_uniform_either():
-    found = areas_of(*four_shares("adaptive", 0), point("adaptive", 0.9, 0.69, 0.05))
+def test_a_curve_along_uniform_averaging_s_own_is_neither_above_nor_below_for_where_it_ends():
+    """Nearer the base than uniform averaging of the same shares, or further: both lie on its line,
+    through points that it has at other shares."""
+    for last in (0.15, 0.3):
+        on_line = [0.78, 0.76, float(np.interp(last, [0.1, 0.4], [0.7, 0.74]))]
+        more = [point("adaptive", a, accuracy, tax) for a, accuracy, tax in
+                zip((0.2, 0.4, 0.6), on_line, (0.8, 0.6, last), strict=True)]
+        assert areas_of(*more).above_uniform["adaptive"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_point_beyond_what_uniform_averaging_pays_is_of_neither_area():
+    found = areas_of(*four_shares("adaptive", 0), point("adaptive", 0.1, 0.6, 1.2))
     assert found.above_uniform["adaptive"] == 0
-    assert np.isnan(areas_of(point("adaptive", 0.9, 0.69, 0.05)).above_uniform["adaptive"])
 
 
 def test_a_mean_share_of_the_base_is_not_what_is_compared():
