@@ -12,10 +12,14 @@ from model.base.truncate import decoder_layers
 from model.reward_model import build_reward_model
 from src.common.errors import UserError
 from src.methods.log_odds import sigmoid
+from src.scoring import labels
+from src.training.averaging.average_run import labels_of
 from src.training.averaging.learn import learn
 from src.training.averaging.mixer import Mixer
 from src.training.averaging.objective import Pairs, backward, shuffled
 from tests.families import LAYERS, PAD, save_base
+from tests.tiny_experiment import make_experiment
+from tests.tiny_experiment_parts import prepare_data, sweep_of
 from tests.tiny_pairs import random_pairs
 
 ADAPTIVE = Recipe("adaptive", blocks=3, alphas=(1 / 3,), adaptive=Adaptive(
@@ -116,6 +120,26 @@ def test_a_published_form_that_could_extrapolate_is_refused(models):
     assert np.mean(learned.recipe.alphas) == pytest.approx(0.2, abs=1e-9)
     with pytest.raises(UserError, match="above 1"):
         learn(dataclasses.replace(ADAPTIVE, alphas=(0.5,), adaptive=rule), base, tuned, pairs)
+
+
+def test_an_average_is_labelled_by_whoever_taught_its_student(tmp_path, monkeypatch):
+    """In a chain by the link before it: the student itself would agree with itself."""
+    recipe, asked = tmp_path / "learned.yaml", []
+    recipe.write_text("{alphas: [0.3], blocks: 2, adaptive: {target: weak}}")
+    tiny = make_experiment(
+        tmp_path, rows=120, train_pairs=32, layers=([1], [4]), averages=[{"recipe": str(recipe)}],
+        methods=[{"name": "soft"}, {"name": "second", "after": "soft", "treatment": "relabel"},
+                 {"name": "chain", "through": [{"model": str(tmp_path / "llama.yaml"),
+                                                "layers": [2]}]}])
+    prepare_data(tiny)
+    plan = sweep_of(tiny)
+    monkeypatch.setattr(labels.folders, "require_finished", lambda *_: tmp_path)
+    monkeypatch.setattr(labels, "weak_labels_of", lambda folder, other, split, *_: (
+        asked.append((other.kind, len(other.kept))), np.full(len(split), 0.7))[1])
+    for run in plan.runs:
+        if run.kind == "average":
+            assert labels_of(run, plan, tiny.runs_dir) == pytest.approx(0.7)
+    assert asked == [("teacher", 1), ("teacher", 1), ("student", 2)]
 
 
 def test_steps_take_every_row_once_before_any_again():

@@ -67,8 +67,8 @@ def needs_labels(recipe: Recipe) -> bool:
 
 
 def labels_of(run: RunConfig, plan: Plan, runs_dir: Path) -> np.ndarray:
-    """(n,) P(chosen > rejected) of the val pairs: by the teachers, their mean where there are
-    several; by the student; or ones, the human labels, for an oracle alone. On every rank."""
+    """(n,) P(chosen > rejected) of the val pairs: by who taught the student, the mean where there
+    are several; by the student; or ones, the human labels, for an oracle alone. On every rank."""
     pairs = plan.split(run, SPLIT)
     if not len(pairs):
         raise UserError(f"average {run.average.name}: its recipe learns from {SPLIT}, which has no "
@@ -76,9 +76,9 @@ def labels_of(run: RunConfig, plan: Plan, runs_dir: Path) -> np.ndarray:
     target = run.average.adaptive.target if run.average.adaptive else "weak"
     if target == "oracle":
         return np.ones(len(pairs))
-    if target == "weak":
-        return Given(run, plan, runs_dir).votes(SPLIT).mean(axis=0)
     student = next(other for other in plan.runs if other.identity == run.earlier)
+    if target == "weak":  # the student's: what an average needs is the student itself
+        return Given(student, plan, runs_dir).votes(SPLIT).mean(axis=0)
     return sigmoid(margins(scores_of(_student(run, runs_dir), student, pairs, SPLIT,
                                      plan.experiment.runtime)))
 
