@@ -17,6 +17,7 @@ class MemorySplit:
         self._rows = rows
         self.data_hash = data_hash
         self.pair_ids = np.array([row["pair_id"] for row in rows])
+        self.order = content_hash(self.pair_ids.tolist())
         self.prompt_ids = np.array([row["prompt_id"] for row in rows])
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ The ids lie in tokens/<key>/<split>/part-*.arrow, written by `data.tokens.tokeni
 tokenizer of the data set cannot take (data/tokens/lengths.py) are left out for all. Knows no texts.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from data.manifest import read_manifest, split_names, unwanted_ids
 from src.common.errors import UserError
+from src.common.hashing import content_hash
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 SCHEMA = pa.schema([("pair_id", pa.string()), ("prompt_id", pa.string()),
@@ -42,6 +44,12 @@ class TokenisedSplit:
 
     def __len__(self) -> int:
         return len(self.pair_ids)
+
+    @functools.cached_property
+    def order(self) -> str:
+        """Hash of the pairs in their order, of which `data_hash` knows nothing: for what is kept
+        row by row without ids."""
+        return content_hash(self.pair_ids.tolist())
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """Row i: pair_id, prompt_id, and prompt_ids, chosen_ids, rejected_ids as lists of int."""

@@ -5,7 +5,8 @@
 Of each pair: the hidden state at the last token of the chosen response minus that of the rejected
 one, after the final norm, where a reward is read. It is a function of base model, kept layers and
 data: every method, seed and teacher reads one file. Where lower layers do not train, it begins with
-what they make of the split, which is on disk for training anyway.
+what they make of the split, which is on disk for training anyway. Where that is in bf16, the name
+tells of how many layers; where the disk has no room for it, the states are exact.
 """
 
 from contextlib import nullcontext
@@ -27,9 +28,9 @@ from src.common.lock import lock, quiet
 from src.common.precision import weights_to_score
 from src.runs.plan import Plan
 from src.scoring.pairs import precision_of, read_pairs
-from src.scoring.trunk_cache import TrunkCache, trunk_of
+from src.scoring.trunk_cache import TrunkCache, planned_trunk, trunk_of
 
-FORMAT = 1
+FORMAT = 2
 STATES = "hidden_states"
 
 
@@ -39,7 +40,7 @@ def differences(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> np.nd
 
     Every rank calls this; they share the forwards and get the same numbers.
     """
-    path, pairs = states_path(run, split, runs_dir), plan.split(run, split)
+    path, pairs = states_path(run, plan, split, runs_dir), plan.split(run, split)
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         found = distributed.on_main(lambda: _stored(path, len(pairs)))
         if found is None:
@@ -48,11 +49,12 @@ def differences(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> np.nd
     return found
 
 
-def states_path(run: RunConfig, split: str, runs_dir: Path) -> Path:
+def states_path(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> Path:
     """Where the states of a split are kept: its name has all that they are a function of."""
-    rounded = run.train.trainable_layers and run.train.trunk_cache_dtype == "bf16"
+    trunk = planned_trunk(run, plan, split) if run.train.trunk_cache_dtype == "bf16" else None
     digest = content_hash([FORMAT, run.base, run.kept, run.tokenizer, run.data_hash, split,
-                           precision_of(run), *(["bf16 trunk"] if rounded else [])], 8)
+                           plan.split(run, split).order, precision_of(run),
+                           len(trunk.layers) if trunk else 0], 8)
     return runs_dir / STATES / f"{split}-{len(run.kept)}-{digest}.npy"
 
 

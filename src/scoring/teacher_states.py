@@ -26,7 +26,7 @@ from src.runs.plan import Plan
 from src.scoring.hidden_states import STATES
 from src.scoring.pairs import load_scorer, read_pairs
 
-FORMAT = 1
+FORMAT = 2
 
 
 def teacher_states(folder: Path, run: RunConfig, plan: Plan, split: str, layers: Sequence[int],
@@ -38,7 +38,9 @@ def teacher_states(folder: Path, run: RunConfig, plan: Plan, split: str, layers:
     """
     pairs = plan.split(run, split)
     fingerprint = distributed.on_main(lambda: run_fingerprint(folder))
-    paths = {layer: _path(run, fingerprint, split, layer, runs_dir) for layer in layers}
+    digest = content_hash([FORMAT, run.identity, fingerprint, split, pairs.order], 8)
+    paths = {layer: runs_dir / STATES / f"{split}-{run.name}-{layer}-{digest}.npy"
+             for layer in layers}
     with lock(paths[layers[0]], quiet) if distributed.is_main() else nullcontext():
         missing = distributed.on_main(lambda: [
             layer for layer, path in paths.items() if _stored(path, len(pairs)) is None])
@@ -47,11 +49,6 @@ def teacher_states(folder: Path, run: RunConfig, plan: Plan, split: str, layers:
             distributed.on_main(lambda: [_write(paths[layer], states) for layer, states in zip(
                 missing, found, strict=True)])
     return [_stored(paths[layer], len(pairs)) for layer in layers]
-
-
-def _path(run: RunConfig, fingerprint: str, split: str, layer: int, runs_dir: Path) -> Path:
-    digest = content_hash([FORMAT, run.identity, fingerprint, split, layer], 8)
-    return runs_dir / STATES / f"{split}-{run.name}-{layer}-{digest}.npy"
 
 
 def _computed(folder: Path, run: RunConfig, plan: Plan, split: str,

@@ -133,7 +133,7 @@ class Estimate:
 
     def _states(self, run: RunConfig, split: str) -> float:
         """Of the hidden states of the run's base, unless they are there or one before asks."""
-        path = states_path(run, split, self.runs_dir)
+        path = states_path(run, self.plan, split, self.runs_dir)
         if path in self._asked_states or path.is_file():
             return 0.0
         self._asked_states.add(path)

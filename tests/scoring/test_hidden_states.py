@@ -6,8 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from transformers import AutoModel
 
+from configs.schema import DataConfig, load_config
+from data.prepare import TokenizerSpec, prepare
 from data.records import left_is_chosen
 from model.reward_model import build_reward_model
 from src.batches.trees import trees_of
@@ -20,7 +23,8 @@ from src.scoring.pairs import read_pairs
 from src.training.estimate import Estimate
 from tests.families import FAMILIES, PAD
 from tests.scoring.test_scoring import RUNTIME, SPLIT
-from tests.tiny_experiment import in_process, make_experiment
+from tests.tiny_data import write_jsonl
+from tests.tiny_experiment import in_process, make_experiment, preference_rows
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 
 
@@ -106,7 +110,7 @@ def test_all_runs_of_a_base_and_split_read_one_file(tiny, computed):
     for run in plan.stage("students"):
         found = differences(run, plan, "train_2", tiny.runs_dir)
         assert found.shape == (32, 32) and found.dtype == np.float32
-        assert found.tolist() == np.load(states_path(run, "train_2", tiny.runs_dir)).tolist()
+        assert found.tolist() == np.load(states_path(run, plan, "train_2", tiny.runs_dir)).tolist()
     assert sorted(name.rsplit("-", 1)[0] for name in computed) == ["train_2-2", "train_2-4"]
     differences(plan.stage("students")[0], plan, "val", tiny.runs_dir)
     assert len(computed) == 3 and not list(tiny.runs_dir.glob("hidden_states/.*"))
@@ -123,11 +127,47 @@ def test_layers_that_do_not_train_are_read_from_their_trunk(tiny, dtype, monkeyp
         plan = sweep_of(other)
         run = plan.stage("students")[-1]
         found.append(differences(run, plan, "train_1", other.runs_dir))
-        name = states_path(run, "train_1", other.runs_dir).name
-        assert (name == states_path(sweep_of(tiny).stage("students")[-1], "train_1",
+        name = states_path(run, plan, "train_1", other.runs_dir).name
+        plain = sweep_of(tiny)
+        assert (name == states_path(plain.stage("students")[-1], plain, "train_1",
                                     other.runs_dir).name) == (dtype == "fp32" or not train)
     assert skipped == [3]
     np.testing.assert_allclose(*found, atol={"fp32": 1e-5, "bf16": 0.2}[dtype])
+
+
+def test_states_in_bf16_of_other_depths_or_of_none_are_kept_apart(tiny):
+    names = []
+    for number, (trainable, room) in enumerate([(1, 50), (2, 50), (None, 50), (1, 0), (2, 0)]):
+        other = tiny.copy(f"depth{number}", runtime={"trunk_cache_gb": room}, train={
+            "trainable_layers": trainable, "trunk_cache_dtype": "bf16"})
+        plan = sweep_of(other)
+        names.append(states_path(plan.stage("students")[-1], plan, "train_1", other.runs_dir).name)
+    assert len({*names[:3]}) == 3 and {*names[2:]} == {names[2]}
+
+
+def test_pairs_in_another_order_get_their_own_states(tmp_path):
+    """The same four files under another seed: equal data, by its hash, in another order."""
+    tiny, rows, files = make_experiment(tmp_path, layers=([1], [2])), preference_rows(80), {}
+    for number, split in enumerate(("train_1", "train_2", "val", "test")):
+        files[split] = str(tmp_path / f"{split}.jsonl")
+        write_jsonl(tmp_path / f"{split}.jsonl", rows[20 * number:20 * number + 20])
+    config = tmp_path / "pairs.yaml"
+    values = {**yaml.safe_load(config.read_text()), "files": files}
+    del values["path"]
+    found = []
+    for seed in (0, 1):
+        config.write_text(yaml.safe_dump({**values, "seed": seed}))
+        shutil.rmtree(tiny.processed, ignore_errors=True)
+        prepare(load_config(DataConfig, str(config)), tiny.processed,
+                [TokenizerSpec("tiny", str(tiny.model))])
+        plan = sweep_of(tiny)
+        run = plan.stage("students")[0]
+        states = differences(run, plan, "train_2", tiny.runs_dir)
+        found.append((run.identity, plan.split(run, "train_2").pair_ids, states))
+    (one, ids, states), (other, moved, others) = found
+    assert one == other and ids.tolist() != moved.tolist()
+    place = [ids.tolist().index(pair) for pair in moved]
+    np.testing.assert_allclose(others, states[place], atol=1e-5)
 
 
 def test_a_file_that_was_cut_short_is_made_again(tiny, computed):
@@ -135,7 +175,7 @@ def test_a_file_that_was_cut_short_is_made_again(tiny, computed):
     plan = sweep_of(other)
     run = plan.stage("students")[0]
     whole = differences(run, plan, "train_1", other.runs_dir)
-    path = states_path(run, "train_1", other.runs_dir)
+    path = states_path(run, plan, "train_1", other.runs_dir)
     for content in (path.read_bytes()[:-1], b"", b"\x93NUMPY", b"no array"):
         path.write_bytes(content)
         assert differences(run, plan, "train_1", other.runs_dir).tolist() == whole.tolist()

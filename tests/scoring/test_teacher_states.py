@@ -1,5 +1,7 @@
 """States of a finished run against the library's own, computed once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from transformers import AutoModelForSequenceClassification
 from src.runs.folders import find_finished
 from src.scoring import teacher_states as module
 from src.scoring.teacher_states import teacher_states
+from tests.scoring.test_scoring import RUN
 from tests.tiny_experiment_parts import sweep_of
+from tests.tiny_pairs import MemorySplit, random_pairs
 
 
 @pytest.fixture
@@ -18,6 +22,22 @@ def asked(finished):
     plan = sweep_of(tiny)
     run = next(run for run in plan.stage("teachers") if len(run.kept) == 2)
     return plan, run, find_finished(tiny.runs_dir, "teachers", run.identity), tiny.runs_dir
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """The layers that are computed, each time; the states of a layer are its number."""
+    computed = []
+    monkeypatch.setattr(module, "run_fingerprint", lambda folder: "weights")
+    monkeypatch.setattr(module, "_computed", lambda folder, run, plan, split, layers: (
+        computed.append(layers),
+        [np.full((len(plan.split(run, split)), 2, 4), layer, np.float32) for layer in layers])[1])
+    return computed
+
+
+def states(pairs, layers, runs_dir):
+    plan = SimpleNamespace(split=lambda run, split: pairs)
+    return teacher_states(runs_dir / "run", RUN, plan, "val", layers, runs_dir)
 
 
 def test_states_are_the_library_s_and_read_from_disk_the_next_time(asked, monkeypatch):
@@ -36,3 +56,11 @@ def test_states_are_the_library_s_and_read_from_disk_the_next_time(asked, monkey
     monkeypatch.setattr(module, "load_scorer", lambda *_: pytest.fail("computed again"))
     again = teacher_states(folder, run, plan, "val", [1], runs_dir)
     np.testing.assert_array_equal(again[0], found[1])
+
+
+def test_pairs_in_another_order_get_their_own_states(known, tmp_path):
+    pairs = random_pairs(5)
+    turned = MemorySplit(pairs.rows(range(4, -1, -1)))
+    for each in (pairs, turned, pairs, turned):
+        states(each, [1], tmp_path)
+    assert known == [[1], [1]]
