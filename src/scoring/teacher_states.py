@@ -41,7 +41,9 @@ def teacher_states(folder: Path, run: RunConfig, plan: Plan, split: str, layers:
     digest = content_hash([FORMAT, run.identity, fingerprint, split, pairs.order], 8)
     paths = {layer: runs_dir / STATES / f"{split}-{run.name}-{layer}-{digest}.npy"
              for layer in layers}
-    with lock(paths[layers[0]], quiet) if distributed.is_main() else nullcontext():
+    # One lock, whichever layers are asked for: each launch may write any of them.
+    whole = runs_dir / STATES / f"{split}-{run.name}-{digest}"
+    with lock(whole, quiet) if distributed.is_main() else nullcontext():
         missing = distributed.on_main(lambda: [
             layer for layer, path in paths.items() if _stored(path, len(pairs)) is None])
         if missing:
@@ -77,5 +79,6 @@ def _stored(path: Path, pairs: int) -> np.ndarray | None:
 
 
 def _write(path: Path, states: np.ndarray) -> None:
-    with atomic_path(path) as partial, partial.open("wb") as file:
+    # Its own lock, which is free, removes what a killed launch had half-written of it.
+    with lock(path, quiet), atomic_path(path) as partial, partial.open("wb") as file:
         np.save(file, states)

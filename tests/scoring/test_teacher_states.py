@@ -1,5 +1,6 @@
 """States of a finished run against the library's own, computed once."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,3 +65,31 @@ def test_pairs_in_another_order_get_their_own_states(known, tmp_path):
     for each in (pairs, turned, pairs, turned):
         states(each, [1], tmp_path)
     assert known == [[1], [1]]
+
+
+def test_who_asks_for_another_first_layer_waits_for_who_is_writing_it(known, tmp_path, monkeypatch):
+    """Else it would take the half-written file for that of a killed launch, and remove it."""
+    pairs, begun, save = random_pairs(5), [], np.save
+    found = []
+    second = threading.Thread(target=lambda: found.append(states(pairs, [5], tmp_path)))
+
+    def slow(file, array):
+        save(file, array)
+        if not begun and array.flat[0] == 5:
+            begun.append(True)
+            second.start()
+            second.join(0.3)
+
+    monkeypatch.setattr(module.np, "save", slow)
+    assert [each.flat[0] for each in states(pairs, [3, 5], tmp_path)] == [3, 5]
+    second.join()
+    assert found[0][0].flat[0] == 5 and known == [[3, 5]]
+
+
+def test_what_a_killed_launch_had_half_written_is_removed_and_no_lock_is_left(known, tmp_path):
+    states(random_pairs(5), [3, 5], tmp_path)
+    files = sorted((tmp_path / "hidden_states").glob("*.npy"))
+    for path in files:
+        path.rename(path.with_name(f".{path.name}.12-abcdef01.partial"))
+    states(random_pairs(5), [5, 3], tmp_path)
+    assert sorted((tmp_path / "hidden_states").iterdir()) == files
