@@ -31,7 +31,7 @@ from src.batches.trees import Trees, trees_of
 from src.common import distributed
 from src.common.files import read_json, write_json
 from src.common.hashing import content_hash
-from src.common.lock import lock, quiet
+from src.common.lock import is_held, lock, quiet
 from src.common.owned import clear
 from src.common.precision import RESIDUAL, computing, used
 from src.runs.plan import Plan
@@ -163,26 +163,42 @@ def _deepest_found(trunk: Trunk, trunks_dir: Path) -> tuple[Path, dict] | None:
 def _make_room(folder: Path, facts: dict, runtime: RuntimeConfig) -> bool:
     """An empty file of the right size; whether the budget allows it. What was used longest ago goes
     first."""
-    clear(folder, WRITTEN)  # what a killed launch left
     size = trunk_bytes(facts["dtype"], facts["tokens"], facts["width"])
     budget = runtime.trunk_cache_gb * 1e9
-    if size > budget:
-        print(f"{folder.name}: its hidden states need {size / 1e9:.1f} GB, above trunk_cache_gb "
-              f"{runtime.trunk_cache_gb:g}: the frozen layers run every time", flush=True)
-        return False
     with lock(folder.parent, quiet):  # two launches would remove what the other looks at
-        _keep_below(budget - size, folder.parent)
+        clear(folder, WRITTEN)  # what a killed launch left
+        whole, filling = _others(folder.parent)
+        if size + filling > budget:
+            beside = f" beside what others are filling, {filling / 1e9:.1f} GB" if filling else ""
+            print(f"{folder.name}: its hidden states need {size / 1e9:.1f} GB{beside}, above "
+                  f"trunk_cache_gb {runtime.trunk_cache_gb:g}: the frozen layers run every time",
+                  flush=True)
+            return False
+        _keep_below(budget - size - filling, whole)
         folder.mkdir(parents=True, exist_ok=True)
         _allocate(folder / HIDDEN, size)
     return True
 
 
-def _keep_below(size: float, trunks_dir: Path) -> None:
-    """Remove what was used longest ago until the others take up no more than `size` bytes."""
-    others = sorted((path.parent for path in trunks_dir.glob(f"*/{MANIFEST}")
-                     if _facts(path.parent)), key=lambda other: (other / MANIFEST).stat().st_mtime)
+def _others(trunks_dir: Path) -> tuple[list[Path], int]:
+    """Whole trunks, and the bytes of those that are being filled; what killed launches left is
+    removed. For the holder of `trunks_dir`: nobody else begins to fill one meanwhile."""
+    whole, filling = [], 0
+    for path in sorted(trunks_dir.glob(f"*/{HIDDEN}")):
+        is_filling = is_held(path.parent)  # before the next look, by which it may be whole
+        if _facts(path.parent):
+            whole.append(path.parent)
+        elif is_filling:
+            filling += path.stat().st_size
+        else:  # without its lock, whose next holder may be waiting for ours
+            clear(path.parent, WRITTEN)
+    return whole, filling
+
+
+def _keep_below(size: float, others: list[Path]) -> None:
+    """Remove what was used longest ago until whole trunks take up no more than `size` bytes."""
     used = sum((other / HIDDEN).stat().st_size for other in others)
-    for other in others:
+    for other in sorted(others, key=lambda other: (other / MANIFEST).stat().st_mtime):
         if used > size:
             used -= (other / HIDDEN).stat().st_size
             with lock(other, quiet):  # a launch that is about to open it has it open then

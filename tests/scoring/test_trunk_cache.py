@@ -8,6 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from configs.schema import RuntimeConfig
+from src.common.files import write_json
+from src.common.lock import lock, quiet
 from src.scoring import trunk_cache
 from src.scoring.pairs import score
 from src.scoring.trunk_cache import trunk_of
@@ -147,6 +150,27 @@ def test_a_cache_above_the_budget_is_not_kept_and_the_oldest_goes_first(tiny, fi
     before = len(filled)
     cache_of(one)
     assert len(filled) == before + 1
+
+
+def test_caches_that_others_fill_count_and_what_a_killed_launch_left_is_removed(tmp_path, capsys):
+    whole, first, second, third = (tmp_path / "trunks" / f"val-{layers}" for layers in range(4))
+    facts = {"below": 1, "tokens": 1000, "width": 4, "dtype": "fp32"}
+    runtime = RuntimeConfig(trunk_cache_gb=2.5 * 16000 / 1e9)
+
+    def begin(folder):
+        return trunk_cache._make_room(folder, facts, runtime)
+
+    with lock(whole, quiet):
+        assert begin(whole)
+        write_json(whole / "manifest.json", facts)
+    with lock(first, quiet), lock(second, quiet):
+        assert begin(first) and begin(second) and not whole.exists()
+        with lock(third, quiet):
+            assert not begin(third) and not third.exists()
+    assert "beside what others are filling" in capsys.readouterr().out
+    with lock(third, quiet):  # the others were killed: nobody holds them
+        assert begin(third)
+    assert sorted((tmp_path / "trunks").iterdir()) == [third]
 
 
 def test_a_cache_that_was_cut_short_is_computed_again(tiny, filled):
