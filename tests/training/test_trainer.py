@@ -378,3 +378,14 @@ def test_the_trainer_takes_that_number_of_steps(make, pairs, epochs):
 def test_the_schedule_warms_up_over_its_share_of_the_steps(make):
     trainer = make(run_with(lr_warmup_frac=0.5, schedule="constant"))
     assert trainer.args.warmup_steps == 3
+
+
+@pytest.mark.parametrize(("pairs", "steps"), [(5, 1), (20, 2)])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_a_run_of_few_steps_reaches_its_peak_learning_rate(make, schedule, pairs, steps):
+    """The warm-up begins at 0: a run of one step that is all warm-up would end untrained."""
+    run = run_with(epochs=1, lr_warmup_frac=0.9, schedule=schedule)
+    trainer = make(run, random_pairs(pairs))
+    start, end = weights(trainer), trained(trainer)
+    rates = logged(trainer, "learning_rate")
+    assert len(rates) == steps and max(rates) == 1e-3 and gap(start, end) > 1e-4
