@@ -213,9 +213,11 @@ class Plan:
                      seed: int) -> RunConfig:
         names = "+".join(teacher.name for teacher in teachers)
         link = self.links[method.name][len(method.through) - 1] if method.through else None
+        train = dataclasses.replace(self.experiment.train,
+                                    trainable_layers=student.trainable_layers)
         check_layers(method, len(student.kept),
                      [len(rung.kept) for rung in ([link] if link else teachers)],
-                     self.experiment.train, f"experiments/{self.experiment.name}")
+                     train, f"experiments/{self.experiment.name}")
         labels = [self._truth_run("teacher", teacher, seed).identity for teacher in teachers]
         before = [self._student_run(student, teachers, other, seed)
                   for other in self.experiment.methods if other.name == method.after]

@@ -338,6 +338,19 @@ def test_a_deep_student_may_train_more_layers_than_its_teacher(tiny, plan):
         assert identities(wide, stage) != identities(narrow, stage)
 
 
+@pytest.mark.parametrize(("everyone", "own"), [(1, None), (None, 1)])
+def test_a_layer_that_a_rung_does_not_train_is_not_distilled(tiny, plan, everyone, own):
+    """A rung's own number of layers that train goes before that of all."""
+    def planned(everyone, own):
+        method = {"name": "distil", "loss": "distil", "loss_options": {"layer_pairs": [[1, -1]]}}
+        return plan(teachers=[ladder(tiny, 2)], students=[ladder(tiny, 4, trainable_layers=own)],
+                    methods=[method], train={"trainable_layers": everyone})
+
+    with pytest.raises(UserError, match="layer 1 of the student does not train: .* the top 1$"):
+        planned(everyone, own)
+    assert planned(everyone, 3).stage("students")
+
+
 def test_a_share_of_the_prompts_is_refused_for_students(tiny, plan):
     with pytest.raises(UserError, match="train_share 0.5 is for teachers: expected 1"):
         plan(students=[ladder(tiny, 4, train_share=0.5)])
