@@ -151,10 +151,13 @@ def epoch_steps(trees: Trees, batch_pairs: int, seed: int | None, epoch: int, to
 
 @functools.lru_cache(maxsize=16)
 def tokens_trained(trees: Trees, batch_pairs: int, epochs: float, seed: int, together: bool,
-                   course: Course = ALL_PAIRS) -> int:
-    """Tokens that a training computes, forward and backward: every tree of every step."""
+                   course: Course = ALL_PAIRS, steps: int | None = None) -> int:
+    """Tokens that a training computes, forward and backward: every tree of every step, or of its
+    first `steps`."""
     per_epoch = -(-count_kept(len(trees.chosen), course.kept) // batch_pairs)
-    steps, total = max(1, int(np.ceil(epochs * per_epoch))), 0
+    total = 0
+    if steps is None:
+        steps = max(1, int(np.ceil(epochs * per_epoch)))
     for epoch in range(-(-steps // per_epoch)):
         parts = course_steps(trees, batch_pairs, seed, epoch, together,
                              course)[:steps - epoch * per_epoch]

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from configs.run import STAGES, RunConfig
 from model.base.trunk import frozen_of
+from src.batches.steps import optimiser_steps
+from src.common.files import read_json
 from src.methods.distilled_layers import distils
 from src.methods.label_treatments import TREATMENTS
 from src.runs.folders import find_finished
@@ -36,7 +38,7 @@ class Piece(NamedTuple):
     run: RunConfig
     is_done: bool
     own: float
-    """Operations of its training, or of scoring it."""
+    """Operations of its training, or of scoring it. Of a run that is done, of the steps it took."""
     beside: float
     """Operations of trunks and labels that nothing has made before."""
 
@@ -115,7 +117,16 @@ class Estimate:
                           for split in splits)
             if distils(run.method):
                 beside += sum(map(self._hints, self.plan.needed(run)))
-        return Piece(run, done, work.training(run, self.plan, self._cached(run, run.split)), beside)
+        own = work.training(run, self.plan, self._cached(run, run.split))
+        return Piece(run, done, self._share_taken(run) * own, beside)
+
+    def _share_taken(self, run: RunConfig) -> float:
+        """Of the steps of its budget: a run that stopped early took fewer in its seconds."""
+        folder = self.folders[run.identity]
+        if folder is None or not run.train.early_stopping_evals:
+            return 1.0
+        manifest = read_json(folder / "manifest.json")
+        return manifest["steps"] / optimiser_steps(run, manifest["pairs"]) if manifest else 1.0
 
     def _labels(self, run: RunConfig, split: str) -> float:
         """Of a run's labels, unless they are there or one before has asked for them."""

@@ -192,7 +192,7 @@ def _facts(run: RunConfig, plan: Plan, taught: Taught, course: Course,
            measured: dict[str, object]) -> dict[str, object]:
     """manifest.json, of which `measured` is what training alone can tell."""
     total = len(taught.labels)
-    tokens, flops = work(run, plan, course)
+    tokens, flops = work(run, plan, course, measured["steps"])
     pairs = count_kept(total, course.kept)
     return {
         "identity": run.identity,

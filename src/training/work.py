@@ -23,7 +23,8 @@ def pairs_of(run: RunConfig, plan: Plan) -> int:
     return max(1, round(share * len(plan.split(run, run.split))))
 
 
-def work(run: RunConfig, plan: Plan, course: Course | None = None) -> tuple[int, float]:
+def work(run: RunConfig, plan: Plan, course: Course | None = None,
+         steps: int | None = None) -> tuple[int, float]:
     """(tokens, floating-point operations) of training `run`: 6 per parameter and token, or 4 where
     only its adapter has a gradient. Of prompts that several pairs of a step share, each is counted
     once; of layers below those that train, nothing: they run once for all runs.
@@ -33,10 +34,11 @@ def work(run: RunConfig, plan: Plan, course: Course | None = None) -> tuple[int,
 
     Args:
         course: the run's; None where nothing has labelled its pairs, and it is about this much.
+        steps: that it took; None for all of its budget.
     """
     if run.method.learner == "probe" or run.kind == "average":
         return 0, 0.0
-    train, tokens = run.train, _tokens(run, plan, course or ALL_PAIRS)
+    train, tokens = run.train, _tokens(run, plan, course or ALL_PAIRS, steps)
     if course is None:
         tokens = round(tokens * pairs_of(run, plan) / len(plan.split(run, run.split)))
     top = run.kept[-(train.trainable_layers or len(run.kept)):]
@@ -100,10 +102,10 @@ def split_tokens(run: RunConfig, plan: Plan, split: str) -> int:
     return trees_of(plan.split(run, split), True).total_tokens
 
 
-def _tokens(run: RunConfig, plan: Plan, course: Course) -> int:
+def _tokens(run: RunConfig, plan: Plan, course: Course, steps: int | None) -> int:
     train = run.train
     return tokens_trained(_trees(run, plan, run.split), train.batch_pairs, train.epochs, run.seed,
-                          train.shuffle == "prompts", course)
+                          train.shuffle == "prompts", course, steps)
 
 
 def _trees(run: RunConfig, plan: Plan, split: str) -> Trees:

@@ -119,6 +119,14 @@ def test_the_tokens_of_a_training_are_those_of_its_steps(together, epochs):
     assert tokens_trained(trees, 4, epochs, 3, together) == expected
 
 
+def test_the_tokens_of_a_training_that_stopped_are_those_of_the_steps_that_it_took():
+    trees = Trees(tree_pairs(7, 3))
+    steps = [step for epoch in range(2) for step in epoch_steps(trees, 4, 3, epoch, True)]
+    for taken in (0, 1, 6, 8, 12):
+        expected = sum(trees.tokens(step, np.zeros(len(step), int)) for step in steps[:taken])
+        assert tokens_trained(trees, 4, 2, 3, True, steps=taken) == expected
+
+
 TREES = Trees(tree_pairs(7, 3))  # 21 pairs
 SOME = np.random.default_rng(0).random(21) < 0.6
 FEW = SOME & (np.random.default_rng(1).random(21) < 0.5)

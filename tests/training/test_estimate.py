@@ -9,6 +9,8 @@ import pytest
 from configs.run import STAGES
 from src.batches.trees import trees_of
 from src.common.errors import UserError
+from src.common.files import write_json
+from src.runs.folders import mark_done
 from src.runs.plan import Plan
 from src.training import speed
 from src.training.estimate import LAUNCH_SECONDS, RUN_SECONDS, Estimate
@@ -121,6 +123,22 @@ def test_finished_runs_give_the_speed_and_have_nothing_left(finished):
     assert estimate.speed.basis == "from 16 finished runs"
     assert [estimate.stage_seconds(stage) for stage in STAGES] == [0, 0, 0]
     assert sum(piece.beside for piece in pieces) == 0
+
+
+@pytest.mark.parametrize("steps", [40, 9])
+def test_a_run_that_stopped_early_gives_the_speed_of_the_steps_that_it_took(tiny, steps):
+    """Of 20 epochs of 2 steps each; a second a step."""
+    plan = nested_plan(tiny, [2], [4], {}, epochs=20, early_stopping_evals=2)
+    run, = plan.stage("students")
+    stopped = tiny.copy(f"stopped_{steps}")
+    whole = Estimate(plan, stopped.runs_dir, 1).pieces["students"][0].own
+    folder = stopped.runs_dir / "tiny" / "students" / run.folder_name
+    write_json(folder / "manifest.json", {"pairs": 32, "steps": steps, "seconds": 1.0 * steps})
+    (folder / "model.safetensors").touch()
+    mark_done(folder, run.identity)
+    estimate = Estimate(plan, stopped.runs_dir, 1)
+    assert estimate.speed.flops_per_second == pytest.approx(whole / 40)
+    assert estimate.seconds_of(estimate.pieces["students"][0]) == pytest.approx(steps)
 
 
 def test_labels_and_trunks_that_are_there_are_not_counted(finished, tmp_path):

@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from src.batches.steps import epoch_steps
+from src.batches.trees import trees_of
 from src.runs.folders import find_finished, newest_checkpoint
 from src.scoring.weak_labels import weak_labels_of
 from src.training import train_run
@@ -81,6 +83,17 @@ def test_it_stops_where_weak_val_labels_are_met_best(prepared, world):
     assert val_loss(found, plan, prepared.runs_dir) == pytest.approx(losses[best], abs=1e-4)
     assert gap(found, world("soft")) > 1e-3
     assert not evaluations(world("soft")) and world("soft").log[-1]["step"] == STEPS
+
+
+def test_its_manifest_has_the_tokens_of_the_steps_that_it_took(prepared, world):
+    found, plan = world("early_stop"), sweep_of(prepared)
+    assert found.manifest["steps"] == found.log[-1]["step"] < STEPS
+    trees = trees_of(plan.split(found.run, "train_2"), True)
+    steps = [step for epoch in range(3) for step in epoch_steps(trees, 16, 0, epoch, True)]
+    tokens = sum(trees.tokens(step, np.zeros(len(step), int))
+                 for step in steps[:found.manifest["steps"]])
+    assert (found.manifest["tokens"], found.manifest["flops"]) == (
+        tokens, 6.0 * tokens * plan.students[0].parameters)
 
 
 def test_human_labels_that_are_noise_change_what_an_oracle_stops_on_alone(world, noise):
