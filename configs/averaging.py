@@ -122,6 +122,11 @@ class Recipe:
         """Whether ratios are learned under a tax budget."""
         return self.adaptive is not None and self.adaptive.tax_budget is not None
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it says less than all: ratios or a head are learned, from pairs of val."""
+        return self.adaptive is not None or self.head == "refit"
+
     def bounds(self, layers: int) -> tuple[int, ...]:
         """The last layer of each block of a model of `layers` layers, ascending.
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from configs.run import RunConfig
 from configs.schema import MethodConfig
 from configs.strict_yaml import require, shown
 from src.methods.label_treatments import TREATMENTS, Taught
@@ -21,6 +22,17 @@ def treat(method: MethodConfig, given: Mapping[str, Any]) -> Taught:
 def keep_share(method: MethodConfig) -> float:
     """About which share of the pairs a student of `method` learns from: known without a label."""
     return TREATMENTS.option(method.treatment, method.treatment_options, "keep_share", 1.0)
+
+
+def val_reader(run: RunConfig) -> str:
+    """What of a run reads val, for people; empty where nothing does."""
+    if run.average is not None:  # of a student that is a run of its own
+        return f"recipe {run.average.name}" if run.average.needs_labels else ""
+    if run.train.early_stopping_evals:
+        return "early stopping"
+    asked = TREATMENTS.asks(run.method.treatment)
+    return f"treatment {run.method.treatment}" if any(
+        each.startswith("val_") for each in asked) else ""
 
 
 def first_of(method: MethodConfig, methods: Sequence[MethodConfig]) -> MethodConfig:
@@ -48,13 +60,17 @@ def check_treatments(methods: Sequence[MethodConfig], teachers: int,
         where: names the methods' experiment, for the message.
     Raises:
         UserError: a treatment without code, or not with these options; what it asks for is not
-            there, or is a human label.
+            there, or is a human label; an order of pairs, for a probe.
     """
     checked = []
     for method in methods:
         name = f"{where}: method {method.name}"
         options = TREATMENTS.checked(method.treatment, method.treatment_options, name)
         _check_asked(method, methods, teachers, f"{name}: treatment {shown(method.treatment)}")
+        orders = TREATMENTS.option(method.treatment, options, "first_frac", 0.0) > 0
+        require(not orders or method.learner == "gradient", f"{name}: treatment "
+                f"{shown(method.treatment)} gives pairs an order, and learner {method.learner} "
+                "takes all at once: leave out learner")
         checked.append(dataclasses.replace(method, treatment_options=options))
     return tuple(checked)
 

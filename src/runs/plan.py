@@ -13,7 +13,7 @@ A stage is the runs of one kind. Opens no pairs and trains nothing.
 import dataclasses
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from configs.averaging import Recipe
@@ -33,7 +33,7 @@ from model.base.truncate import check_length, kept_layers
 from src.common.errors import UserError
 from src.common.precision import used
 from src.methods.distilled_layers import check_layers
-from src.methods.labelling import check_treatments, is_link, of_several
+from src.methods.labelling import check_treatments, is_link, of_several, val_reader
 from src.methods.losses import check_losses
 from src.runs.averages import average_of, recipes_of
 from src.runs.bases import BaseModel
@@ -50,7 +50,8 @@ class Plan:
         only: beginnings of identities: of a stage, these runs alone.
     Raises:
         UserError: a method names a loss that there is not; a base model or the prepared data is
-            missing, or they do not fit each other; adapters are for layers that a model has not.
+            missing, or they do not fit each other; the data have no val for a run that reads it;
+            adapters are for layers that a model has not.
     """
 
     def __init__(self, experiment: ExperimentConfig, data_dir: Path, seeds: tuple[int, ...] = (),
@@ -65,7 +66,8 @@ class Plan:
         if not self.prepared.folder.is_dir():
             raise UserError(f"{self.prepared.folder}: no prepared data: run `python "
                             f"data/preprocess.py --experiment {experiment.name}` first")
-        self.data_hash = read_manifest(self.prepared.folder)["data_hash"]
+        manifest = read_manifest(self.prepared.folder)
+        self.data_hash = manifest["data_hash"]
         self.teachers = self._rungs(experiment.teachers)
         self.students = self._rungs(experiment.students)
         self.links = {method.name: self._rungs(method.through) for method in methods}
@@ -80,6 +82,7 @@ class Plan:
             self._truth_runs("teacher", self.teachers), self._truth_runs("ceiling", self.students),
             students, (average_of(student, recipe) for student in students
                        if not is_link(student.method, methods) for recipe in recipes)))
+        self._check_val(manifest["splits"])
         self.policies = self._policies()
         """Apart from `runs`, which are reward models."""
         self.only = only
@@ -97,6 +100,17 @@ class Plan:
             raise UserError(f"{headless[0].path}: no language head, so the tax that recipe "
                             f"{held[0].name} holds cannot be measured: name a base model with its "
                             "head, or leave the recipe out")
+
+    def _check_val(self, splits: Mapping[str, dict]) -> None:
+        """Raise UserError where a run reads val and there is none: a student does, whose turn comes
+        once all teachers and ceilings are trained."""
+        if splits.get("val", {"pairs": 0})["pairs"]:
+            return
+        for run in self.runs:
+            if reader := val_reader(run):
+                raise UserError(f"{self.prepared.folder}: no val, which method {run.method.name} "
+                                f"reads by its {reader}: raise val_pairs in the data's config "
+                                f"({self.data.name}) and prepare them anew, or leave it out")
 
     def stage(self, stage: str) -> list[RunConfig]:
         """The runs of one of STAGES, or the policies, in the order that they are trained."""

@@ -49,7 +49,8 @@ def rungs_of(ladders: Iterable[LadderConfig], experiment: ExperimentConfig, max_
         max_length: tokens of the longest text of the data.
         bases: by the name that a ladder gives its model.
     Raises:
-        UserError: a model is too short for the data, or has not the layers; two rungs are one.
+        UserError: a model is too short for the data, or has not the layers to keep or to train;
+            two rungs are one.
     """
     where, rungs = f"experiments/{experiment.name}", []
     for ladder in ladders:
@@ -81,9 +82,9 @@ def _rung(ladder: LadderConfig, kept: tuple[int, ...], experiment: ExperimentCon
           base: BaseModel) -> Rung:
     train = experiment.train
     trainable = ladder.trainable_layers or train.trainable_layers
+    place = f"experiments/{experiment.name}, {base.config.name}"
+    frozen_layers(len(kept), trainable, place)
     if train.lora is not None:
-        place = f"experiments/{experiment.name}, {base.config.name}"
-        frozen_layers(len(kept), trainable, place)
         adapter_parameters(base.hf_config, kept[-1:], train.lora, place)
     rule = ladder.keep if isinstance(ladder.keep, str) else "listed"
     return Rung(rung_name(base, ladder, kept), base, kept, base.parameters(kept),

@@ -12,7 +12,6 @@ from data.records import left_is_chosen
 from data.tokens.tokenised import TokenisedSplit
 from src.batches.steps import ALL_PAIRS, Course, count_kept, optimiser_steps
 from src.common import distributed
-from src.common.errors import UserError
 from src.methods.distilled_layers import distils, layer_pairs
 from src.methods.label_treatments import TREATMENTS, Hints, Taught
 from src.methods.labelling import treat
@@ -84,7 +83,7 @@ class Given:
     def stopping(self) -> np.ndarray:
         """P(chosen > rejected) of val that the student stops on."""
         if self.run.method.stop_on == "truth":
-            return np.ones(len(self._some_pairs(self.run, "val")))
+            return np.ones(len(self.plan.split(self.run, "val")))
         return self.treated("val").labels
 
     def votes(self, split: str) -> np.ndarray:
@@ -118,20 +117,12 @@ class Given:
 
     def _features(self, split: str) -> np.ndarray:
         """State of the left response minus that of the right one."""
-        self._some_pairs(self.run, split)
         found = differences(self.run, self.plan, split, self.runs_dir)
         return np.where(self._left_is_chosen(split)[:, None], found, -found)
 
-    def _some_pairs(self, run: RunConfig, split: str) -> TokenisedSplit:
-        pairs = self.plan.split(run, split)
-        if not len(pairs):
-            raise UserError(f"method {self.run.method.name} reads {split}, which has no "
-                            "pairs: raise val_pairs in the data config")
-        return pairs
-
     def _weak_labels(self, other: RunConfig, folder: Path, split: str) -> np.ndarray:
-        pairs = self._some_pairs(other, split)
-        return weak_labels_of(folder, other, pairs, split, self.plan.experiment.runtime,
+        return weak_labels_of(folder, other, self.plan.split(other, split), split,
+                              self.plan.experiment.runtime,
                               lambda: trunk_of(other, self.plan, split, self.runs_dir))
 
     def _folder(self, other: RunConfig) -> Path:

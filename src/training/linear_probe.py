@@ -22,7 +22,6 @@ from model.reload_check import Probe
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset, TreeCollator
 from src.common import distributed
-from src.common.errors import UserError
 from src.common.peak_memory import peak_memory_mib
 from src.common.precision import computing
 from src.methods.label_treatments import Taught
@@ -37,13 +36,8 @@ def fit_and_save(run: RunConfig, plan: Plan, taught: Taught,
                  folder: Path) -> tuple[Probe, str, dict[str, object]]:
     """Fit the head and save the model into `folder`: what to hold the saved one against, the log,
     what was measured. Every rank calls it; they share the forwards of the base, if there are any.
-
-    Raises:
-        UserError: the treatment gives pairs an order.
     """
-    if taught.first is not None:
-        raise UserError(f"method {run.method.name}: treatment {run.method.treatment} gives pairs "
-                        "an order, and learner probe takes all at once: leave out learner")
+    assert taught.first is None, "check_treatments knows an order by an option first_frac"
     states = differences(run, plan, run.split, folder.parents[2])
     return distributed.on_main(lambda: _fitted(run, plan, taught, states, folder))
 

@@ -151,6 +151,9 @@ def test_a_treatment_without_code_its_options_or_its_teachers_is_refused():
             MethodConfig("a", treatment="confident", treatment_options={"keep_share": 0}))
     refused("confidence 1.0 must be below 1",
             MethodConfig("a", treatment="calibrated", treatment_options={"confidence": 1.0}))
+    refused("e: method a: treatment 'curriculum' gives pairs an order, and learner probe takes all "
+            "at once: leave out learner", MethodConfig("a", treatment="curriculum",
+                                                       learner="probe"))
 
 
 def test_a_treatment_that_learns_from_an_earlier_student_says_whose_and_no_other_does():

@@ -92,7 +92,7 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(plan, "BaseModel", StandIn)
     monkeypatch.setattr(rungs, "_influence", lambda ladder, base, *facts: list(range(base.layers)))
     monkeypatch.setattr(plan, "read_manifest", lambda folder: {
-        "data_hash": content_hash(["stand-in data", folder.name])})
+        "data_hash": content_hash(["stand-in data", folder.name]), "splits": {"val": {"pairs": 1}}})
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -9,6 +9,7 @@ import yaml
 
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, STAGES
 from configs.schema import ExperimentConfig, load_config
+from data.manifest import read_manifest
 from model.base.truncate import count_parameters
 from src.batches.finite import NonFiniteLossError
 from src.batches.steps import optimiser_steps
@@ -338,6 +339,16 @@ def test_a_deep_student_may_train_more_layers_than_its_teacher(tiny, plan):
         assert identities(wide, stage) != identities(narrow, stage)
 
 
+def test_more_layers_to_train_than_a_rung_has_are_refused_with_a_remedy(tiny, plan):
+    message = "trainable_layers 3, but the model keeps 2 layers; choose at most 2, or null"
+    deep = ladder(tiny, 2, trainable_layers=3)
+    for changes in ({"teachers": [deep]}, {"students": [ladder(tiny, 4), deep]},
+                    {"methods": [{"name": "chain", "through": [deep]}]},
+                    {"teachers": [ladder(tiny, 2)], "train": {"trainable_layers": 3}}):
+        with pytest.raises(UserError, match=message):
+            plan(**changes)
+
+
 @pytest.mark.parametrize(("everyone", "own"), [(1, None), (None, 1)])
 def test_a_layer_that_a_rung_does_not_train_is_not_distilled(tiny, plan, everyone, own):
     """A rung's own number of layers that train goes before that of all."""
@@ -416,6 +427,44 @@ def test_data_that_is_not_prepared_is_named_with_the_command(tiny, plan):
     path.write_text(f"path: {tiny.raw}\n")
     with pytest.raises(UserError, match="no prepared data: run `python data/preprocess.py"):
         plan(data=str(path))
+
+
+@pytest.fixture(scope="module")
+def without_val(tmp_path_factory):
+    tiny = make_experiment(tmp_path_factory.mktemp("without_val"), rows=120, train_pairs=32)
+    path = tiny.root / "pairs.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "val_pairs": 0}))
+    prepare_data(tiny)
+    return tiny
+
+
+@pytest.mark.parametrize(("reader", "changes"), [
+    ("treatment calibrated", {"methods": [{"name": "soft", "treatment": "calibrated"}]}),
+    ("early stopping", {"train": {"early_stopping_evals": 2}}),
+    ("early stopping", {"methods": [{"name": "oracle_stop", "early_stopping_evals": 2,
+                                     "stop_on": "truth"}]}),
+    ("recipe refitted", {"averages": [{"recipe": "refitted"}]}),
+    ("recipe adaptive", {"averages": [{"recipe": "uniform"}, {"recipe": "adaptive"}]})])
+def test_what_reads_val_is_refused_before_a_teacher_trains_where_there_is_none(
+        without_val, tmp_path, reader, changes):
+    tiny = without_val.copy(f"runs-{tmp_path.name}", **changes)
+    with pytest.raises(UserError, match=f"no val, .* by its {reader}: raise val_pairs in the data"):
+        sweep_of(tiny)
+
+
+def test_a_val_without_a_pair_is_none(plan, monkeypatch):
+    manifest = read_manifest(plan().prepared.folder)
+    manifest["splits"]["val"]["pairs"] = 0
+    monkeypatch.setattr("src.runs.plan.read_manifest", lambda folder: manifest)
+    assert plan().runs
+    with pytest.raises(UserError, match="no val, which method soft reads by its early stopping"):
+        plan(train={"early_stopping_evals": 2})
+
+
+def test_what_reads_no_val_needs_none(without_val):
+    tiny = without_val.copy("plain", averages=[{"recipe": "uniform"}, {"recipe": "part_wise"}],
+                            methods=[{"name": "soft"}, {"name": "sure", "treatment": "confident"}])
+    assert len(sweep_of(tiny).stage("students")) == 24
 
 
 def test_work_is_the_tokens_and_six_operations_a_parameter_and_token(tiny, plan):

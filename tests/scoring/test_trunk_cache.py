@@ -184,12 +184,6 @@ def test_a_cache_that_was_cut_short_is_computed_again(tiny, filled):
     assert len(filled) == 3
 
 
-def test_more_layers_to_train_than_a_rung_has_fail_that_rung_with_a_remedy(tiny):
-    deep = tiny.copy("deep", train={"trainable_layers": 3})
-    [(name, error)] = train_stage(sweep_of(deep, (0,)), "teachers", deep.runs_dir, 0, 1)
-    assert "L2" in name and "trainable_layers 3, but the model keeps 2 layers" in str(error)
-
-
 def test_a_cache_has_its_place_on_the_disk_before_it_is_mapped(tiny, monkeypatch):
     """On a disk that fills up under a mapped file a process ends with SIGBUS and says nothing."""
     allocated, real = [], trunk_cache._fill

@@ -134,12 +134,7 @@ def test_pairs_that_are_left_out_or_weigh_nothing_leave_no_trace():
     np.testing.assert_allclose(swapped, head_of(states, Taught(labels), prompt, 0)[0], atol=1e-7)
 
 
-def test_a_probe_of_ordered_pairs_or_by_another_loss_is_refused(tiny):
-    ordered = tiny.copy("ordered", methods=[{"name": "o", "treatment": "curriculum",
-                                             "learner": "probe"}])
-    (_, error), = train_stage(sweep_of(ordered), "students", ordered.runs_dir, 0, 1)
-    assert "curriculum gives pairs an order, and learner probe" in str(error)
-    assert not ordered.finished("students")
+def test_a_probe_by_another_loss_is_refused(tiny):
     other = tiny.copy("hard", methods=[{"name": "h", "loss": "hard_bt", "learner": "probe"}])
     with pytest.raises(UserError, match="learner probe fits the labels by soft_bt: leave out loss"):
         load_config(ExperimentConfig, str(other.config))

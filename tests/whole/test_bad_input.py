@@ -84,6 +84,12 @@ BAD_CONFIGS = {
     "adapters without weight": ({"train": {"lora": {"alpha": 0}}}, "alpha 0 must be above 0"),
     "adapters on more layers": ({"train": {"lora": {}, "trainable_layers": 2}},
                                 "trainable_layers 2, but the model keeps 1 layers"),
+    "more layers to train than it has": (
+        {"students": [{"model": "MODEL", "layers": [2], "trainable_layers": 3}]},
+        "trainable_layers 3, but the model keeps 2 layers"),
+    "a probe of ordered pairs": (
+        {"methods": [{"name": "a", "treatment": "curriculum", "learner": "probe"}]},
+        "treatment 'curriculum' gives pairs an order, and learner probe takes all at once"),
     "embeddings that are frozen anyway": (
         {"train": {"freeze_embeddings": True, "trainable_layers": 1}},
         "train: freeze_embeddings: with trainable_layers the embeddings do not train anyway"),

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from configs.averaging import Recipe
 from configs.run import RunConfig
 from model.base.average.folders import as_yaml, fill
 from model.base.average.match import match
@@ -24,7 +23,6 @@ from model.base.weights import whole_weights
 from model.reload_check import Probe, check_reload
 from model.reward_model import build_reward_model, load_reward_model
 from src.common import distributed
-from src.common.errors import UserError
 from src.common.files import write_json, write_text
 from src.common.hashing import commit
 from src.common.peak_memory import peak_memory_mib, reset_peak
@@ -52,27 +50,18 @@ def average_run(run: RunConfig, plan: Plan, folder: Path, runs_dir: Path) -> Non
     """Average the student that `run` needs with its base into `folder`, and mark it done.
 
     Raises:
-        UserError: the student is not finished or its weights were freed; no val pairs where the
-            recipe needs labels.
+        UserError: the student is not finished or its weights were freed.
         ReloadError: the folder gets no DONE.
     """
     reset_peak()
-    labels = labels_of(run, plan, runs_dir) if needs_labels(run.average) else None
+    labels = labels_of(run, plan, runs_dir) if run.average.needs_labels else None
     distributed.on_main(lambda: _average(run, plan, labels, folder, runs_dir))
-
-
-def needs_labels(recipe: Recipe) -> bool:
-    """Whether a recipe says less than all."""
-    return recipe.adaptive is not None or recipe.head == "refit"
 
 
 def labels_of(run: RunConfig, plan: Plan, runs_dir: Path) -> np.ndarray:
     """(n,) P(chosen > rejected) of the val pairs: by who taught the student, the mean where there
     are several; by the student; or ones, the human labels, for an oracle alone. On every rank."""
     pairs = plan.split(run, SPLIT)
-    if not len(pairs):
-        raise UserError(f"average {run.average.name}: its recipe learns from {SPLIT}, which has no "
-                        "pairs: raise val_pairs in the data config")
     target = run.average.adaptive.target if run.average.adaptive else "weak"
     if target == "oracle":
         return np.ones(len(pairs))
