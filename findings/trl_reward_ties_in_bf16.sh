@@ -8,11 +8,11 @@
 # Seen with trl 1.16.0, transformers 5.24.0, torch 2.13.0 on Python 3.11, CPU:
 #
 #   bf16=False: eval_accuracy 0.984, sides swapped 0.016, sum 1.000
-#   default: eval_accuracy 0.970, sides swapped 0.001, sum 0.971
+#   default: eval_accuracy 0.969, sides swapped 0.001, sum 0.970
 #
-# 29 of 1,000 close pairs get the same reward twice, and lose whichever side is the better one: of a
-# model's accuracy that takes away a point or two which its weights do not lack. The weights are fp32
-# in both rows; training reports its accuracies in the same way.
+# (One pair more or less with another number of threads.) 30 of 1,000 close pairs get the same reward
+# twice, and lose whichever side is the better one: that takes a point or two from an accuracy which
+# the weights have. They are fp32 in both rows; training reports its accuracies in the same way.
 # Nothing of this repository runs here; its reward head computes in fp32, and a tie counts half.
 set -euo pipefail
 folder="$(mktemp -d)"
@@ -74,4 +74,4 @@ for name, options in (("bf16=False", {"bf16": False}), ("default", {})):
 assert abs(sum(seen["bf16=False"]) - 1) < 0.002, "ties in fp32"
 assert sum(seen["default"]) < 0.99, "pairs of equal rewards are not counted as wrong any more"
 PYTHON
-"${folder}/venv/bin/python" evaluate.py 2> errors | grep eval_acc || { tail -n 5 errors >&2; exit 1; }
+"${folder}/venv/bin/python" evaluate.py 2> errors | grep "sides swapped" || { tail -n 5 errors >&2; exit 1; }
