@@ -37,6 +37,9 @@ def answer(pgr: pd.DataFrame) -> str:
         row = next((total if len(total) else own).itertuples())
         if row.status == "ok":
             shares.append(f"{_percent(row)}{'' if shares else ' of the gap'} with {method}")
+        elif row.gap_high < 0:
+            unclear.append(f"With {method}, the ceiling is below the teacher, and there is nothing "
+                           f"to recover: {points(row, 'gap')} points.")
         else:
             unclear.append(f"With {method}, the gap is too near 0, or too uncertain, to say what "
                            "share of it was recovered: "

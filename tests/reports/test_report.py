@@ -197,6 +197,12 @@ def test_the_answer_says_undefined_and_never_zero():
                     "was recovered: +8.0 [6.0, 10.0] points. PGR is undefined in 2 of 2 cells.")
 
 
+def test_the_answer_names_a_ceiling_below_the_teacher():
+    rows = pgr_rows(("L2", "L4", None)).assign(gap=-0.06, gap_low=-0.07, gap_high=-0.05)
+    assert answer(rows).startswith("With soft, the ceiling is below the teacher, and there is "
+                                   "nothing to recover: -6.0 [-7.0, -5.0] points. ")
+
+
 def test_the_answer_without_a_common_seed_or_a_student_says_so():
     assert "no seed has all cells" in answer(pgr_rows(("L2", "L4", 0.3), ("L2", "L2", 0.3)))
     assert "there is no PGR" in answer(pgr_rows(("all", "all", 0.3)))
