@@ -149,7 +149,7 @@ def _subject(folder: Path, run: RunConfig | None, material: Material, view: Rewa
 def _mark(run: RunConfig | None, material: Material, own: bool, data_dir: Path) -> str:
     """What every page must say of pairs that the run was trained on; else empty."""
     if own:
-        return contamination_mark(material.split) if material.split != SPLIT else ""
+        return contamination_mark(material.split)
     return training_prompts_mark(run, material.pairs.prompt_ids, data_dir) if run else ""
 
 

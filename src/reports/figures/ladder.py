@@ -52,10 +52,11 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
         (room + 0.4, 1.25 if turned else 0.85), title, bars + "." if taught else "", results,
         Margins(left=max(0.62, 0.06 * longest) if turned else 0.62, right=room, top=0.32,
                 bottom=0.95 if turned else 0.55))
-    limits = _y_limits(models, results.cells)
+    cells = _on_lines(results.cells, models)
+    limits = _y_limits(models, cells)
     for axes, teacher in zip(panels, taught or [""], strict=True):
         axes.set_ylim(limits)
-        _panel(axes, results, models, rungs, teacher, best)
+        _panel(axes, cells, models, rungs, teacher, best)
         if teacher:
             axes.set_title(f"teacher: {teacher_title(teacher, everyone)}", color=TEACHER)
         _name_ticks(axes, rungs, shown, turned)
@@ -78,14 +79,18 @@ def teacher_title(name: str, rungs: Rungs) -> str:
     return f"{rule} of {' + '.join([first, *(each.removeprefix(base) for each in others)])}"
 
 
-def _panel(axes: Axes, results: Results, models: pd.DataFrame, rungs: Rungs, teacher: str,
+def _on_lines(cells: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """The cells with their teacher's line for `weak`, on which bars stand, also where a cell has
+    fewer seeds than the line."""
+    lines = models[models.role == "teacher"].set_index("name").accuracy
+    return cells.assign(weak=cells.teacher.map(lines).astype(float).fillna(cells.weak))
+
+
+def _panel(axes: Axes, cells: pd.DataFrame, models: pd.DataFrame, rungs: Rungs, teacher: str,
            best: pd.DataFrame) -> None:
     """One teacher's line, the ceilings, and the students it taught; without one, the ladder."""
     labels = _baselines(axes, models)
-    cells = results.cells[results.cells.teacher == teacher]
-    taught = models[(models.role == "teacher") & (models.name == teacher)].accuracy
-    if len(taught):  # bars stand on the line that is drawn, also where a cell has fewer seeds
-        cells = cells.assign(weak=taught.item())
+    cells = cells[cells.teacher == teacher]
     methods = list(dict.fromkeys(models[models.role == "student"].method))
     step = 0.016 * (rungs.place(rungs.names[-1]) - rungs.place(rungs.names[0]) or 1)
     ceilings = _ordered(models[models.role == "ceiling"], rungs)
