@@ -7,12 +7,18 @@ import torch
 from transformers import TrainingArguments
 
 from configs.run import RunConfig
-from configs.schema import RuntimeConfig
+from configs.schema import RuntimeConfig, TrainConfig
 from src.batches.steps import optimiser_steps
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.precision import products, used
 from src.runs.folders import RESUME
+
+
+def warmup_steps(train: TrainConfig, steps: int) -> int:
+    """Its share of a run's steps. It begins at a learning rate of 0: one step at least is left to
+    learn in."""
+    return min(int(np.ceil(train.lr_warmup_frac * steps)), steps - 1)
 
 
 def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
@@ -33,8 +39,7 @@ def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
         num_train_epochs=run.train.epochs,
         learning_rate=run.train.learning_rate,
         lr_scheduler_type=run.train.schedule,
-        # It begins at a learning rate of 0: one step at least is left to learn in.
-        warmup_steps=min(int(np.ceil(run.train.lr_warmup_frac * steps)), steps - 1),
+        warmup_steps=warmup_steps(run.train, steps),
         weight_decay=run.train.weight_decay,
         max_grad_norm=run.train.max_grad_norm,
         seed=run.seed,

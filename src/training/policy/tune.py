@@ -25,6 +25,7 @@ from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from src.common import distributed
 from src.runs.folders import RESUME
+from src.training.arguments import warmup_steps
 from src.training.policy.rows import Row
 from src.training.train_run import log_lines
 
@@ -96,7 +97,7 @@ def arguments(run: RunConfig, runtime: RuntimeConfig, rows: list[Row],
         "output_dir": str(folder / RESUME), "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": train.batch_pairs // micro, "num_train_epochs": train.epochs,
         "learning_rate": train.learning_rate, "lr_scheduler_type": train.schedule,
-        "warmup_steps": min(int(np.ceil(train.lr_warmup_frac * steps)), steps - 1),
+        "warmup_steps": warmup_steps(train, steps),
         "weight_decay": train.weight_decay, "max_grad_norm": train.max_grad_norm,
         "seed": run.seed, "data_seed": run.seed, "bf16": train.precision == "bf16",
         "gradient_checkpointing": runtime.gradient_checkpointing, "max_length": None,
