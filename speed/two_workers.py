@@ -15,7 +15,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from speed import options  # noqa: I001 - first: it sets the environment
-from speed.measure import Round, System, alternate
+from speed.measure import Measured, Round, System, alternate
 from speed.mixes import Row as Pair
 from speed.ours import steps_of_tricks, training_systems
 from speed.peers.peer import Task
@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def set_up(args: argparse.Namespace, task: Task, barrier: Barrier) -> None:
-    """Make this process a worker."""
+def set_up(args: argparse.Namespace, task: Task, barrier: Barrier | None) -> None:
+    """Make this process a worker; `barrier` is None where it has no others beside it."""
     options.prepare(args)
     folder = tempfile.TemporaryDirectory()
     configs = steps_of_tricks(last_only=True, micro_batch_tokens=args.micro_batch_tokens,
@@ -75,9 +75,15 @@ def measure(args: argparse.Namespace, shape: Shape, mix: str, pairs: list[Pair])
             systems = [System(f"{count} at a time", lambda k, count=count: slowest(pool, count, k))
                        for count in (1, args.workers)]
             measured = alternate(systems, args.rounds, f"{mix}, {shape.layers} layers")
+    return rows_of_workers("two_workers", args, shape, mix, pairs, measured)
+
+
+def rows_of_workers(benchmark: str, args: argparse.Namespace, shape: Shape, mix: str,
+                    pairs: list[Pair], measured: list[Measured]) -> list[TableRow]:
+    """A row for each system, whose rounds were other processes'."""
     for each in measured:
         each.peak_mib = None  # of this process, which computes nothing
-    facts = {"benchmark": "two_workers", "layers": shape.layers, "hidden": shape.hidden,
+    facts = {"benchmark": benchmark, "layers": shape.layers, "hidden": shape.hidden,
              **describe(pairs, args.batch_pairs, args.seed), "batch_pairs": args.batch_pairs,
              "rounds": args.rounds, "micro_batch_tokens": args.micro_batch_tokens,
              "precision": "bf16" if args.bf16 else "fp32", **options.machine_facts(args)}

@@ -209,7 +209,7 @@ STUB = """#!/usr/bin/env bash
 case "$*" in
   *"-m src.common.gpus"*) {gpus} ;;
   *"-m src.training.command_line"*) exit 0 ;;
-  *) echo "visible=${{CUDA_VISIBLE_DEVICES-unset}} alloc=${{PYTORCH_ALLOC_CONF}} $*" >> {log} ;;
+  *) echo "visible=${{CUDA_VISIBLE_DEVICES-unset}} alloc=${{PYTORCH_ALLOC_CONF}} pages=${{GLIBC_TUNABLES}} $*" >> {log} ;;
 esac
 """
 
@@ -225,7 +225,8 @@ def test_the_scripts_show_each_hardware_the_devices_that_it_is_for(
     lines = (tmp_path / "log").read_text().splitlines()
     assert lines and all(f"visible={visible} " in line for line in lines), lines
     assert all(f"configs/hardware/{config}.yaml" in line for line in lines)
-    assert all("alloc=expandable_segments:True" in line for line in lines)
+    assert all("alloc=expandable_segments:True pages=glibc.malloc.hugetlb=1 " in line
+               for line in lines)
 
 
 def test_an_old_driver_stops_the_scripts(tmp_path):

@@ -15,7 +15,8 @@ from src.common.errors import UserError
 from src.common.files import REPO_ROOT
 from tests.tiny_experiment import in_process
 
-COMMANDS = ("train_throughput", "score_throughput", "sweep_cost", "scaling", "two_workers", "table")
+COMMANDS = ("train_throughput", "score_throughput", "sweep_cost", "scaling", "two_workers",
+            "big_pages", "table")
 KEYS = {"mix", "system", "pairs_per_s", "tokens_computed", "tokens_useful", "peak_mib", "ratio",
         "ratio_low", "ratio_high"}
 TINY = ("--hidden", "16", "--layers", "2", "--pairs", "6", "--batch_pairs", "3", "--rounds", "1",
