@@ -33,6 +33,7 @@ from src.measures.transfer import ScoredSet, transfer_tables
 from src.reports.document import to_html, to_markdown
 from src.reports.figures.style import STYLE, save
 from src.reports.figures.transfer import transfer_heatmap
+from src.reports.results import seed_list
 from src.reports.transfer import blocks, console
 from src.runs.plan import Plan
 from src.scoring.pairs import require_scorable, scores_of
@@ -66,13 +67,15 @@ def transfer(plan: Plan, names: Sequence[str], runs_dir: Path, data_dir: Path,
     for name, table in (("transfer", accuracy), ("transfer_pgr", pgr)):
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
+    seeds = seed_list([run.seed for run, _ in found])
+    note = _note(plan.experiment.eval.level, seeds.split())
     with matplotlib.rc_context(STYLE):
-        figure, title, caption = transfer_heatmap(accuracy, _note(plan))
+        figure, title, caption = transfer_heatmap(accuracy, note)
         drawn = save(figure, folder / "figures", "transfer", title, caption)
-    facts = {"experiment": plan.experiment.name, "seeds": " ".join(map(str, plan.experiment.seeds)),
+    facts = {"experiment": plan.experiment.name, "seeds": seeds,
              "runs not finished": ", ".join(missing), "commit": commit(),
              "date": datetime.date.today().isoformat()}
-    document = blocks(sets, accuracy, pgr, drawn, _note(plan), facts)
+    document = blocks(sets, accuracy, pgr, drawn, note, facts)
     title = f"Transfer: {plan.experiment.name}"
     write_text(folder / "transfer.md", to_markdown(title, document))
     write_text(folder / "transfer.html", to_html(title, document))
@@ -87,11 +90,10 @@ def _check_names(plan: Plan, names: Sequence[str]) -> None:
                             "own test is always there; name every other set once")
 
 
-def _note(plan: Plan) -> str:
-    level, seeds = plan.experiment.eval.level, plan.experiment.seeds
+def _note(level: float, seeds: Sequence[str]) -> str:
     over = "prompts and seeds" if len(seeds) > 1 else "prompts, at one seed"
     return (f"[ ]: {100 * level:.6g}% interval over {over}. Means over seeds "
-            f"{', '.join(map(str, seeds))}. A tie counts half. Dropped: pairs whose prompt "
+            f"{', '.join(seeds)}. A tie counts half. Dropped: pairs whose prompt "
             "the experiment trains on.")
 
 

@@ -54,6 +54,11 @@ class Results:
     """As `pgr`, with pooled intervals; no rows where there are not two cells and two seeds."""
 
     @property
+    def seeds(self) -> list[str]:
+        """Of the runs that are there; meta.json has those that are planned."""
+        return seed_list(self.accuracy.seed.dropna()).split()
+
+    @property
     def cells(self) -> pd.DataFrame:
         """PGR rows of one teacher, student and method."""
         return pgr_cells(self.pgr)

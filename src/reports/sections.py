@@ -183,7 +183,7 @@ def _facts(results: Results) -> Element:
     facts = {
         "experiment": meta["experiment"], "data": meta.get("data"), "split scored": meta["split"],
         "pairs": count(meta.get("n_pairs")), "prompts": count(meta.get("n_prompts")),
-        "seeds": ", ".join(f"{seed}" for seed in meta.get("seeds", [])),
+        "seeds": ", ".join(results.seeds),
         "runs": count((results.accuracy.role != "baseline").sum()),
         "intervals": f"{results.percent}, over {results.resampled}",
         "PGR floor": f"a gap of {meta['pgr_floor']:g}" if "pgr_floor" in meta else "",

@@ -170,6 +170,13 @@ def test_the_page_says_what_was_dropped(transferred):
         assert "6 pairs dropped whose prompt is in a training split" in text
 
 
+def test_seeds_that_have_not_run_are_not_named(transferred, finished):
+    tiny, data = finished.copy("another_seed", seeds=[0, 1, 7]), transferred[1]
+    assert in_process("eval", *tiny.evaluate(), "--transfer", str(data)) == 0
+    page = (tiny.results / "transfer.md").read_text()
+    assert "Means over seeds 0, 1. " in page and "| seeds | 0 1 |" in page
+
+
 def test_only_an_experiment_s_test_pairs_are_transferred(transferred):
     tiny, data = transferred
     with pytest.raises(UserError, match="goes with an experiment"):

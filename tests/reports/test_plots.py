@@ -18,7 +18,7 @@ from src.common.errors import UserError
 from src.reports.experiment import draw_figures
 from src.reports.figures.ladder import accuracy_by_depth, teacher_title
 from src.reports.figures.pgr import pgr_heatmap
-from src.reports.figures.style import STYLE, save, spread
+from src.reports.figures.style import STYLE, provenance, save, spread
 from src.reports.figures.training import calibration_figure, learning_curves
 from src.reports.results import Results, Rungs, mean_over_seeds, read_results
 from tests.figure_texts import check_texts
@@ -96,6 +96,11 @@ def test_figures_state_pairs_prompts_seeds_and_split(results: Results, name: str
     text = " ".join(words(draw(name, results)))
     assert "split test, n = 4,096 pairs of 2,048 prompts, seeds 0, 1, 2" in text
     assert "scored on train_2" not in text
+
+
+def test_figures_name_the_seeds_that_have_run_not_those_that_are_planned(results: Results):
+    one = dataclasses.replace(results, accuracy=results.accuracy[results.accuracy.seed != 2])
+    assert ", seeds 0, 1" in provenance(one) and "2" not in provenance(one).split("seeds")[1]
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -105,9 +105,8 @@ def page(panels: int, columns: int, size: tuple[float, float], gap: tuple[float,
 
 
 def provenance(results: Results) -> str:
-    """Data, split, pairs, prompts and seeds in one line."""
-    meta = results.meta
-    seeds = [f"{seed}" for seed in meta.get("seeds", [])]
+    """Data, split, pairs, prompts and the seeds that have run in one line."""
+    meta, seeds = results.meta, results.seeds
     parts = [meta.get("data") or meta["experiment"], f"split {meta['split']}",
              f"n = {count(meta.get('n_pairs'))} pairs of {count(meta.get('n_prompts'))} prompts",
              f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds) or '-'}"]
