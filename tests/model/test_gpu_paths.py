@@ -209,7 +209,8 @@ STUB = """#!/usr/bin/env bash
 case "$*" in
   *"-m src.common.gpus"*) {gpus} ;;
   *"-m src.training.command_line"*) exit 0 ;;
-  *) echo "visible=${{CUDA_VISIBLE_DEVICES-unset}} alloc=${{PYTORCH_ALLOC_CONF}} pages=${{GLIBC_TUNABLES}} $*" >> {log} ;;
+  *) memory="alloc=${{PYTORCH_ALLOC_CONF}} pages=${{GLIBC_TUNABLES}}"
+     echo "visible=${{CUDA_VISIBLE_DEVICES-unset}} ${{memory}} $*" >> {log} ;;
 esac
 """
 
