@@ -20,6 +20,7 @@ Ratios are to each part's first system.
 
 import argparse
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,7 +88,7 @@ def system(name: str, make: Callable[[], Plan], run_all: Callable[[Plan, Path], 
 
 
 def _emptied(folder: Path) -> Path:
-    grids.shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 
