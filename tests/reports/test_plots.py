@@ -237,6 +237,17 @@ def test_no_text_overlaps_or_leaves_the_figure(tmp_path: Path, monkeypatch: pyte
         check_texts(FIGURES[name](results)[0], monkeypatch)
 
 
+def test_curves_of_students_of_several_teachers_have_titles_apart(tmp_path: Path, monkeypatch):
+    given = read_results(write_results(tmp_path / "demo", **SHAPES["other_families"]))
+    several = "mean_margin-of-smollm2_135m-F6+smollm2_135m-F8"
+    tables = {name: getattr(given, name).replace({"teacher": {"smollm2_135m-F8": several}})
+              for name in ("accuracy", "curves")}
+    with matplotlib.rc_context(STYLE):
+        figure = learning_curves(dataclasses.replace(given, **tables))[0]
+        check_texts(figure, monkeypatch)
+    assert "mean_margin of smollm2_135m-F6 + F8" in words(figure)
+
+
 def test_labels_are_spread_to_the_nearest_places_that_are_apart():
     np.testing.assert_allclose(spread([1.0, 1.0, 5.0], 1.0, 0.0, 9.0), [0.5, 1.5, 5.0])
     np.testing.assert_allclose(spread([3.0, 0.1, 0.0], 1.0, 0.0, 9.0), [3.0, 1.0, 0.0])

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from src.measures import metrics
+from src.reports.figures.ladder import teacher_title
 from src.reports.figures.style import (
     FAINT,
     INK,
@@ -67,8 +68,9 @@ def _panels(table: pd.DataFrame, rungs: Rungs) -> Iterator[tuple[str, str, pd.Da
     students = table[table.role == "student"]
     for method in dict.fromkeys(students.method):
         for teacher in rungs.sort(students[students.method == method].teacher):
+            several = "-of-" in teacher
             yield (f"students, {method}",
-                   f"teacher: {rungs.title(teacher)}",
+                   f"{'' if several else 'teacher: '}{teacher_title(teacher, rungs)}",
                    students[(students.method == method) & (students.teacher == teacher)])
 
 
