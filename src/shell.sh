@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false
 export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore::FutureWarning}"  # gloo prints one per collective
 export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}"  # rows of many lengths
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"  # speed/big_pages.py: where pages are slow, half the time
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"  # big pages of memory: speed/big_pages.py
 export PYTHONPATH="${PWD}${PYTHONPATH:+:${PYTHONPATH}}"
 
 if [[ -x .venv/bin/python ]]; then python=.venv/bin/python; else python=python3; fi
