@@ -30,10 +30,7 @@ PAGES = {"pages of 4 KiB": "", "pages of 2 MiB": "glibc.malloc.hugetlb=1"}
 
 
 def parse_args() -> argparse.Namespace:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=more,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_options(parser, pairs=48, layers=(4,))
+    parser = options.benchmark_parser(__doc__, pairs=48, layers=(4,))
     options.add_ours(parser, "micro_batch_tokens")
     return parser.parse_args()
 

@@ -26,22 +26,25 @@ from src.common.files import REPO_ROOT
 from src.common.hashing import commit
 
 
-def add_options(parser: argparse.ArgumentParser, *, pairs: int, layers: tuple[int, ...] = (),
-                mixes: tuple[str, ...] = ("multi_turn",)) -> None:
-    """Options of every benchmark.
+def benchmark_parser(doc: str, *, pairs: int, layers: tuple[int, ...] = (),
+                     mixes: tuple[str, ...] = ("multi_turn",)) -> argparse.ArgumentParser:
+    """A parser with the options of every benchmark.
 
     Args:
+        doc: of the module; its first paragraph stands above the options, the rest below them.
         pairs: by default, in one round.
         layers, mixes: by default; no layers for the shape's own.
     """
+    about, more = doc.split("\n\n", 1)
+    parser = argparse.ArgumentParser(description=about, epilog=more,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_argument_group("model: a Llama of random weights")
     model.add_argument("--shape", choices=SHAPES, default="small",
                        help="small: hidden size 128 (default); smollm2_135m: 576; "
                             "llama_3_2_1b for a GPU")
     model.add_argument("--layers", type=int, nargs="+", default=list(layers), metavar="N",
                        help=f"default: {' '.join(map(str, layers)) or 'those of the shape'}")
-    model.add_argument("--hidden", type=int, help="instead of the shape's, with a feed-forward "
-                       "layer in proportion")
+    model.add_argument("--hidden", type=int, help="instead of the shape's; MLP in proportion")
     data = parser.add_argument_group("pairs")
     data.add_argument("--mix", nargs="+", choices=[*MIXES, "all"], default=list(mixes),
                       help=f"distributions of lengths; default: {' '.join(mixes)}")
@@ -58,10 +61,10 @@ def add_options(parser: argparse.ArgumentParser, *, pairs: int, layers: tuple[in
     run.add_argument("--rounds", type=int, default=5, metavar="N",
                      help="that count, one more warms up (default: %(default)s)")
     run.add_argument("--threads", type=int, default=1, metavar="N",
-                     help="of PyTorch on a CPU; more than there are idle cores costs dearly "
-                     "(default: %(default)s)")
+                     help="of a CPU; more than idle cores costs dearly (default: %(default)s)")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    return parser
 
 
 def add_ours(parser: argparse.ArgumentParser, budget: str) -> None:

@@ -46,10 +46,7 @@ class Point:
 
 
 def parse_args() -> argparse.Namespace:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=more,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_options(parser, pairs=16, layers=(2,))
+    parser = options.benchmark_parser(__doc__, pairs=16, layers=(2,))
     parser.add_argument("--axis", nargs="+", choices=("length", "depth", "budget", "pairs"),
                         default=["length", "depth", "budget", "pairs"])
     parser.add_argument("--budget", type=int, default=1024, metavar="N",

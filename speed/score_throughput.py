@@ -33,10 +33,7 @@ FORWARD = 1
 
 
 def parse_args() -> argparse.Namespace:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=more,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_options(parser, pairs=96, layers=(4,))
+    parser = options.benchmark_parser(__doc__, pairs=96, layers=(4,))
     options.add_ours(parser, "score_batch_tokens")
     return parser.parse_args()
 

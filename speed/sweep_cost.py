@@ -51,10 +51,7 @@ PARTS = ("demo", "deep", "methods")
 
 
 def parse_args() -> argparse.Namespace:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=more,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_options(parser, pairs=16, layers=(DEEP_LAYERS,))
+    parser = options.benchmark_parser(__doc__, pairs=16, layers=(DEEP_LAYERS,))
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--test_pairs", type=int, metavar="N",
                         help="deep, methods: test pairs that each student scores (default: as "

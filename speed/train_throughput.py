@@ -34,10 +34,7 @@ FORWARD_AND_BACKWARD = 3
 
 
 def parse_args() -> argparse.Namespace:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(description=about, epilog=more,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_options(parser, pairs=48, layers=(4,))
+    parser = options.benchmark_parser(__doc__, pairs=48, layers=(4,))
     options.add_ours(parser, "micro_batch_tokens")
     parser.add_argument("--no_trl", action="store_true", help="leave TRL out; ratios are then to "
                         "the padded transformers.Trainer")
