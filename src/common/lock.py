@@ -34,7 +34,13 @@ def is_held(folder: Path) -> bool:
     path = folder.with_name(f".{folder.name}{SUFFIXES[0]}")
     if path.with_suffix(SUFFIXES[1]).exists():
         return True
-    return path.exists() and _is_refused(path)
+    return is_marked(folder) and _is_refused(path)
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether a lock's file is there: it is held at this moment, or was left by a killed launch and
+    goes with the next lock."""
+    return folder.with_name(f".{folder.name}{SUFFIXES[0]}").exists()
 
 
 def quiet(text: str) -> None:

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from configs.run import RunConfig
 from src.common.files import read_json, write_text
-from src.common.lock import lock, quiet
+from src.common.lock import is_marked, lock, quiet
 from src.methods.labelling import ORACLE
 from src.runs.folders import CARD, read_run_config
 
@@ -91,7 +91,7 @@ def write_model_card(folder: Path, scores: Sequence[Accuracy] = ()) -> None:
         scores: of this run and of its like with other seeds; empty where it was not scored.
     """
     card, text = folder / CARD, model_card(folder, scores)
-    if not card.is_file() or card.read_text(encoding="utf-8") != text:
+    if is_marked(card) or not card.is_file() or card.read_text(encoding="utf-8") != text:
         with lock(card, quiet):
             write_text(card, text)
 

@@ -6,6 +6,7 @@ A folder without a DONE that fits it is unfinished work: it may hold checkpoints
 is never trusted for anything else.
 """
 
+import shutil
 from pathlib import Path
 
 from configs.run import RunConfig
@@ -31,7 +32,7 @@ ADAPTER = "adapter"
 """Folder of the adapters that are merged into the weights of a run with `train.lora`, in peft's
 form."""
 RESUME = "resume"
-"""Folder of the trainer's own checkpoints, removed when the run is done."""
+"""Folder of the trainer's own checkpoints, removed once the run is done."""
 CURVES = "tensorboard"
 """Folder of TensorBoard's event files, kept."""
 
@@ -65,6 +66,11 @@ def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:
 def clear_unfinished(folder: Path) -> None:
     """Remove what a stopped run left, except the checkpoints it resumes from and its curves."""
     clear(folder, WRITTEN, keep=(RESUME, CURVES))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what a run that is done has no more to resume from."""
+    shutil.rmtree(folder / RESUME, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path, world_size: int) -> Path | None:

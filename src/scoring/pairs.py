@@ -27,7 +27,7 @@ from src.batches.packing import scoring_batches, scoring_budget
 from src.batches.trees import Trees, trees_of
 from src.common import distributed
 from src.common.errors import UserError
-from src.common.lock import lock, quiet
+from src.common.lock import is_marked, lock, quiet
 from src.common.precision import computing, used, weights_to_score
 from src.common.table_files import read_table, write_table
 from src.measures.metrics import margins_of
@@ -125,10 +125,11 @@ def scores_of(folder: Path, run: RunConfig, split: TokenisedSplit, split_name: s
     A file made from other weights, other data, or cut short, is made again. `trunk` is asked then.
     So is one from before files held the weights' fingerprint: it may be of weights since replaced.
     """
-    found = distributed.on_main(lambda: stored_scores(folder, run, split_name, split.data_hash))
+    path = _path(folder, split_name)
+    found = distributed.on_main(lambda: None if is_marked(path) else stored_scores(
+        folder, run, split_name, split.data_hash))
     if found is not None:
         return found
-    path = _path(folder, split_name)
     with lock(path, quiet) if distributed.is_main() else nullcontext():
         table = distributed.on_main(lambda: stored_scores(folder, run, split_name,
                                                           split.data_hash))

@@ -31,12 +31,18 @@ def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
                 finish(other, plan, runs_dir)
     folder = runs_dir / run.experiment / run.stage / run.folder_name
     with lock(folder, say) if distributed.is_main() else nullcontext():
-        if distributed.on_main(found):
-            return False
-        if run.policy:
-            train_policy(run, plan, runs_dir, folder)
-        elif run.kind == "average":
-            average_run(run, plan, folder, runs_dir)
-        else:
-            train_run(run, plan, *labels_for(run, plan, runs_dir), folder)
-    return True
+        done = distributed.on_main(found)
+        if done is None:
+            _train(run, plan, runs_dir, folder)
+        # of a finished run too: whoever trained it may have been killed before this line
+        distributed.on_main(lambda: folders.remove_checkpoints(done or folder))
+    return done is None
+
+
+def _train(run: RunConfig, plan: Plan, runs_dir: Path, folder: Path) -> None:
+    if run.policy:
+        train_policy(run, plan, runs_dir, folder)
+    elif run.kind == "average":
+        average_run(run, plan, folder, runs_dir)
+    else:
+        train_run(run, plan, *labels_for(run, plan, runs_dir), folder)

@@ -79,7 +79,6 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
         check_reload(folder, held, distributed.device())
         _write_facts(folder, log, facts)
         mark_done(folder, run.identity)
-        shutil.rmtree(folder / RESUME, ignore_errors=True)
 
     distributed.on_main(prove_and_mark)
 

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from configs.run import STAGES
 from src.common.checkpoints import newest_whole
 from src.common.files import REPO_ROOT
 from tests.tiny_experiment import (
@@ -181,6 +183,23 @@ def test_ten_kills_change_no_bit_of_weights_tables_or_figures(tmp_path, server):
     server.run(killed)
     assert outcome(killed) == expected and not leftovers(killed)
     assert len(seen) >= KILLS and covers(seen), seen
+
+
+def test_what_a_kill_between_a_file_and_the_tidying_after_it_leaves_goes_with_the_next_launch(
+        finished):
+    tiny = finished.copy("marked")
+    assert in_process("eval", *tiny.evaluate()) == 0
+    before = outcome(tiny)
+    for folder in (folder for stage in STAGES for folder in tiny.finished(stage)):
+        for left in ("resume/checkpoint-2/model.safetensors", "scores/.test.parquet.lock",
+                     ".README.md.lock"):
+            (folder / left).parent.mkdir(parents=True, exist_ok=True)
+            (folder / left).touch()
+    shutil.rmtree(tiny.results)  # they are made after all scores
+    for module, words in (*(("src.train", tiny.train(stage)) for stage in STAGES),
+                          ("eval", tiny.evaluate())):
+        assert in_process(module, *words) == 0
+    assert outcome(tiny) == before and not leftovers(tiny)
 
 
 TOP = "source src/shell.sh; ./train_teacher_model.sh"

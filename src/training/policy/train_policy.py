@@ -4,7 +4,6 @@ The folder is a plain language model that `AutoModelForCausalLM` loads. A stoppe
 nothing of it is kept but a finished folder.
 """
 
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -16,7 +15,7 @@ from src.common.files import write_json, write_text
 from src.common.hashing import commit
 from src.common.peak_memory import peak_memory_mib, reset_peak
 from src.runs.bases import BaseModel
-from src.runs.folders import RESUME, mark_done, require_finished
+from src.runs.folders import mark_done, require_finished
 from src.runs.plan import Plan
 from src.runs.policy_card import write_policy_card
 from src.training.policy.raft import best_answers
@@ -50,7 +49,6 @@ def train_policy(run: RunConfig, plan: Plan, runs_dir: Path, folder: Path) -> No
         **base_facts(run, plan)})
     write_policy_card(folder)
     mark_done(folder, run.identity)
-    shutil.rmtree(folder / RESUME, ignore_errors=True)
 
 
 def _save(policy: PreTrainedModel, base: BaseModel, folder: Path) -> None:
