@@ -96,13 +96,13 @@ def is_asked() -> bool:
 def saving_on_sigterm() -> Iterator[None]:
     """Inside, SIGTERM ends nothing at once: SaveAndStop does at the end of a step. What comes too
     late for that ends the process here."""
-    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
     wakeup = signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: None)  # never without the pipe
     try:
         yield
     finally:
-        signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, handler)
+        signal.set_wakeup_fd(wakeup)
     if is_asked():
         raise SystemExit(EXIT_STOPPED)
 

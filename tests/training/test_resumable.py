@@ -215,3 +215,24 @@ def test_sigterm_saves_the_step_that_it_meets_and_changes_neither_weights_nor_lo
     monkeypatch.setattr(resumable, "_asked", threading.Event())
     assert same(train(run, tmp_path / "stopped"), expected)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_sigterm_at_the_moment_that_saving_begins_or_ends_is_never_lost(monkeypatch):
+    """It ends the process, by the handler outside, or is asked for inside."""
+    seen = []
+    outside = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    install = signal.signal
+
+    def install_and_meet_one(number, handler):
+        previous = install(number, handler)
+        signal.raise_signal(number)
+        return previous
+
+    monkeypatch.setattr(resumable, "_asked", threading.Event())
+    monkeypatch.setattr(signal, "signal", install_and_meet_one)
+    try:
+        with pytest.raises(SystemExit), resumable.saving_on_sigterm():
+            assert resumable.is_asked() and not seen
+    finally:
+        install(signal.SIGTERM, outside)
+    assert seen == [signal.SIGTERM]
