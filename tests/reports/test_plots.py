@@ -174,6 +174,19 @@ def test_a_bar_that_clears_the_teacher_s_line_is_a_gain_where_a_cell_has_fewer_s
                for bar in bars)
 
 
+@pytest.mark.parametrize("shape", ["many_methods", "many"])
+def test_marks_of_one_rung_stand_apart_nearer_to_it_than_to_the_next_and_in_the_panel(
+        tmp_path: Path, shape: str):
+    results = read_results(write_results(tmp_path / shape, **SHAPES[shape]))
+    rungs = np.array(SHAPES[shape]["layers"], float)
+    for axes in draw("accuracy_by_depth", results).axes:
+        places = np.concatenate([line.get_xdata() for line in axes.lines
+                                 if line.get_marker() != "None"]).round(9)
+        assert len(set(places)) == len(places) > len(rungs)
+        assert axes.get_xlim()[0] < places.min() and places.max() < axes.get_xlim()[1]
+        assert np.abs(places[:, None] - rungs).min(axis=1).max() < np.diff(rungs).min() / 2
+
+
 def test_ladder_marks_a_best_ceiling_that_is_not_the_deepest(results: Results, tmp_path: Path):
     falling = read_results(write_results(tmp_path / "demo", **SHAPES["falling"]))
     best = falling.ceilings.query("place == 'best'").accuracy.iloc[0]

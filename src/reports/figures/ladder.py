@@ -23,6 +23,10 @@ from src.reports.results import Results, Rungs, mean_over_seeds
 BEST_LABEL = "best ceiling"
 LABEL_HEIGHT = 0.15
 """Inches; the labels beside a panel stand above each other."""
+MARK_WIDTH = 0.08
+"""Inches; the marks of one rung stand side by side."""
+FEW = 6
+"""Methods whose marks stand closer than the space between two rungs allows; of more, thin lines."""
 
 
 def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
@@ -31,21 +35,16 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     everyone = Rungs.of(results.accuracy)
     taught = everyone.sort(models[models.role == "student"].teacher)
     rungs = _across(results.accuracy) if taught else everyone
-    title = f"{results.meta['experiment']}: accuracy against " + (
-        "depth" if rungs.base else "base model") + (", one panel per teacher" if taught else "")
-    bars = (f"Bars: {results.percent} intervals of the difference to the teacher's line, paired "
-            f"over {results.resampled}: a student's bar that clears the line is a gain")
+    title, bars = _words(results, rungs, bool(taught))
     shown = list(rungs.names)
     longest = max(len(rungs.ticks[name]) for name in shown)
     turned = not rungs.base and longest * len(shown) > 34
-    best = models[(models.role == "ceiling") & models.name.isin(
-        results.ceilings[results.ceilings.place == BEST].name)]
-    baselines = models[models.role == "baseline"].name
-    labels = ["ceiling", "teacher", *(BEST_LABEL for _ in best.name),
-              *(BASELINE_NAMES.get(name, name) for name in baselines),
-              *dict.fromkeys(models[models.role == "student"].method)]
+    best = _best(results, models)
+    labels = _labels(models, best)
     room = 0.22 + 0.064 * max(len(f"{label} 0.123") for label in labels)
-    width = max(2.3, 0.42 * len(shown))
+    places = {teacher: _places(models, rungs, teacher) for teacher in taught or [""]}
+    width = max(2.3, 0.42 * len(shown),
+                MARK_WIDTH * len(shown) * max(map(len, places.values())))
     columns = 3 if width < 2.8 else 2
     figure, panels = panel_grid(
         max(len(taught), 1), columns, (width, max(2.35, LABEL_HEIGHT * len(labels))),
@@ -56,10 +55,10 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
     limits = _y_limits(models, cells)
     for axes, teacher in zip(panels, taught or [""], strict=True):
         axes.set_ylim(limits)
-        _panel(axes, cells, models, rungs, teacher, best)
+        _panel(axes, cells, models, rungs, teacher, best, places[teacher])
         if teacher:
             axes.set_title(f"teacher: {teacher_title(teacher, everyone)}", color=TEACHER)
-        _name_ticks(axes, rungs, shown, turned)
+        _name_ticks(axes, rungs, shown, turned, [*places[teacher].values(), 0.0])
     for axes in panels[::columns]:
         axes.set_ylabel(f"accuracy on {results.meta['split']}")
     caption = ("Accuracy of teachers, of students trained on their labels, and of ceilings "
@@ -67,6 +66,15 @@ def accuracy_by_depth(results: Results) -> tuple[Figure, str, str]:
                + (f" {bars}." if taught else "")
                + (" Thin line: the best ceiling, which is not the deepest." if len(best) else ""))
     return figure, title, caption
+
+
+def _words(results: Results, rungs: Rungs, taught: bool) -> tuple[str, str]:
+    """The figure's title, and what its bars are."""
+    title = f"{results.meta['experiment']}: accuracy against " + (
+        "depth" if rungs.base else "base model") + (", one panel per teacher" if taught else "")
+    return title, (f"Bars: {results.percent} intervals of the difference to the teacher's line, "
+                   f"paired over {results.resampled}: a student's bar that clears the line is a "
+                   "gain")
 
 
 def teacher_title(name: str, rungs: Rungs) -> str:
@@ -87,12 +95,11 @@ def _on_lines(cells: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def _panel(axes: Axes, cells: pd.DataFrame, models: pd.DataFrame, rungs: Rungs, teacher: str,
-           best: pd.DataFrame) -> None:
+           best: pd.DataFrame, places: dict[str, float]) -> None:
     """One teacher's line, the ceilings, and the students it taught; without one, the ladder."""
     labels = _baselines(axes, models)
     cells = cells[cells.teacher == teacher]
     methods = list(dict.fromkeys(models[models.role == "student"].method))
-    step = 0.016 * (rungs.place(rungs.names[-1]) - rungs.place(rungs.names[0]) or 1)
     ceilings = _ordered(models[models.role == "ceiling"], rungs)
     if len(ceilings):
         for value in best.accuracy:  # else the label of the last rung reads as that of the highest
@@ -109,11 +116,39 @@ def _panel(axes: Axes, cells: pd.DataFrame, models: pd.DataFrame, rungs: Rungs, 
             colour = METHODS[index % len(METHODS)]
             spans = cells[cells.method == method].set_index("student")
             _line(axes, rungs, rows, spans, "gain", colour, MARKERS[index % len(MARKERS)],
-                  step * (index // 2 + 1) * (-1) ** (index + 1))
+                  places[method], 1.5 if len(places) <= FEW else 0.4)
             labels.append((rows.accuracy.iloc[-1], f"{method} {number(rows.accuracy.iloc[-1])}",
                            colour))
     labels += _teachers(axes, models[models.role == "teacher"], rungs, teacher)
     label_ends(axes, labels)
+
+
+def _best(results: Results, models: pd.DataFrame) -> pd.DataFrame:
+    """The ceiling that is the best one, and not the deepest; no rows where they are one."""
+    names = results.ceilings[results.ceilings.place == BEST].name
+    return models[(models.role == "ceiling") & models.name.isin(names)]
+
+
+def _labels(models: pd.DataFrame, best: pd.DataFrame) -> list[str]:
+    """What stands beside the panels, without the numbers."""
+    baselines = models[models.role == "baseline"].name
+    return ["ceiling", "teacher", *(BEST_LABEL for _ in best.name),
+            *(BASELINE_NAMES.get(name, name) for name in baselines),
+            *dict.fromkeys(models[models.role == "student"].method)]
+
+
+def _places(models: pd.DataFrame, rungs: Rungs, teacher: str) -> dict[str, float]:
+    """Method -> how far the marks of its students stand from their rung's place: side by side, with
+    room for the ceiling's in the middle and between two rungs."""
+    students = models[(models.role == "student") & (models.teacher == teacher)]
+    methods = list(dict.fromkeys(students.method))
+    at = np.array([rungs.place(name) for name in rungs.names])
+    nearest = np.diff(at).min() if len(at) > 1 else 1.0
+    step = 0.8 * nearest / (len(methods) + 1)
+    if len(methods) <= FEW:
+        step = min(step, 0.016 * (at[-1] - at[0] or 1))
+    left = (len(methods) + 1) // 2
+    return {method: step * (index - left + (index >= left)) for index, method in enumerate(methods)}
 
 
 def _across(accuracy: pd.DataFrame) -> Rungs:
@@ -127,10 +162,10 @@ def _ordered(rows: pd.DataFrame, rungs: Rungs) -> pd.DataFrame:
 
 
 def _line(axes: Axes, rungs: Rungs, rows: pd.DataFrame, spans: pd.DataFrame, difference: str,
-          colour: str, marker: str, shift: float) -> None:
+          colour: str, marker: str, shift: float, line_width: float = 1.5) -> None:
     """Means joined by a line, with weak + [low, high] of the difference as the bar."""
     x = np.array([rungs.place(name) for name in rows.name]) + shift
-    axes.plot(x, rows.accuracy, color=colour, marker=marker, markersize=4, linewidth=1.5,
+    axes.plot(x, rows.accuracy, color=colour, marker=marker, markersize=4, linewidth=line_width,
               markeredgecolor="white", markeredgewidth=0.5, zorder=4)
     for place, name in zip(x, rows.name, strict=True):
         if name in spans.index:
@@ -166,9 +201,12 @@ def _baselines(axes: Axes, models: pd.DataFrame) -> list[tuple[float, str, str]]
     return labels
 
 
-def _name_ticks(axes: Axes, rungs: Rungs, shown: list[str], turned: bool) -> None:
+def _name_ticks(axes: Axes, rungs: Rungs, shown: list[str], turned: bool,
+                beside: list[float]) -> None:
+    """`beside`: how far marks stand from their rung."""
     places = [rungs.place(name) for name in shown]
-    margin = 0.07 * (places[-1] - places[0]) or 0.5
+    reach = places[-1] - places[0]
+    margin = max(0.07 * reach or 0.5, max(np.abs(beside)) + 0.03 * reach)
     axes.set_xlim(places[0] - margin, places[-1] + margin)
     axes.set_xticks(places, [rungs.ticks[name] for name in shown],
                     **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
