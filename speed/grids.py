@@ -32,7 +32,7 @@ from speed.mixes import Row, draw
 from speed.shapes import Shape, write_model
 from src.common.files import REPO_ROOT
 from src.methods.label_treatments import Taught
-from src.runs.folders import WEIGHTS
+from src.runs.folders import WEIGHTS, remove_checkpoints
 from src.runs.plan import Plan
 from src.scoring.pairs import scores_of
 from src.scoring.trunk_cache import trunk_of
@@ -174,6 +174,7 @@ def train_ceiling(plan: Plan, runs_dir: Path) -> None:
 
 def _train_and_score(run: RunConfig, plan: Plan, runs_dir: Path, labels: np.ndarray) -> None:
     train_run(run, plan, Taught(labels), None, folder_of(run, runs_dir))
+    remove_checkpoints(folder_of(run, runs_dir))
     scores_of(folder_of(run, runs_dir), run, plan.split(run, "test"), "test",
               plan.experiment.runtime, lambda: trunk_of(run, plan, "test", runs_dir))
 

@@ -31,16 +31,16 @@ _disks_without_locks: set[int] = set()
 
 def is_held(folder: Path) -> bool:
     """Whether a launch is at work on a folder or file: at this moment, and without waiting."""
-    path = folder.with_name(f".{folder.name}{SUFFIXES[0]}")
+    path = _file_of(folder)
     if path.with_suffix(SUFFIXES[1]).exists():
         return True
-    return is_marked(folder) and _is_refused(path)
+    return path.exists() and _is_refused(path)
 
 
 def is_marked(folder: Path) -> bool:
     """Whether a lock's file is there: it is held at this moment, or was left by a killed launch and
     goes with the next lock."""
-    return folder.with_name(f".{folder.name}{SUFFIXES[0]}").exists()
+    return _file_of(folder).exists()
 
 
 def quiet(text: str) -> None:
@@ -58,7 +58,7 @@ def lock(folder: Path, tell: Callable[[str], None] = print) -> Iterator[None]:
         OSError: no file can be made beside `folder`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}{SUFFIXES[0]}")
+    path = _file_of(folder)
     path.touch()  # where no file can be made, filelock would wait for one for ever
     held = _held(path, lambda: tell(f"{folder.name}: another launch is at work on it, waiting"))
     try:
@@ -90,6 +90,11 @@ def _remove_partials(folder: Path, name: str | None = None) -> None:
         target, found = PARTIAL.subn("", path.name)
         if found and name in (None, target.removeprefix(".")):
             path.unlink()
+
+
+def _file_of(folder: Path) -> Path:
+    """The file of the kernel's lock on a folder or file, beside it."""
+    return folder.with_name(f".{folder.name}{SUFFIXES[0]}")
 
 
 def _held(path: Path, tell: Callable[[], None]) -> BaseFileLock:

@@ -69,7 +69,7 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove what a run that is done has no more to resume from."""
+    """Remove what the run in `folder` would resume from."""
     shutil.rmtree(folder / RESUME, ignore_errors=True)
 
 

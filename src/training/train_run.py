@@ -7,7 +7,6 @@ import functools
 import gc
 import json
 import os
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,7 +31,15 @@ from src.common.peak_memory import peak_memory_mib, reset_peak
 from src.common.precision import used
 from src.methods.label_treatments import Taught
 from src.runs.cards import write_model_card
-from src.runs.folders import ADAPTER, CURVES, RESUME, clear_unfinished, mark_done, newest_checkpoint
+from src.runs.folders import (
+    ADAPTER,
+    CURVES,
+    RESUME,
+    clear_unfinished,
+    mark_done,
+    newest_checkpoint,
+    remove_checkpoints,
+)
 from src.runs.plan import Plan
 from src.scoring.labels import course_of
 from src.scoring.trunk_cache import trunk_of
@@ -51,7 +58,7 @@ SPEED = ("_runtime", "_per_second")
 
 def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray | None,
               folder: Path) -> None:
-    """Train `run` into `folder` and mark it done.
+    """Train `run` into `folder` and mark it done; its checkpoints stay.
 
     Args:
         taught: what it learns from the pairs of its split, chosen left and rejected right.
@@ -162,28 +169,28 @@ def open_folder(run: RunConfig, folder: Path) -> None:
     claim(folder, "a training run", "run folder",
           lambda place: (place / "config.yaml").is_file() or (place / RESUME).is_dir())
     clear_unfinished(folder)
-    _keep_checkpoints_of_this_launch(run, folder / RESUME)
+    _keep_checkpoints_of_this_launch(run, folder)
     write_text(folder / "config.yaml", yaml.safe_dump(
         json.loads(json.dumps(asdict(run))), sort_keys=False))
 
 
-def _keep_checkpoints_of_this_launch(run: RunConfig, resume: Path) -> None:
+def _keep_checkpoints_of_this_launch(run: RunConfig, folder: Path) -> None:
     """Remove checkpoints that a launch of another kind left, and say so.
 
     The trainer would take them: from one process to two it ends at once, having read no batch, for
     it counts the batches of the epoch that its own processes have not yet seen.
     """
-    facts, path = distributed.launch_facts(), resume / "launch.json"
+    facts, path = distributed.launch_facts(), folder / RESUME / "launch.json"
     found = read_json(path)
     if found == facts:
         return
-    if any(resume.glob("checkpoint-*")):
+    if any(path.parent.glob("checkpoint-*")):
         kinds = [" ".join(f"{name} {value}" for name, value in (each or {}).items() if value)
                  for each in (found, facts)]
         print(f"{run.display_name}: its checkpoints are of another launch "
               f"({kinds[0] or 'unknown'}; this one: {kinds[1]}) and were removed: the run starts "
               "anew", flush=True)
-    shutil.rmtree(resume, ignore_errors=True)
+    remove_checkpoints(folder)
     write_json(path, facts)
 
 
