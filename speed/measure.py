@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from src.common.peak_memory import peak_memory_mib, reset_peak
+from src.common.memory import peak_memory_mib, reset_peak
 
 
 @dataclass(frozen=True)

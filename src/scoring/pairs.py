@@ -28,6 +28,7 @@ from src.batches.trees import Trees, trees_of
 from src.common import distributed
 from src.common.errors import UserError
 from src.common.lock import is_marked, lock, quiet
+from src.common.memory import let_go_of_models
 from src.common.precision import computing, used, weights_to_score
 from src.common.table_files import read_table, write_table
 from src.measures.metrics import margins_of
@@ -43,12 +44,15 @@ def margins(scores: pd.DataFrame) -> np.ndarray:
 def load_scorer(folder: Path, runtime: RuntimeConfig, run: RunConfig | None) -> PreTrainedModel:
     """A saved reward model to score with, in the precision that it was trained in.
 
+    Models that are used no more go first: a process that scores many holds one at a time.
+
     Args:
         run: that made it; None for a model from elsewhere, which computes as `auto` does.
     Raises:
         UserError: its weights were freed.
     """
     require_weights(folder)
+    let_go_of_models()
     precision = precision_of(run)
     model = load_reward_model(folder, dtype=weights_to_score(precision),
                               attention=runtime.attention,

@@ -22,7 +22,7 @@ from model.reload_check import Probe
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset, TreeCollator
 from src.common import distributed
-from src.common.peak_memory import peak_memory_mib
+from src.common.memory import peak_memory_mib
 from src.common.precision import computing
 from src.methods.label_treatments import Taught
 from src.methods.linear_probe import cross_entropy, fit, out_of_fold, scaled

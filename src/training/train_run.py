@@ -3,8 +3,6 @@
 The folder gets its weights, then its proof (the saved model scores as the trained one), then DONE.
 """
 
-import functools
-import gc
 import json
 import os
 from dataclasses import asdict
@@ -26,8 +24,8 @@ from src.batches.steps import ALL_PAIRS, Course, count_kept
 from src.common import distributed
 from src.common.files import read_json, write_json, write_text
 from src.common.hashing import commit
+from src.common.memory import peak_memory_mib, reset_peak, set_libraries_aside
 from src.common.owned import claim
-from src.common.peak_memory import peak_memory_mib, reset_peak
 from src.common.precision import used
 from src.methods.label_treatments import Taught
 from src.runs.cards import write_model_card
@@ -66,7 +64,7 @@ def train_run(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray
     Raises:
         NonFiniteLossError, ReloadError: the folder keeps its checkpoints but gets no DONE.
     """
-    _set_libraries_aside()
+    set_libraries_aside()
     reset_peak()
     base = plan.bases[run.model]
     distributed.on_main(lambda: open_folder(run, folder))
@@ -117,14 +115,6 @@ def _build(run: RunConfig, plan: Plan, dtype: torch.dtype = torch.float32) -> to
     if run.train.freeze_embeddings:
         freeze_embeddings(model)
     return model
-
-
-@functools.cache
-def _set_libraries_aside() -> None:
-    """Let garbage collections look no more at what is there before the first run: every run makes
-    two whole ones, and the libraries' million objects cost each of them a quarter of a second."""
-    gc.collect()
-    gc.freeze()
 
 
 def _train_and_save(run: RunConfig, plan: Plan, taught: Taught, val_labels: np.ndarray | None,

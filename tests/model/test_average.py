@@ -21,7 +21,7 @@ from model.base.average.stream import PIECE, places, write_tensors
 from model.reward_model import build_reward_model, load_reward_model
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
-from src.common.peak_memory import peak_memory_mib, reset_peak
+from src.common.memory import peak_memory_mib, reset_peak
 from tests.families import FAMILIES, LAYERS, PAD, save_base
 
 UNIFORM = Recipe("uniform", alphas=(0.3,))

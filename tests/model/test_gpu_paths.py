@@ -23,7 +23,7 @@ from src.batches.trees import trees_of
 from src.common import distributed, gpus
 from src.common.errors import UserError
 from src.common.files import REPO_ROOT
-from src.common.peak_memory import peak_memory_mib, reset_peak
+from src.common.memory import peak_memory_mib, reset_peak
 from tests.batches.test_batching import tree_pairs
 from tests.families import PAD, tiny_config
 from tests.tiny_experiment import command

@@ -1,7 +1,9 @@
 """Scores: those of the library's own classifier, written once, and never read from a wrong file."""
 
 import dataclasses
+import gc
 import os
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from transformers import AutoModelForSequenceClassification
 
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import RuntimeConfig, TrainConfig
+from model.base.trunk import begin_above
 from model.base.weights import base_fingerprint, weights_fingerprint
 from model.reward_model import build_reward_model
 from src.batches.trees import trees_of
@@ -217,3 +220,17 @@ def test_a_model_is_scored_in_the_type_it_was_read_in_where_that_is_half(run, mo
     found = pairs.score(half, split, RUNTIME, "test")
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=0.1 * expected.std())
+
+
+def test_a_process_that_scores_run_after_run_holds_one_model_at_a_time(run):
+    """Their hooks hold them: by itself Python would not collect them for many runs."""
+    gc.disable()
+    try:
+        first = pairs.load_scorer(run, RUNTIME, None)
+        begin_above(first, 1)
+        gone = weakref.ref(first)
+        del first
+        pairs.load_scorer(run, RUNTIME, None)
+        assert gone() is None
+    finally:
+        gc.enable()

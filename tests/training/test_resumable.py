@@ -18,13 +18,14 @@ from model.base.trunk import freeze_embeddings
 from model.reward_model import build_reward_model
 from src.batches.collate import PairDataset
 from src.batches.steps import ALL_PAIRS, Course
+from src.common.memory import set_libraries_aside
 from src.methods.distilled_layers import distils
 from src.methods.label_treatments import Hints
 from src.runs.folders import newest_checkpoint
 from src.training import resumable
 from src.training.arguments import training_arguments
 from src.training.resumable import PROGRESS
-from src.training.train_run import _set_libraries_aside, log_lines
+from src.training.train_run import log_lines
 from src.training.trainer import build_trainer
 from tests.families import PAD
 from tests.tiny_pairs import random_pairs
@@ -101,7 +102,7 @@ def train(base):
     was killed: its last step, weights and log."""
     split, val = random_pairs(PAIRS), PairDataset(random_pairs(20, seed=9), np.full(20, 0.3))
     labels = np.random.default_rng(5).random(PAIRS)
-    _set_libraries_aside()
+    set_libraries_aside()
 
     def build(run):
         model = build_reward_model(base("llama"), run.kept, run.seed, pad_token_id=PAD)

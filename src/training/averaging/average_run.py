@@ -25,7 +25,7 @@ from model.reward_model import build_reward_model, load_reward_model
 from src.common import distributed
 from src.common.files import write_json, write_text
 from src.common.hashing import commit
-from src.common.peak_memory import peak_memory_mib, reset_peak
+from src.common.memory import peak_memory_mib, reset_peak
 from src.methods.label_treatments import Taught
 from src.methods.log_odds import sigmoid
 from src.runs.cards import write_model_card

@@ -13,7 +13,7 @@ from data.tokens.formatting import answer_end
 from model.policy_model import check_saved, load_language_model
 from src.common.files import write_json, write_text
 from src.common.hashing import commit
-from src.common.peak_memory import peak_memory_mib, reset_peak
+from src.common.memory import peak_memory_mib, reset_peak
 from src.runs.bases import BaseModel
 from src.runs.folders import mark_done, require_finished
 from src.runs.plan import Plan
