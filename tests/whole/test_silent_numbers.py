@@ -133,7 +133,7 @@ def test_a_small_run_s_peak_is_not_that_of_a_big_one_before_it_in_one_process(tm
 
 def test_a_run_s_peak_is_left_open_where_the_system_cannot_tell_it(tiny, tmp_path, monkeypatch):
     """macOS knows only the process's."""
-    monkeypatch.setattr("src.common.peak_memory._PROCESS", tmp_path / "nowhere")
+    monkeypatch.setattr("src.common.memory._PROCESS", tmp_path / "nowhere")
     assert peaks(tiny) == {"llama-L4-s0": None}
 
 
