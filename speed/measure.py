@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from src.common.memory import peak_memory_mib, reset_peak
+from src.common.memory import peak_memory_mib, reset_peak, set_libraries_aside
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def alternate(systems: list[System], rounds: int, title: str,
         warm_up: after one that does not count, where peak memory is read; otherwise it is not.
     """
     measured = [Measured(system, None) for system in systems]
-    gc.collect()
-    gc.freeze()  # each collection would look at the libraries' million objects, a quarter second
+    set_libraries_aside()
     with tqdm(total=(rounds + warm_up) * len(systems), desc=title, unit="run", delay=2) as bar:
         for each in measured if warm_up else ():
             bar.set_postfix_str(each.system.name)
