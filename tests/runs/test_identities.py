@@ -3,7 +3,7 @@
 `identities.csv` is what finished runs, their weak labels and shared ceilings are found by: where a
 line changes, all of them are trained again. Data, and base models other than the demo's, have
 stand-ins: these identities cover what the configs say. A new experiment adds lines, which the
-failing test prints; no line is ever changed.
+failing test prints; a line changes only with its experiment, on purpose, which results/LOG.md says.
 """
 
 import csv
