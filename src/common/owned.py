@@ -36,13 +36,15 @@ def require_ours(folder: Path, kind: str, option: str,
                         "holds it: name a folder of its own")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{option} {folder}: is a file: name a new or empty folder")
-    if not folder.is_dir() or kind_of(folder) == kind:
-        return
-    empty = not {path.name for path in folder.iterdir()} - {MARK}
-    if not kind_of(folder) and (empty or known(folder)):  # an empty mark: its disk was full
-        return
+    names = _names(folder)  # before the mark, which another launch puts there first
     held = kind_of(folder)
-    what = f"holds {held}" if held else f"holds {_named(folder)}, which is not ours"
+    if held == kind:
+        return
+    if not held:  # nor is an empty mark one: its disk was full
+        names &= _names(folder)  # another launch may have removed what it had made
+        if not names or known(folder):
+            return
+    what = f"holds {held}" if held else f"holds {_listed(names)}, which is not ours"
     raise UserError(f"{option} {folder}: {what}, and nothing of that is touched: name a new or "
                     "empty folder")
 
@@ -99,6 +101,14 @@ def _is_no_place(folder: Path) -> bool:
         place == place.parent)
 
 
-def _named(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder beside the mark; nothing where there is no folder."""
+    try:
+        return {path.name for path in folder.iterdir()} - {MARK}
+    except FileNotFoundError:
+        return set()
+
+
+def _listed(names: set[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return first + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -83,6 +83,47 @@ def test_a_folder_is_ours_when_new_empty_or_marked_and_of_one_kind(tmp_path):
     require_ours(tmp_path / "theirs", "scores", "--out", lambda folder: True)
 
 
+@pytest.mark.parametrize("moment", ["is_dir", "iterdir", "read_text"])
+@pytest.mark.parametrize("made", [False, True])
+def test_a_folder_that_another_launch_claims_and_fills_meanwhile_is_still_ours(
+        tmp_path, monkeypatch, moment, made):
+    folder = tmp_path / "new"
+    if made:
+        folder.mkdir()
+    look = getattr(Path, moment)
+
+    def another(path, *words, **options):
+        """What was there, after which it changes."""
+        if folder not in (path, path.parent):
+            return look(path, *words, **options)
+        monkeypatch.setattr(Path, moment, look)
+        try:
+            seen = look(path, *words, **options)
+            return list(seen) if moment == "iterdir" else seen
+        finally:
+            claim(folder, "scores", "--out")
+            (folder / "table.csv").write_text("")
+
+    monkeypatch.setattr(Path, moment, another)
+    require_ours(folder, "scores", "--out")
+
+
+def test_a_folder_that_another_launch_removes_meanwhile_is_a_new_one(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    claim(folder, "scores", "--out")
+    look = Path.is_dir
+
+    def another(path):
+        seen = look(path)
+        if path == folder:
+            monkeypatch.setattr(Path, "is_dir", look)
+            disclaim(folder)
+        return seen
+
+    monkeypatch.setattr(Path, "is_dir", another)
+    require_ours(folder, "scores", "--out")
+
+
 @pytest.mark.parametrize("folder", ["", ".", "/", str(REPO_ROOT), str(REPO_ROOT.parent), "~",
                                     str(REPO_ROOT / "data" / "..")])
 def test_the_repository_and_what_holds_it_are_no_place_for_a_command(folder):
