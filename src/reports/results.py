@@ -225,3 +225,13 @@ class Rungs:
         """The given rungs, once each, weakest first."""
         wanted = set(names)
         return [name for name in self.names if name in wanted]
+
+    def ladders(self, names: Sequence[str]) -> list[list[str]]:
+        """The given rungs, once each, in groups that one line may join: cuts of one base by one
+        rule, or, where no base is cut twice, all models."""
+        found: dict[str, list[str]] = {}
+        for name in self.sort(names):
+            rule = re.match(r"-[A-Z]", name.removeprefix(base_of(name)))
+            found.setdefault(f"{base_of(name)}{rule and rule[0]}", []).append(name)
+        several = len({base_of(name) for name in self.names}) < len(self.names)
+        return list(found.values()) if several and not self.base else [self.sort(names)]

@@ -250,6 +250,43 @@ def test_no_text_overlaps_or_leaves_the_figure(tmp_path: Path, monkeypatch: pyte
         check_texts(FIGURES[name](results)[0], monkeypatch)
 
 
+RULES = {"names": [f"smollm2_135m-{rule}{count}" for rule in "FLBI" for count in (8, 16)],
+         "layers": [8, 16] * 4, "teachers": 8, "methods": ["soft"], "steps": 8}
+"""Teachers alone, cut from one base by four rules at two depths each."""
+
+
+def of_teachers(results: Results) -> Results:
+    return dataclasses.replace(results, pgr=results.pgr[:0], **{
+        name: getattr(results, name).query("role in ('teacher', 'baseline')")
+        for name in ("accuracy", "curves", "calibration")})
+
+
+@pytest.mark.parametrize("name", ["accuracy_by_depth", "learning_curves", "calibration"])
+def test_many_rungs_with_long_names_over_one_panel_stay_in_the_figure(tmp_path: Path, monkeypatch,
+                                                                      name: str):
+    results = of_teachers(read_results(write_results(tmp_path / "rules", **RULES)))
+    with matplotlib.rc_context(STYLE):
+        figure = FIGURES[name](results)[0]
+        check_texts(figure, monkeypatch)
+    assert len(figure.axes) == 1 and all(any(rung in word for word in words(figure))
+                                         for rung in RULES["names"])
+
+
+def test_a_line_joins_cuts_by_one_rule_only(tmp_path: Path):
+    results = of_teachers(read_results(write_results(tmp_path / "rules", **RULES)))
+    lines = [line.get_xdata() for line in draw("accuracy_by_depth", results).axes[0].lines
+             if line.get_marker() != "None"]
+    assert [list(line) for line in lines] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize(("shape", "sizes"), [
+    ("other_models", [4]), ("many", [8]), ("other_families", [2, 2])])
+def test_different_models_and_depths_of_one_are_joined(tmp_path: Path, shape: str,
+                                                       sizes: list[int]):
+    rungs = Rungs.of(read_results(write_results(tmp_path / "demo", **SHAPES[shape])).accuracy)
+    assert [len(each) for each in rungs.ladders(rungs.names)] == sizes
+
+
 def test_curves_of_students_of_several_teachers_have_titles_apart(tmp_path: Path, monkeypatch):
     given = read_results(write_results(tmp_path / "demo", **SHAPES["other_families"]))
     several = "mean_margin-of-smollm2_135m-F6+smollm2_135m-F8"

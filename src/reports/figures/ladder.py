@@ -1,5 +1,7 @@
 """The paper's figure: test accuracy against depth, one panel per teacher."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -164,15 +166,22 @@ def _ordered(rows: pd.DataFrame, rungs: Rungs) -> pd.DataFrame:
 def _line(axes: Axes, rungs: Rungs, rows: pd.DataFrame, spans: pd.DataFrame, difference: str,
           colour: str, marker: str, shift: float, line_width: float = 1.5) -> None:
     """Means joined by a line, with weak + [low, high] of the difference as the bar."""
-    x = np.array([rungs.place(name) for name in rows.name]) + shift
-    axes.plot(x, rows.accuracy, color=colour, marker=marker, markersize=4, linewidth=line_width,
-              markeredgecolor="white", markeredgewidth=0.5, zorder=4)
-    for place, name in zip(x, rows.name, strict=True):
+    _joined(axes, rungs, rows, shift, color=colour, marker=marker, linewidth=line_width,
+            markeredgecolor="white", markeredgewidth=0.5, zorder=4)
+    for name in rows.name:
         if name in spans.index:
-            span = spans.loc[name]
+            span, place = spans.loc[name], rungs.place(name) + shift
             ends = span.weak + span[f"{difference}_low"], span.weak + span[f"{difference}_high"]
             axes.plot([place, place], ends, color=colour, linewidth=1.0, alpha=0.75, zorder=3,
                       solid_capstyle="butt")
+
+
+def _joined(axes: Axes, rungs: Rungs, rows: pd.DataFrame, shift: float, **style: Any) -> None:
+    """Means at their rungs' places, joined by a line where they are of one ladder."""
+    accuracy = rows.set_index("name").accuracy
+    for names in rungs.ladders(rows.name):
+        axes.plot([rungs.place(name) + shift for name in names], accuracy[names], markersize=4,
+                  **style)
 
 
 def _teachers(axes: Axes, teachers: pd.DataFrame, rungs: Rungs,
@@ -181,8 +190,7 @@ def _teachers(axes: Axes, teachers: pd.DataFrame, rungs: Rungs,
     if not teacher:
         teachers = _ordered(teachers, rungs)
         if len(teachers):
-            axes.plot([rungs.place(name) for name in teachers.name], teachers.accuracy, marker="o",
-                      markersize=4, color=TEACHER, linewidth=1.5)
+            _joined(axes, rungs, teachers, 0.0, marker="o", color=TEACHER, linewidth=1.5)
         return [(row.accuracy, f"teachers {number(row.accuracy)}", TEACHER)
                 for row in teachers.tail(1).itertuples()]
     rows = teachers[teachers.name == teacher]

@@ -83,8 +83,7 @@ def page(panels: int, columns: int, size: tuple[float, float], gap: tuple[float,
     """
     columns = min(columns, panels)
     rows = -(-panels // columns)
-    inner = columns * size[0] + (columns - 1) * gap[0]
-    width = max(margins.left + inner + margins.right, 5.6)
+    width = page_width(panels, columns, size, gap, margins)
     notes = _wrap(footer, width, 8)
     head = _header_lines(title, mark, width)
     above = 0.16 + sum(height for _, _, height in head)
@@ -102,6 +101,14 @@ def page(panels: int, columns: int, size: tuple[float, float], gap: tuple[float,
         y = height - above - margins.top - (row + 1) * size[1] - row * gap[1]
         axes.append(figure.add_axes((x / width, y / height, size[0] / width, size[1] / height)))
     return figure, axes
+
+
+def page_width(panels: int, columns: int, size: tuple[float, float], gap: tuple[float, float],
+               margins: Margins) -> float:
+    """Inches that a `page` is wide."""
+    columns = min(columns, panels)
+    inner = columns * size[0] + (columns - 1) * gap[0]
+    return max(margins.left + inner + margins.right, 5.6)
 
 
 def provenance(results: Results) -> str:

@@ -1,5 +1,6 @@
 """How the runs trained, and how far their confidence can be trusted."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ from src.reports.figures.style import (
     TEACHER,
     Margins,
     depth_colours,
+    page_width,
     panel_grid,
     panel_title,
 )
@@ -39,10 +41,9 @@ def learning_curves(results: Results) -> tuple[Figure, str, str]:
     notes = ("Strong: mean over seeds and a twentieth of the training; faint: each seed as logged, "
              "one point in a thousand outside the panel. Students' losses are against weak "
              "labels: heights compare within a panel only.")
-    figure, panels = panel_grid(len(groups), min(4, max(2, len(groups))), (2.25, 1.6),
-                                (0.5, 0.9), title, notes, results,
-                                Margins(0.62, 0.25, 0.88, 0.5))
-    colours = depth_colours(rungs.sort(curves.name))
+    figure, panels, colours = _page_with_key(
+        len(groups), min(4, max(2, len(groups))), (2.25, 1.6), (0.5, 0.9), title, notes, results,
+        curves.name)
     for index, (axes, (name, below, rows)) in enumerate(zip(panels, groups, strict=True)):
         for rung in rungs.sort(rows.name):
             _draw_curve(axes, rows[rows.name == rung], colours[rung])
@@ -53,7 +54,6 @@ def learning_curves(results: Results) -> tuple[Figure, str, str]:
         axes.set_xlabel("optimiser step")
         if index % min(4, max(2, len(groups))) == 0:
             axes.set_ylabel("loss")
-    _rung_legend(figure, panels[0], colours, rungs, above=0.44)
     caption = ("Training loss. Strong lines are means over seeds and a twentieth of the training; "
                "faint lines are the seeds as logged. Colour is the rung.")
     return figure, title, caption
@@ -91,15 +91,25 @@ def _loss_limits(rows: pd.DataFrame) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _rung_legend(figure: Figure, first: Axes, colours: dict[str, tuple[float, ...]],
-                 rungs: Rungs, above: float) -> None:
-    """Colour keys in a row, `above` inches over the first panel."""
-    box = first.get_position()
-    lines = [Line2D([], [], color=colour, linewidth=2.5) for colour in colours.values()]
-    figure.legend(lines, [rungs.ticks[name] for name in colours], ncols=min(len(lines), 10),
-                  title=rungs.axis_label, alignment="left", loc="lower left", borderaxespad=0,
-                  borderpad=0, title_fontsize=8, handlelength=1.2, columnspacing=1.2,
-                  bbox_to_anchor=(box.x0, box.y1 + above / figure.get_figheight()))
+def _page_with_key(panels: int, columns: int, size: tuple[float, float], gap: tuple[float, float],
+                   title: str, notes: str, results: Results, names: pd.Series,
+                   ) -> tuple[Figure, list[Axes], dict[str, tuple[float, ...]]]:
+    """A `panel_grid`, with the rungs' colours over its first panel in as many rows as they need."""
+    rungs = Rungs.of(results.accuracy)
+    colours = depth_colours(rungs.sort(names))
+    ticks, margins = [rungs.ticks[name] for name in colours], Margins(0.62, 0.25, 0.88, 0.5)
+    room = page_width(panels, columns, size, gap, margins) - margins.left
+    across = max(1, min(len(ticks), 10, int(room / (0.36 + 0.068 * max(map(len, ticks))))))
+    rows = -(-len(ticks) // across)
+    figure, axes = panel_grid(panels, columns, size, gap, title, notes, results,
+                              dataclasses.replace(margins, top=margins.top + 0.17 * (rows - 1)))
+    box = axes[0].get_position()
+    figure.legend([Line2D([], [], color=colour, linewidth=2.5) for colour in colours.values()],
+                  ticks, ncols=across, title=rungs.axis_label, alignment="left", loc="lower left",
+                  borderaxespad=0, borderpad=0, title_fontsize=8, handlelength=1.2,
+                  columnspacing=1.2,
+                  bbox_to_anchor=(box.x0, box.y1 + 0.44 / figure.get_figheight()))
+    return figure, axes, colours
 
 
 def calibration_figure(results: Results) -> tuple[Figure, str, str]:
@@ -113,9 +123,8 @@ def calibration_figure(results: Results) -> tuple[Figure, str, str]:
              f"fewer than {FEWEST} pairs have no point. Below the diagonal a model is surer than "
              "it is right. ECE: expected calibration error, mean over models. Grey: share of "
              "pairs per bin.")
-    figure, panels = panel_grid(len(groups), 4, (2.2, 2.2), (0.62, 0.75), title, notes, results,
-                                Margins(0.62, 0.25, 0.88, 0.5))
-    colours = depth_colours(rungs.sort(table.name))
+    figure, panels, colours = _page_with_key(len(groups), 4, (2.2, 2.2), (0.62, 0.75), title,
+                                             notes, results, table.name)
     for index, (axes, (name, rows)) in enumerate(zip(panels, groups, strict=True)):
         bins = rows[["n", "confidence", "accuracy"]].to_numpy(float)
         _reliability(axes, rows, colours, rungs)
@@ -124,7 +133,6 @@ def calibration_figure(results: Results) -> tuple[Figure, str, str]:
         axes.set_xlabel("confidence")
         if index % 4 == 0:
             axes.set_ylabel("accuracy")
-    _rung_legend(figure, panels[0], colours, rungs, above=0.44)
     caption = ("Share of pairs ranked rightly against the model's own confidence, max(P, 1 - P) "
                "of P(chosen > rejected). n counts pairs over seeds and models.")
     return figure, title, caption
