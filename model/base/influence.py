@@ -3,12 +3,14 @@
     BI_i = 1 - mean over tokens of cos(x_i, x_{i+1}),    x_i what enters layer i      (ShortGPT,
                                                          arXiv 2403.03853, equation 1)
 
-A layer of little influence is the first to go. Measured once on text and kept beside the base.
+A layer of little influence is the first to go. Measured once on each set of texts, and kept beside
+the base.
 """
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,23 +29,29 @@ def block_influence(base_path: Path, facts: dict[str, str],
     """The influence of every layer of the base model in a folder, bottom first.
 
     Args:
-        facts: what the texts are; measured anew where the file beside the base is of others, or
-            is none of ours.
+        facts: what the texts are; measured where the file beside the base has none of these.
         texts: token ids, each text alone and unpadded.
     """
     path = base_path / "block_influence.json"
     with lock(path, quiet):
-        found = read_json(path) or {}
-        if found.get("facts") != facts or not _is_influence(found.get("influence"), base_path):
-            found = {"facts": facts, "influence": _measure(base_path, texts)}
-            write_json(path, found)
-    return found["influence"]
+        kept = _kept(path)
+        for found in kept:
+            if found["facts"] == facts:
+                return found["influence"]
+        kept.append({"facts": facts, "influence": _measure(base_path, texts)})
+        write_json(path, {"measured": kept})
+    return kept[-1]["influence"]
 
 
-def _is_influence(found: object, base_path: Path) -> bool:
-    """Whether it is a finite number for each layer of the base model."""
-    return isinstance(found, list) and len(found) == read_config(base_path).num_hidden_layers and (
-        all(type(each) is float and math.isfinite(each) for each in found))
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """What the file beside a base holds that is whole: facts, and a finite number for each of the
+    base's layers."""
+    measured, layers = (read_json(path) or {}).get("measured"), read_config(path.parent)
+    return [each for each in (measured if isinstance(measured, list) else [])
+            if isinstance(each, dict) and {"facts", "influence"} <= set(each)
+            and isinstance(found := each["influence"], list)
+            and len(found) == layers.num_hidden_layers
+            and all(type(number) is float and math.isfinite(number) for number in found)]
 
 
 @torch.no_grad()

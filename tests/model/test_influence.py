@@ -48,12 +48,13 @@ def test_a_layer_that_adds_nothing_has_none(llama):
     assert found[5] == pytest.approx(0, abs=1e-6) and min(found[:5]) > 1e-4
 
 
-def test_it_is_measured_once_for_the_same_texts(llama, monkeypatch):
+def test_it_is_measured_once_for_each_set_of_texts(llama, monkeypatch):
     first = block_influence(llama, {"data": "1"}, TEXTS)
     other = block_influence(llama, {"data": "2"}, TEXTS[:1])
     assert other != first
     monkeypatch.setattr(influence, "_measure", lambda *args: pytest.fail("measured again"))
     assert block_influence(llama, {"data": "2"}, TEXTS) == other
+    assert block_influence(llama, {"data": "1"}, TEXTS) == first
 
 
 @pytest.mark.parametrize("held", [
@@ -64,10 +65,17 @@ def test_it_is_measured_once_for_the_same_texts(llama, monkeypatch):
     {"facts": {}, "influence": [10 ** 400] * LAYERS}, "text", [], "half"], ids=str)
 def test_a_file_that_holds_something_else_is_measured_anew(llama, held):
     path = llama / "block_influence.json"
-    path.write_text('{"facts": {' if held == "half" else json.dumps(held))
+    path.write_text('{"measured": [{' if held == "half" else json.dumps({"measured": [held]}))
     found = block_influence(llama, {}, TEXTS[1:])
     assert len(found) == LAYERS and json.loads(path.read_text()) == {
-        "facts": {}, "influence": found}
+        "measured": [{"facts": {}, "influence": found}]}
+
+
+@pytest.mark.parametrize("held", [{}, {"measured": None}, {"measured": {"facts": {}}}, "text", []],
+                         ids=str)
+def test_a_file_of_another_shape_is_measured_anew(llama, held):
+    (llama / "block_influence.json").write_text(json.dumps(held))
+    assert len(block_influence(llama, {}, TEXTS[1:])) == LAYERS
 
 
 def test_an_experiment_keeps_the_most_influential_layers_and_its_cards_say_so(finished, tmp_path):
