@@ -59,7 +59,8 @@ def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None
     found, missing = experiment.finished_runs(plan, args.runs_dir)
     inputs = experiment.inputs_hash(found, missing, plan, args.split)
     if experiment.is_current(folder, inputs):
-        print(f"nothing to do: {folder} is up to date")
+        print(f"nothing to do: {folder} holds the results of these very weights, pairs and "
+              "settings")
     else:
         pairs, answers = experiment.eval_pairs(plan, args.split)
         scored = experiment.score_runs(found, plan, args.split, args.runs_dir,

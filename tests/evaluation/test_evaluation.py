@@ -145,7 +145,7 @@ def test_scores_csv_has_every_run_and_pair(evaluated):
 def test_a_second_evaluation_does_nothing_and_says_so(evaluated, capsys):
     before = {path: path.stat().st_mtime_ns for path in evaluated.results.rglob("*")}
     assert in_process("eval", *evaluated.evaluate()) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert "holds the results of these very weights, pairs and settings" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in evaluated.results.rglob("*")} == before
 
 
