@@ -12,7 +12,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -21,7 +23,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import transformers
 from accelerate.utils.memory import clear_device_cache
 
-from configs.run import POLICIES
+from configs.run import POLICIES, RunConfig
 from configs.schema import ExperimentConfig, load_config
 from model.reload_check import ReloadError
 from src.batches.finite import NonFiniteLossError
@@ -29,9 +31,11 @@ from src.common import distributed
 from src.common.distributed import say
 from src.common.errors import EXIT_USER_ERROR, UserError, one_line, run_command
 from src.common.files import require_space
+from src.common.lock import is_held
 from src.common.precision import notice, used
 from src.evaluation.overview import STEP, Whole, progress
 from src.runs.disk import disk_lines, is_short
+from src.runs.folders import folder_of
 from src.runs.plan import Plan
 from src.training.command_line import parse_args
 from src.training.dry_run import describe, duration
@@ -49,7 +53,7 @@ def train_stage(plan: Plan, stage: str, runs_dir: Path, worker: int,
     failed, trained = [], 0
     todo = list(enumerate(plan.stage(stage), 1))
     share = todo[worker::workers]
-    for number, run in share:
+    for number, run in free_first(share, runs_dir):
         title = f"[{number}/{len(todo)}] {run.display_name}"
         started = time.monotonic()
         try:
@@ -75,6 +79,19 @@ def train_stage(plan: Plan, stage: str, runs_dir: Path, worker: int,
     say(f"{stage}, worker {worker + 1} of {workers}: {trained} trained, {before} done before"
         + (f", {len(failed)} failed" if failed else "" if trained else ": nothing to do"))
     return failed
+
+
+def free_first(share: Sequence[tuple[int, RunConfig]],
+               runs_dir: Path) -> Iterator[tuple[int, RunConfig]]:
+    """Numbered runs in their order, but those that another launch is at when it is their turn come
+    last: so two launches share a stage."""
+    busy = []
+    for number, run in share:
+        if distributed.on_main(partial(is_held, folder_of(run, runs_dir))):
+            busy.append((number, run))
+        else:
+            yield number, run
+    yield from busy
 
 
 def require_room(plan: Plan, stage: str, runs_dir: Path, worker: int) -> None:

@@ -37,6 +37,11 @@ CURVES = "tensorboard"
 """Folder of TensorBoard's event files, kept."""
 
 
+def folder_of(run: RunConfig, runs_dir: Path) -> Path:
+    """Where a run that trains here is put; one that another experiment has finished lies there."""
+    return runs_dir / run.experiment / run.stage / run.folder_name
+
+
 def mark_done(folder: Path, identity: str) -> None:
     """Write DONE over the sizes of the files in `folder` itself. Call it last."""
     sizes = {p.name: p.stat().st_size for p in sorted(folder.iterdir())

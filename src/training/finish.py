@@ -29,7 +29,7 @@ def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
         for other in plan.needed(run):
             if run.policy or other.identity == run.earlier:
                 finish(other, plan, runs_dir)
-    folder = runs_dir / run.experiment / run.stage / run.folder_name
+    folder = folders.folder_of(run, runs_dir)
     with lock(folder, say) if distributed.is_main() else nullcontext():
         done = distributed.on_main(found)
         if done is None:

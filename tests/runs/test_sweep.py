@@ -528,16 +528,16 @@ def test_another_experiment_finds_the_shared_runs_finished(finished):
         assert folder.parts[-3] == "tiny" and run.experiment == "other"
 
 
-def test_workers_share_a_stage_without_overlap(plan, monkeypatch):
+def test_workers_share_a_stage_without_overlap(plan, monkeypatch, tmp_path):
     taken = []
     monkeypatch.setattr("src.train.finish", lambda run, sweep, runs_dir: taken.append(run) or True)
     sweep = plan()
     for worker in range(3):
-        assert train_stage(sweep, "students", None, worker, 3) == []
+        assert train_stage(sweep, "students", tmp_path, worker, 3) == []
     assert sorted(run.display_name for run in taken) == sorted(names(sweep, "students"))
 
 
-def test_a_run_that_fails_is_reported_and_the_others_go_on(plan, monkeypatch, capsys):
+def test_a_run_that_fails_is_reported_and_the_others_go_on(plan, monkeypatch, capsys, tmp_path):
     sweep = plan()
     bad = sweep.stage("ceilings")[1]
 
@@ -547,20 +547,20 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(plan, monkeypatch, ca
         return True
 
     monkeypatch.setattr("src.train.finish", finish)
-    [(name, error)] = train_stage(sweep, "ceilings", None, 0, 1)
+    [(name, error)] = train_stage(sweep, "ceilings", tmp_path, 0, 1)
     assert (name, str(error)) == (bad.display_name, "broken\nweights")
     told = capsys.readouterr().out
     assert f"{bad.display_name}: FAILED, broken weights\n" in told
     assert "3 trained, 0 done before, 1 failed" in told
 
 
-def test_a_full_disk_stops_the_stage(plan, monkeypatch):
+def test_a_full_disk_stops_the_stage(plan, monkeypatch, tmp_path):
     def finish(run, sweep, runs_dir):
         raise OSError(28, "No space left on device", "file")
 
     monkeypatch.setattr("src.train.finish", finish)
     with pytest.raises(OSError, match="No space left"):
-        train_stage(plan(), "teachers", None, 0, 1)
+        train_stage(plan(), "teachers", tmp_path, 0, 1)
 
 
 def test_students_without_their_teacher_say_which_script_comes_first(plan, tmp_path):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from configs.run import RunConfig
 from src.common.errors import one_line
 from src.common.lock import is_held
-from src.runs.folders import find_finished
+from src.runs.folders import find_finished, folder_of
 from src.runs.launch import records, slurm
 from src.runs.launch.records import Submitted
 from src.runs.launch.slurm import Queued
@@ -56,7 +56,7 @@ def standings(plan: Plan, runs_dir: Path) -> list[Standing]:
 
 def _without_a_job(run: RunConfig, runs_dir: Path) -> Standing:
     """Of the scripts without LAUNCH only the lock tells."""
-    held = is_held(runs_dir / run.experiment / run.stage / run.folder_name)
+    held = is_held(folder_of(run, runs_dir))
     return Standing(run, "running", told="without a job") if held else Standing(run, "to do")
 
 
