@@ -11,7 +11,8 @@
     python -m src.analysis --what front --experiment smollm2_sciq_averaging \\
            --text data/raw/text/wikitext2_test.txt --tasks sciq boolq cosmos_qa --limit 100
 
-Tables and figures go to results/.
+Tables and figures go to results/, where those of other experiments are replaced: --output_dir
+keeps yours apart.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from configs.strict_yaml import require_name
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
+from src.common.owned import claim
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
@@ -30,14 +32,14 @@ def methods(args: argparse.Namespace) -> str:
     """Methods against soft Bradley-Terry, ranked over all experiments together."""
     from src.evaluation.across.methods import rank_methods
 
-    return rank_methods(args.experiment, args.results_dir)
+    return rank_methods(args.experiment, args.results_dir, _folder(args))
 
 
 def which_layers(args: argparse.Namespace) -> str:
     """Which layers a teacher should keep, rule against rule at the same depth."""
     from src.evaluation.which_layers import compare_layers
 
-    return compare_layers(args.experiment, args.results_dir)
+    return compare_layers(args.experiment, args.results_dir, _folder(args))
 
 
 def pooled(args: argparse.Namespace) -> str:
@@ -51,14 +53,14 @@ def shared_errors(args: argparse.Namespace) -> str:
     """Whether gain goes with the errors that teacher and ceiling share, over all experiments."""
     from src.evaluation.across.shared_errors import write_shared_errors
 
-    return write_shared_errors(args.experiment, args.results_dir)
+    return write_shared_errors(args.experiment, args.results_dir, _folder(args))
 
 
 def saliency(args: argparse.Namespace) -> str:
     """Whether gains are only what pre-training leaked, over shares of verdict documents."""
     from src.evaluation.across.saliency import write_saliency
 
-    return write_saliency(args.experiment, args.results_dir)
+    return write_saliency(args.experiment, args.results_dir, _folder(args))
 
 
 def layer_change(args: argparse.Namespace) -> str:
@@ -98,11 +100,21 @@ def _of_each(args: argparse.Namespace, write: Callable[..., str]) -> str:
     return "\n\n".join(write(plan, args.runs_dir, args.results_dir) for plan in plans)
 
 
+def _folder(args: argparse.Namespace) -> Path:
+    """Where the answer goes that several experiments give together."""
+    if args.output_dir is None:
+        return args.results_dir / args.what
+    claim(args.output_dir, f"the answer to {args.what}", "--output_dir")
+    return args.output_dir
+
+
 ANALYSES: dict[str, Callable[[argparse.Namespace], str]] = {
     "methods": methods, "pooled": pooled, "which_layers": which_layers,
     "shared_errors": shared_errors, "saliency": saliency, "layer_change": layer_change,
     "degradation": degradation, "front": front}
 """What may be asked."""
+TOGETHER = ("methods", "which_layers", "shared_errors", "saliency")
+"""What is asked of several experiments together; the rest of each alone."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -115,6 +127,9 @@ def parse_args() -> argparse.Namespace:
                         help="experiments that eval.py has evaluated, or their YAML files")
     parser.add_argument("--results_dir", type=Path, default=REPO_ROOT / "results",
                         help="where they are, and where the answers go (default: results/)")
+    parser.add_argument("--output_dir", type=Path, metavar="DIR", help="where the answer goes, "
+                        "instead of the question's own folder in RESULTS_DIR; for "
+                        f"{', '.join(TOGETHER)}")
     parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
                         help="finished runs, for questions that need weights (default: runs/)")
     parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
@@ -129,6 +144,9 @@ def parse_args() -> argparse.Namespace:
     if args.what != "front" and (args.text or args.tasks or args.limit):
         raise UserError(f"--what {args.what}: --text, --tasks and --limit are for --what front "
                         "alone: leave them out")
+    if args.output_dir is not None and args.what not in TOGETHER:
+        raise UserError(f"--what {args.what}: --output_dir is for {', '.join(TOGETHER)}: leave it "
+                        "out, or name other results with --results_dir")
     args.config = args.experiment
     args.experiment = [Path(name).stem if name.endswith((".yaml", ".yml"))
                        else require_name(name, "--experiment ") for name in args.experiment]

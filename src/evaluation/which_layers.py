@@ -20,9 +20,8 @@ from src.reports.which_layers import MEAN, blocks, console
 TITLE = "Which layers to keep"
 
 
-def compare_layers(experiments: Sequence[str], results_dir: Path) -> str:
-    """Write which_layers.csv, its figure and report.md into `results_dir`/which_layers; return what
-    to print.
+def compare_layers(experiments: Sequence[str], results_dir: Path, folder: Path) -> str:
+    """Write which_layers.csv, its figure and report.md into `folder`; return what to print.
 
     Raises:
         UserError: an experiment without scores, or without two rules to compare.
@@ -34,7 +33,6 @@ def compare_layers(experiments: Sequence[str], results_dir: Path) -> str:
         meta = read_json(results_dir / experiment / "meta.json")
         notes += [note for note in meta.get("notes", []) if note not in notes]
     table = pd.concat(tables, ignore_index=True)
-    folder = results_dir / "which_layers"
     with atomic_path(folder / "which_layers.csv") as partial:
         table.to_csv(partial, index=False)
     with matplotlib.rc_context(STYLE):

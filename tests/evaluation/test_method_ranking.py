@@ -40,12 +40,29 @@ def test_an_experiment_without_scores_is_refused_with_the_remedy(tmp_path):
 def test_a_ranking_is_written_over_all_experiments(tmp_path):
     for name in ("first", "second"):
         write_scores(tmp_path / name)
-    said = rank_methods(["first", "second"], tmp_path)
+    said = rank_methods(["first", "second"], tmp_path, tmp_path / "methods")
     table = pd.read_csv(tmp_path / "methods" / "methods.csv")
     assert table.experiment.tolist() == ["first second"] and table.verdict.tolist() == ["better"]
     assert "up is better than soft" in said and "18" in said
     assert table.cost.isna().all()
     assert (tmp_path / "methods" / "figures" / "methods.png").stat().st_size > 10_000
+
+
+def test_an_answer_of_one_s_own_leaves_the_committed_one_alone(tmp_path):
+    for name in ("first", "second"):
+        write_scores(tmp_path / name)
+    ask = ("src.analysis", "--what", "methods", "--results_dir", str(tmp_path), "--experiment")
+    assert in_process(*ask, "first", "second") == 0
+    committed = (tmp_path / "methods" / "methods.csv").read_bytes()
+    for _ in range(2):  # its own is replaced
+        assert in_process(*ask, "first", "--output_dir", str(tmp_path / "mine")) == 0
+    assert (tmp_path / "methods" / "methods.csv").read_bytes() == committed
+    assert pd.read_csv(tmp_path / "mine" / "methods.csv").experiment.tolist() == ["first"]
+    with pytest.raises(UserError, match="first: holds .* which is not ours"):
+        in_process(*ask, "first", "--output_dir", str(tmp_path / "first"))
+    with pytest.raises(UserError, match="--what pooled: --output_dir is for methods,"):
+        in_process("src.analysis", "--what", "pooled", "--experiment", "first", "--output_dir",
+                   str(tmp_path / "mine"))
 
 
 def test_the_same_pairs_under_two_names_are_not_twice_as_many(tmp_path):
@@ -54,7 +71,7 @@ def test_the_same_pairs_under_two_names_are_not_twice_as_many(tmp_path):
     for name in ("first", "again"):
         write_scores(tmp_path / name)
     for names in (["first"], ["first", "again"]):
-        rank_methods(names, tmp_path)
+        rank_methods(names, tmp_path, tmp_path / "methods")
         found.append(pd.read_csv(tmp_path / "methods" / "methods.csv")[interval])
     pd.testing.assert_frame_equal(*found)
 
@@ -62,17 +79,17 @@ def test_the_same_pairs_under_two_names_are_not_twice_as_many(tmp_path):
 def test_a_ranking_takes_costs_from_the_experiments(tmp_path):
     for name, cost in (("first", 2.0), ("second", 3.0)):
         write_scores(tmp_path / name)
-        rank_methods([name], tmp_path)
+        rank_methods([name], tmp_path, tmp_path / "methods")
         table = pd.read_csv(tmp_path / "methods" / "methods.csv").assign(cost=cost)
         table.to_csv(tmp_path / name / "methods.csv", index=False)
-    rank_methods(["first", "second"], tmp_path)
+    rank_methods(["first", "second"], tmp_path, tmp_path / "methods")
     assert pd.read_csv(tmp_path / "methods" / "methods.csv").cost.tolist() == [2.5]
 
 
 def test_one_method_alone_is_nothing_to_compare(tmp_path):
     write_scores(tmp_path / "demo", methods=("soft",))
     with pytest.raises(UserError, match="no method beside soft"):
-        rank_methods(["demo"], tmp_path)
+        rank_methods(["demo"], tmp_path, tmp_path / "methods")
 
 
 @pytest.mark.parametrize(("names", "message"), [

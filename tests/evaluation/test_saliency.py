@@ -78,9 +78,9 @@ def test_what_is_no_dial_is_refused(tmp_path):
     write(tmp_path / "demo_verdicts_0", 800, 50)
     write(tmp_path / "demo_verdicts_5", 800, 50, students=("m-L6", "m-L8"))
     with pytest.raises(UserError, match="expected two shares"):
-        write_saliency(["demo_verdicts_0"], tmp_path)
+        write_saliency(["demo_verdicts_0"], tmp_path, tmp_path / "saliency")
     with pytest.raises(UserError, match="demo: expected a name that ends with the share"):
-        write_saliency(["demo", "demo_verdicts_0"], tmp_path)
+        write_saliency(["demo", "demo_verdicts_0"], tmp_path, tmp_path / "saliency")
     with pytest.raises(UserError, match="found 2 such cells"):
-        write_saliency(["demo_verdicts_0", "demo_verdicts_5"], tmp_path)
+        write_saliency(["demo_verdicts_0", "demo_verdicts_5"], tmp_path, tmp_path / "saliency")
     assert not (tmp_path / "saliency").exists()

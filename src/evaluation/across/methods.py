@@ -20,8 +20,8 @@ from src.reports.methods import comparison, statement
 from src.reports.results import read_csv_table
 
 
-def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
-    """Write methods.csv and its figure into `results_dir`/methods; return what to print.
+def rank_methods(experiments: Sequence[str], results_dir: Path, folder: Path) -> str:
+    """Write methods.csv and its figure into `folder`; return what to print.
 
     Raises:
         UserError: an experiment without scores, or without a method beside the baseline.
@@ -40,7 +40,6 @@ def rank_methods(experiments: Sequence[str], results_dir: Path) -> str:
             dataclasses.replace(one, cost=costs.get(one.method, one.cost)) for one in found]
         scored.append(f"{pairs.experiment} (n = {count(len(pairs.pair_ids))})")
     table = ranking_table(by_experiment, config.level)
-    folder = results_dir / "methods"
     with atomic_path(folder / "methods.csv") as partial:
         table.to_csv(partial, index=False)
     with matplotlib.rc_context(STYLE):

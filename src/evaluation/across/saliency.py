@@ -31,8 +31,8 @@ SHARE = re.compile(r"_(\d+)$")
 COLUMNS = ["verdicts, %", "method", "teacher", "ceiling", "gain", "gap", "PGR", "seeds"]
 
 
-def write_saliency(experiments: Sequence[str], results_dir: Path) -> str:
-    """Write saliency.csv, trend.csv and their figure; return what to print.
+def write_saliency(experiments: Sequence[str], results_dir: Path, folder: Path) -> str:
+    """Write saliency.csv, trend.csv and their figure into `folder`; return what to print.
 
     Raises:
         UserError: fewer than two shares; a name without one; an experiment without scores, with
@@ -49,7 +49,6 @@ def write_saliency(experiments: Sequence[str], results_dir: Path) -> str:
         by_seed += [{"share": shares[name], **row} for row in seeds]
     table = pd.DataFrame(rows)
     trend = trend_table(pd.DataFrame(by_seed), config.level)
-    folder = results_dir / "saliency"
     for name, written in (("saliency", table), ("trend", trend)):
         with atomic_path(folder / f"{name}.csv") as partial:
             written.to_csv(partial, index=False)

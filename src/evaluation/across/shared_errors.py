@@ -25,8 +25,8 @@ MODELS = (("all cells", False, False), ("all cells, same gap", True, False),
 """Name, whether the gap is held fixed, whether each experiment has its intercept."""
 
 
-def write_shared_errors(experiments: Sequence[str], results_dir: Path) -> str:
-    """Write cells.csv, slopes.csv and their figure; return what to print.
+def write_shared_errors(experiments: Sequence[str], results_dir: Path, folder: Path) -> str:
+    """Write cells.csv, slopes.csv and their figure into `folder`; return what to print.
 
     Raises:
         UserError: an experiment without scores, or without a student of the baseline beside its
@@ -39,7 +39,6 @@ def write_shared_errors(experiments: Sequence[str], results_dir: Path) -> str:
     tables = [_cells(results_dir / name, config) for name in dict.fromkeys(experiments)]
     cells = pd.concat(tables, ignore_index=True)
     slopes = slopes_table(cells, config)
-    folder = results_dir / "shared_errors"
     for name, table in (("cells", cells), ("slopes", slopes)):
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
