@@ -27,6 +27,7 @@ from src.common.arguments import Parser
 from src.common.console import table_lines
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT, atomic_path
+from src.common.lock import lock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,9 +153,10 @@ def _write(rows: "pd.DataFrame", keys: list[str], results_dir: Path) -> None:
     from src.evaluation.experiment import SEARCH, claim_results
 
     path = results_dir / str(rows.experiment[0]) / SEARCH
-    claim_results(path.parent)
-    with atomic_path(path) as partial:
-        rows.to_csv(partial, index=False)
+    with lock(path.parent):  # an evaluation removes what it takes for half-written
+        claim_results(path.parent)
+        with atomic_path(path) as partial:
+            rows.to_csv(partial, index=False)
     means = rows.groupby(keys, dropna=False).accuracy.mean().sort_values(ascending=False)
     shown = [[*map(str, index if isinstance(index, tuple) else (index,)), f"{mean:.4f}"]
              for index, mean in means.items()]

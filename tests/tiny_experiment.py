@@ -157,7 +157,7 @@ def make_experiment(root: Path, rows: int = 200, train_pairs: int | None = None,
     return tiny
 
 
-def command(*words: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+def command(*words: str, timeout: float = 900, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the repository from its root; `python` is the tests' own."""
     if words[0] == "python":
         words = (sys.executable, *words[1:])
@@ -203,7 +203,7 @@ def kill_at_checkpoint(stage: str, tiny: TinyExperiment, hardware: str, step: in
     from src.scoring.labels import SCRIPTS
 
     launcher = start(SCRIPTS[stage], tiny, hardware)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     try:
         while not list(tiny.runs_dir.glob(f"tiny/{stage}/*/resume/checkpoint-{step}")):
             assert time.monotonic() < deadline and launcher.poll() is None

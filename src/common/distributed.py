@@ -4,7 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -150,7 +150,7 @@ def end_with_script(script: int, is_saving: Callable[[], bool] = lambda: False) 
     on, unseen, and keep its run's lock.
     """
     def watch() -> None:
-        while script in (parent.pid for parent in psutil.Process().parents()):
+        while _has_ancestor(script):
             time.sleep(0.5)
         deadline = time.monotonic() + SAVE_SECONDS
         while is_saving() and time.monotonic() < deadline:
@@ -158,6 +158,13 @@ def end_with_script(script: int, is_saving: Callable[[], bool] = lambda: False) 
         os._exit(0)  # a launcher that is still there answers any other code with a traceback
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _has_ancestor(process: int) -> bool:
+    """Whether this process comes from that one; True as well where that cannot be told just now."""
+    with suppress(psutil.NoSuchProcess):  # one of them ended while they were listed
+        return process in (parent.pid for parent in psutil.Process().parents())
+    return True
 
 
 def uses_deepspeed() -> bool:

@@ -6,6 +6,7 @@ granted to everybody at once; there a file that exists or not stands for the loc
 """
 
 import errno
+import fcntl
 import os
 import re
 import sys
@@ -21,6 +22,8 @@ disk."""
 SUFFIXES = (".lock", ".softlock")
 """Of the kernel's lock, and of the file that stands for one."""
 POLL_SECONDS = 0.5
+LOOK_SECONDS = 0.05
+"""More than `is_held` keeps a lock for, which is no launch at work."""
 TRIES = 3
 """Until a lock counts as one that does not hold: once may be a file that its last holder removed
 while we had it open, which a network disk keeps under another name."""
@@ -34,7 +37,7 @@ def is_held(folder: Path) -> bool:
     path = _file_of(folder)
     if path.with_suffix(SUFFIXES[1]).exists():
         return True
-    return path.exists() and _is_refused(path)
+    return _is_refused(path)
 
 
 def is_marked(folder: Path) -> bool:
@@ -89,7 +92,7 @@ def _remove_partials(folder: Path, name: str | None = None) -> None:
     for path in folder.glob(".*.partial"):
         target, found = PARTIAL.subn("", path.name)
         if found and name in (None, target.removeprefix(".")):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another launch may have removed it
 
 
 def _file_of(folder: Path) -> Path:
@@ -132,13 +135,20 @@ def _held_by_kernel(path: Path, tell: Callable[[], None]) -> FileLock | None:
 
 
 def _is_refused(path: Path) -> bool:
-    """Whether a second handle on a locked file is kept out, as another process would be."""
-    second = FileLock(path, fallback_to_soft=False)
+    """Whether another handle on a file is kept out; where there is no file, or the disk has no
+    locks, it is not. The library would make the file."""
     try:
-        second.acquire(blocking=False)
-    except Timeout:
-        return True
-    second.release()
+        file = os.open(path, os.O_RDWR)  # some network disks give no lock on less
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, *NO_LOCKS):
+            raise
+        return error.errno == errno.EWOULDBLOCK
+    finally:
+        os.close(file)
     return False
 
 
@@ -151,7 +161,7 @@ def _is_at(file: os.stat_result, path: Path) -> bool:
 
 def _wait_for(lock: BaseFileLock, tell: Callable[[], None]) -> BaseFileLock:
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=LOOK_SECONDS, poll_interval=LOOK_SECONDS / 5)
     except Timeout:
         tell()
         lock.acquire(poll_interval=POLL_SECONDS)

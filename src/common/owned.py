@@ -89,7 +89,7 @@ def clear(folder: Path, patterns: Sequence[str], keep: Sequence[str] = ()) -> No
             if not any(path.iterdir()):
                 path.rmdir()
         elif any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), each) for each in patterns):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another launch may have removed it
     if not any(folder.iterdir()):
         folder.rmdir()
 

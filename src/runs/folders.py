@@ -55,11 +55,21 @@ def is_done(folder: Path, identity: str) -> bool:
     done = read_json(folder / DONE)
     if done is None or done.get("identity") != identity:
         return False
-    files, freed = done.get("files"), freed_files(folder, identity)
-    return isinstance(files, dict) and files.keys() & {WEIGHTS, SHARDS} != set() and all(
-        (folder / name).stat().st_size == size if (folder / name).is_file()
-        else freed.get(name) == size
-        for name, size in files.items() if name != CARD)
+    files = done.get("files")
+    if not isinstance(files, dict) or not files.keys() & {WEIGHTS, SHARDS}:
+        return False
+    found = {name: _bytes_of(folder / name) for name in files if name != CARD}
+    freed = freed_files(folder, identity)  # after that look: it is written before a file goes
+    return all(files[name] == (freed.get(name) if size is None else size)
+               for name, size in found.items())
+
+
+def _bytes_of(file: Path) -> int | None:
+    """None where there is no such file."""
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except FileNotFoundError:  # between the two
+        return None
 
 
 def find_finished(runs_dir: Path, stage: str, identity: str) -> Path | None:

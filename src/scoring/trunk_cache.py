@@ -9,7 +9,7 @@ has these three reads one file, and a deeper trunk begins where a shallower one 
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -144,7 +144,9 @@ def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCac
             _fill(model, trees, folder, facts, runtime, start)
             distributed.on_main(lambda: write_json(folder / MANIFEST, facts))
         distributed.on_main(lambda: (folder / MANIFEST).touch())  # used now
-        return TrunkCache(folder, **facts)
+        cache = TrunkCache(folder, **facts)
+        distributed.gather(None)  # all have it open before another launch may remove it
+    return cache
 
 
 def _facts(folder: Path) -> dict | None:
@@ -225,8 +227,9 @@ def _fill(model: PreTrainedModel, trees: Trees, folder: Path, facts: dict, runti
     model = model.to(distributed.device()).eval()
     out = TrunkCache(folder, **facts, mode="r+")
     known = None
-    if start is not None:
-        known = TrunkCache(start[0], **start[1])
+    with suppress(FileNotFoundError):  # another launch has made room since it was found
+        known = TrunkCache(start[0], **start[1]) if start else None
+    if known is not None:
         begin_above(model, known.below)
     collator = TreeCollator(model.config.pad_token_id)
     budget = scoring_budget(runtime, distributed.device().type, packed=True)

@@ -30,6 +30,8 @@ PROGRESS = "Progress"
 """Where trainer_state.json keeps it, among what callbacks keep there."""
 EXIT_STOPPED = 128 + signal.SIGTERM
 _asked = threading.Event()
+_looking = threading.Lock()
+"""Whoever has taken a signal out of the pipe has noted it before another looks."""
 _pipe = os.pipe()
 """Gets a byte for every signal as it comes; Python's handlers wait for the end of a long call."""
 for _end in _pipe:
@@ -86,7 +88,7 @@ class ResumableTrainer(Trainer):
 
 def is_asked() -> bool:
     """Whether SIGTERM has come since training began."""
-    with suppress(BlockingIOError):
+    with _looking, suppress(BlockingIOError):
         if signal.SIGTERM in os.read(_pipe[0], 256):
             _asked.set()
     return _asked.is_set()

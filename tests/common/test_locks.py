@@ -94,6 +94,26 @@ def test_many_are_never_at_work_together_on_a_disk_without_locks(no_locks, tmp_p
     assert most == [1] * 15 and not list(tmp_path.iterdir())
 
 
+def test_a_look_at_a_lock_leaves_no_file_that_its_holder_has_just_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == ".run.lock")  # a moment ago
+    assert not is_held(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_a_disk_without_locks_a_file_that_was_left_is_no_launch(no_locks, tmp_path):
+    (tmp_path / ".run.lock").touch()
+    assert not is_held(tmp_path / "run")
+
+
+def test_a_short_look_is_not_taken_for_a_launch_at_work(tmp_path):
+    """As `is_held` of another process, which has the lock for a moment."""
+    with (tmp_path / ".run.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(0.01, fcntl.flock, (other, fcntl.LOCK_UN)).start()
+        with lock(tmp_path / "run", lambda text: pytest.fail("it waited")):
+            pass
+
+
 def killed_while_it_holds(folder):
     """A process that ends with a lock in its hands."""
     child = os.fork()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from configs.averaging import FOLDER, Recipe, load_recipe, published
+from model.base.average import folders
 from model.base.average.folders import average_folders
 from model.base.average.mix import averaged_model, mixed
 from model.base.average.stream import PIECE, places, write_tensors
@@ -189,6 +191,23 @@ def test_a_place_that_holds_something_is_not_touched(llama, tmp_path):
     average_folders(base, tuned, UNIFORM, tmp_path / "new")
     with pytest.raises(UserError, match="averaged model already"):
         average_folders(base, tuned, UNIFORM, tmp_path / "new")
+
+
+def test_the_second_of_two_launches_at_one_place_writes_nothing_over(llama, tmp_path, monkeypatch):
+    base, tuned = llama
+    real = folders.lock
+
+    @contextmanager
+    def waited_for(path, *words):
+        monkeypatch.setattr(folders, "lock", real)
+        average_folders(base, tuned, UNIFORM, tmp_path / "out")
+        with real(path, *words):
+            yield
+
+    monkeypatch.setattr(folders, "lock", waited_for)
+    with pytest.raises(UserError, match="averaged model already"):
+        average_folders(base, tuned, UNIFORM, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_weights_that_were_rounded_to_16_bits_are_warned_of(llama, tmp_path):

@@ -7,16 +7,20 @@ import stat
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 import submitit.core.core
+from submitit.helpers import DelayedSubmission
 
 from configs.launch_schema import LaunchConfig
 from configs.schema import ExperimentConfig, load_config
 from src.common.errors import UserError
 from src.common.lock import lock, quiet
 from src.runs.__main__ import _order, _require_time
+from src.runs.folders import folder_of, mark_done
 from src.runs.launch import records, slurm
 from src.runs.launch.graph import Place, arrays, jobs_of, wanted
+from src.runs.launch.job import StageJob
 from src.runs.launch.status import reason_of, standings
 from src.runs.launch.submit import Order, setup_lines, submit
 from src.runs.plan import Plan
@@ -165,6 +169,44 @@ def test_a_run_that_a_script_trains_without_a_job_is_running(tiny, tmp_path):
         assert states() == {each.identity: "running" if each is run else "to do"
                             for each in plan.runs}
     assert set(states().values()) == {"to do"}
+
+
+def test_a_run_that_ends_while_slurm_is_asked_is_done(tiny, tmp_path, queue, monkeypatch):
+    plan = Plan(load_config(ExperimentConfig, str(tiny.config)), tiny.processed.parent)
+    runs_dir, run = tmp_path / "runs", plan.stage("teachers")[0]
+    send(order_of(tiny, runs_dir, "teachers"))
+
+    def empty():
+        folder = folder_of(run, runs_dir)
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"w")
+        mark_done(folder, run.identity)
+        return {}
+
+    monkeypatch.setattr(slurm, "queue", empty)
+    assert standings(plan, runs_dir)[plan.runs.index(run)].state == "done"
+
+
+def test_what_ends_by_itself_while_a_job_is_asked_to_end_is_no_error(monkeypatch):
+    asked = []
+
+    class Gone:
+        pid = 7
+
+        def status(self):
+            if asked:
+                raise psutil.NoSuchProcess(7)
+            return "sleeping"
+
+        def terminate(self):
+            asked.append(7)
+            raise psutil.NoSuchProcess(7)
+
+    stage = StageJob(("./train_teacher_model.sh",), 1, {})
+    monkeypatch.setattr(psutil, "process_iter", lambda: [Gone()])
+    monkeypatch.setattr("src.runs.launch.job._session", lambda process: stage.session)
+    again = stage.checkpoint()
+    assert asked == [7] and isinstance(again, DelayedSubmission)
 
 
 def test_an_experiment_that_shares_a_run_does_not_submit_it_again(tiny, tmp_path, queue):

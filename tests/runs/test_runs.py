@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import save
 
 from configs.run import GROUND_TRUTH, GROUND_TRUTH_METHOD, RunConfig
 from configs.schema import TrainConfig
@@ -32,6 +34,7 @@ from src.runs.folders import (
     read_run_config,
     require_finished,
 )
+from src.runs.freed import FREED, free_weights
 
 IDENTITY = "0123456789abcdef"
 INPUTS = {"run": IDENTITY, "data": "d"}
@@ -128,6 +131,28 @@ def test_a_damaged_folder_is_not_done(finished, case):
     DAMAGE[case](finished)
     assert not is_done(finished, IDENTITY)
     assert find_finished(finished.parents[2], "teachers", IDENTITY) is None
+
+
+@pytest.mark.parametrize("moment", ["is_file", "stat", "read_text"])
+def test_a_run_stays_done_whenever_its_weights_are_freed_meanwhile(finished, monkeypatch, moment):
+    (finished / WEIGHTS).write_bytes(save({"w": torch.zeros(25)}))
+    mark_done(finished, IDENTITY)
+    look, looks = getattr(Path, moment), []
+
+    def another(path, *words, **options):
+        """What was there, after which the weights go."""
+        if path.name not in (WEIGHTS, FREED):
+            return look(path, *words, **options)
+        looks.append(path.name)
+        monkeypatch.setattr(Path, moment, look)
+        try:
+            return look(path, *words, **options)
+        finally:
+            free_weights(finished, IDENTITY)
+
+    monkeypatch.setattr(Path, moment, another)
+    assert is_done(finished, IDENTITY)
+    assert looks and not (finished / WEIGHTS).exists() and is_done(finished, IDENTITY)
 
 
 def test_what_is_added_later_leaves_a_run_done(finished):

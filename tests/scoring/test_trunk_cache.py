@@ -128,6 +128,24 @@ def test_a_deeper_prefix_begins_where_a_shallower_one_ends(tiny, filled):
     np.testing.assert_allclose(cache.rows, reference.rows, rtol=0, atol=1e-5)
 
 
+def test_a_shallower_one_that_another_launch_removes_is_done_without(tiny, monkeypatch):
+    students = [{"model": str(tiny.root / "llama.yaml"), "keep": "first", "layers": [2, 3]}]
+    beside, alone = (tiny.copy(name, students=students) for name in ("beside", "without"))
+    cache_of(beside, number=0)
+    found = trunk_cache._deepest_found
+
+    def found_and_removed(*words):
+        start = found(*words)
+        (start[0] / trunk_cache.HIDDEN).unlink()
+        return start
+
+    monkeypatch.setattr(trunk_cache, "_deepest_found", found_and_removed)
+    _, cache = cache_of(beside, number=1)
+    monkeypatch.undo()
+    _, reference = cache_of(alone, number=1)
+    np.testing.assert_array_equal(cache.rows, reference.rows)
+
+
 def test_hidden_states_in_bf16_are_those_of_fp32_rounded(tiny):
     half = tiny.copy("half", train={"trunk_cache_dtype": "bf16"})
     _, exact = cache_of(tiny.copy("exact"))

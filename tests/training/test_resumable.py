@@ -218,6 +218,26 @@ def test_sigterm_saves_the_step_that_it_meets_and_changes_neither_weights_nor_lo
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_whoever_asks_while_another_notes_a_sigterm_is_told_of_it(monkeypatch):
+    """The thread that watches the script, beside the one that trains."""
+    read, told = os.read, []
+    other = threading.Thread(target=lambda: told.append(resumable.is_asked()))
+
+    def read_and_let_another_ask(*words):
+        monkeypatch.setattr(os, "read", read)
+        found = read(*words)
+        other.start()
+        other.join(0.2)
+        return found
+
+    monkeypatch.setattr(resumable, "_asked", threading.Event())
+    os.write(resumable._pipe[1], bytes([signal.SIGTERM]))
+    monkeypatch.setattr(os, "read", read_and_let_another_ask)
+    assert resumable.is_asked()
+    other.join()
+    assert told == [True]
+
+
 def test_a_sigterm_at_the_moment_that_saving_begins_or_ends_is_never_lost(monkeypatch):
     """It ends the process, by the handler outside, or is asked for inside."""
     seen = []

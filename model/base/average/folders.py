@@ -75,6 +75,7 @@ def average_folders(base: Path, tuned: Path, recipe: Recipe, out: Path, *,
     require_new(out)
     partial = out.with_name(f".{out.name}.partial")
     with lock(partial):
+        require_new(out)  # nor has another launch made it while this one waited
         require_ours(partial, KIND, "--out")
         shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
         claim(partial, KIND, "--out")

@@ -21,6 +21,7 @@ from model.base.truncate import positions
 from src.common.errors import UserError
 from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
+from src.common.lock import lock
 from src.common.owned import clear
 from src.evaluation.change.before_after import SPLIT
 from src.evaluation.experiment import eval_pairs, finished_runs, score_runs
@@ -91,8 +92,10 @@ def write_front(plan: Plan, runs_dir: Path, results_dir: Path, asked: Asked) -> 
                  "seeds": seed_list([run.seed for run, _ in runs])}
         for name, table in own.items():
             tables[name].append(_with(facts, table))
-    return _write(results_dir / "front" / plan.experiment.name,
-                  {name: pd.concat(parts) for name, parts in tables.items()}, plan, asked)
+    folder = results_dir / "front" / plan.experiment.name
+    with lock(folder):
+        return _write(folder, {name: pd.concat(parts) for name, parts in tables.items()}, plan,
+                      asked)
 
 
 def _students(found: Sequence[tuple[RunConfig, Path]]) -> dict[Group, list[tuple[RunConfig, Path]]]:

@@ -6,6 +6,7 @@ Loads nothing that takes seconds: it runs again after every requeue.
 import os
 import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 from submitit.helpers import DelayedSubmission
@@ -54,7 +55,8 @@ class StageJob:
             subprocess.run(["scancel", "--signal=TERM", os.environ["SLURM_JOB_ID"]], check=False)
         else:
             for process in self._left():
-                process.terminate()
+                with suppress(psutil.NoSuchProcess):  # the script ends what it has started
+                    process.terminate()
         self._wait()
         return DelayedSubmission(StageJob(self.words, self.nodes, self.settings))
 
@@ -66,7 +68,13 @@ class StageJob:
     def _left(self) -> list[psutil.Process]:
         """Processes of the script's session, orphans too, which no parent knows."""
         return [each for each in psutil.process_iter() if _session(each.pid) == self.session
-                and each.status() != psutil.STATUS_ZOMBIE]
+                and _is_alive(each)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # since it was listed
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _session(process: int) -> int | None:

@@ -41,8 +41,10 @@ def standings(plan: Plan, runs_dir: Path) -> list[Standing]:
         UserError: runs were submitted and Slurm does not answer.
     """
     submitted = records.latest(records.read_records(runs_dir))
-    done = {run.identity for run in plan.runs if find_finished(runs_dir, run.stage, run.identity)}
-    known = slurm.queue() if submitted.keys() - done else {}
+    done, known = _finished(plan, runs_dir), {}
+    if submitted.keys() - done:
+        known = slurm.queue()
+        done = _finished(plan, runs_dir)  # what ended meanwhile is in no queue
 
     def of(run: RunConfig) -> Standing:
         if run.identity in done:
@@ -52,6 +54,10 @@ def standings(plan: Plan, runs_dir: Path) -> list[Standing]:
         return _without_a_job(run, runs_dir)
 
     return [of(run) for run in plan.runs]
+
+
+def _finished(plan: Plan, runs_dir: Path) -> set[str]:
+    return {run.identity for run in plan.runs if find_finished(runs_dir, run.stage, run.identity)}
 
 
 def _without_a_job(run: RunConfig, runs_dir: Path) -> Standing:
