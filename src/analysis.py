@@ -23,7 +23,7 @@ from configs.strict_yaml import require_name
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
-from src.common.owned import claim
+from src.common.owned import claim, disclaim
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
@@ -157,7 +157,12 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    print(ANALYSES[args.what](args))
+    try:
+        print(ANALYSES[args.what](args))
+    except UserError:
+        if args.output_dir is not None:
+            disclaim(args.output_dir)  # nothing was written
+        raise
 
 
 if __name__ == "__main__":

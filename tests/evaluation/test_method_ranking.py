@@ -60,6 +60,9 @@ def test_an_answer_of_one_s_own_leaves_the_committed_one_alone(tmp_path):
     assert pd.read_csv(tmp_path / "mine" / "methods.csv").experiment.tolist() == ["first"]
     with pytest.raises(UserError, match="first: holds .* which is not ours"):
         in_process(*ask, "first", "--output_dir", str(tmp_path / "first"))
+    with pytest.raises(UserError, match="python eval.py --model third"):
+        in_process(*ask, "third", "--output_dir", str(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists() and (tmp_path / "mine" / "methods.csv").is_file()
     with pytest.raises(UserError, match="--what pooled: --output_dir is for methods,"):
         in_process("src.analysis", "--what", "pooled", "--experiment", "first", "--output_dir",
                    str(tmp_path / "mine"))
