@@ -7,6 +7,7 @@ scores after that makes those that are missing, and says why it cannot.
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def _next(counter: Synchronized) -> int:
 def _help(job: Job, taken: Synchronized, ended: Synchronized) -> None:
     """What another process does; it ends with the one that started it."""
     distributed.end_with_script(os.getppid())
+    tqdm.set_lock(threading.RLock())  # its own has a semaphore, which would outlive our kill
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the first process tells what there is
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(job.threads)

@@ -1,15 +1,17 @@
 """Runs scored by several processes: the bytes of one, and none of them outlives its command."""
 
+import pickle
 import shutil
 
 import psutil
 import pytest
 
 from configs.run import STAGES
+from configs.schema import ExperimentConfig, load_config
 from src.common.errors import UserError
 from src.evaluation import side_by_side
 from src.runs.folders import WEIGHTS
-from tests.tiny_experiment import TinyExperiment, in_process
+from tests.tiny_experiment import TinyExperiment, command, in_process
 
 
 def unscored(finished: TinyExperiment, name: str) -> TinyExperiment:
@@ -57,6 +59,28 @@ def test_a_run_that_cannot_be_scored_is_told_and_no_process_stays(finished):
     with pytest.raises(UserError, match="not a whole safetensors file"):
         in_process("eval", *tiny.evaluate(), "--workers", "2")
     assert all(is_the_resource_tracker(pid) for pid in children())
+
+
+HELP = """
+import pickle, sys
+from multiprocessing import Value, resource_tracker, set_start_method
+from pathlib import Path
+from src.evaluation.side_by_side import _help
+set_start_method("spawn")  # as in a process that was started so
+counters, made = (Value("i", 0), Value("i", 0)), []
+resource_tracker.register = lambda name, kind: made.append(kind)
+_help(pickle.loads(Path(sys.argv[1]).read_bytes()), *counters)
+print("made:", made)
+"""
+
+
+def test_a_process_makes_no_semaphore_that_would_outlive_its_kill(finished, tmp_path):
+    """A bar's lock is one; Python says at its end that it was left."""
+    job = side_by_side.Job(load_config(ExperimentConfig, str(finished.config)),
+                           finished.processed.parent, finished.runs_dir, "test", (), 1)
+    (tmp_path / "job").write_bytes(pickle.dumps(job))
+    ended = command("python", "-c", HELP, str(tmp_path / "job"))
+    assert ended.returncode == 0 and ended.stdout == "made: []\n", ended
 
 
 @pytest.mark.parametrize("workers", ["0", "-1"])
