@@ -41,7 +41,7 @@ def world(tmp_path_factory):
     """A base that can foretell its texts, a model tuned away from it in each layer, labels of the
     tuned model, and what measures the tax."""
     path = save_base(tmp_path_factory.mktemp("held"), "llama", noise=0.1)
-    split = random_pairs(60)
+    split = random_pairs(24)
     texts = training_texts(split)
     _learn_by_heart(path, texts)
     base, tuned = (build_reward_model(path, tuple(range(LAYERS)), 0, pad_token_id=PAD,
@@ -51,10 +51,10 @@ def world(tmp_path_factory):
         for layer in decoder_layers(tuned):
             for own in layer.parameters():
                 own.add_(0.05 * torch.randn(own.shape, generator=generator))
-    margins = Pairs(split, np.arange(60), np.ones(60), RUNTIME, PAD).read(tuned)
-    pairs = Pairs(split, np.arange(60), np.ones(60), RUNTIME, PAD)
+    margins = Pairs(split, np.arange(24), np.ones(24), RUNTIME, PAD).read(tuned)
+    pairs = Pairs(split, np.arange(24), np.ones(24), RUNTIME, PAD)
     left = sigmoid(3 * margins / margins.std())
-    pairs = Pairs(split, np.arange(60), np.where(pairs.data.left_is_chosen, left, 1 - left),
+    pairs = Pairs(split, np.arange(24), np.where(pairs.data.left_is_chosen, left, 1 - left),
                   RUNTIME, PAD)
     return path, base, tuned, pairs, Tax(texts, language_head(path), base, RUNTIME)
 
@@ -65,7 +65,7 @@ def _learn_by_heart(path, texts) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
     rows = [torch.tensor(np.concatenate(texts.ids([row] * 2, [0, 1])))
             for row in range(len(texts))]
-    for _ in range(6):
+    for _ in range(12):
         for start in range(0, len(rows), 16):
             own = rows[start : start + 16]
             ids = torch.nn.utils.rnn.pad_sequence(own, True, PAD).long()
