@@ -81,11 +81,13 @@ def transfer_experiment(args: argparse.Namespace) -> None:
     """The experiment's models on other evaluation sets, beside their own test."""
     from src.evaluation.transfer import transfer
     from src.runs.plan import Plan
+    from src.training.speed import runs_at_a_time
 
     plan = Plan(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
     folder = args.results_dir / plan.experiment.name
     with lock(folder):
-        print(transfer(plan, args.transfer, args.runs_dir, args.data_dir, folder))
+        print(transfer(plan, args.transfer, args.runs_dir, args.data_dir, folder,
+                       args.workers or runs_at_a_time()))
 
 
 def judge_policies(args: argparse.Namespace) -> str:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -21,12 +21,15 @@ from tqdm import tqdm
 
 from configs.run import RunConfig
 from configs.schema import ExperimentConfig
+from data.tokens.tokenised import TokenisedSplit
 from src.common import distributed
 from src.runs.plan import Plan
 from src.scoring.pairs import scores_of, stored_scores
 from src.scoring.trunk_cache import trunk_of
 
 Runs = Sequence[tuple[RunConfig, Path]]
+Others = Mapping[str, TokenisedSplit]
+"""Pairs of other data than the experiment's, by the model whose tokenizer they are under."""
 POLL_SECONDS = 0.05
 
 
@@ -41,28 +44,36 @@ class Job:
     runs: Runs
     threads: int
     """Of each process."""
+    others: Others | None
 
 
-def scores_in(run: RunConfig, folder: Path, plan: Plan, split: str, runs_dir: Path) -> pd.DataFrame:
+def scores_in(run: RunConfig, folder: Path, plan: Plan, split: str, runs_dir: Path,
+              others: Others | None = None) -> pd.DataFrame:
     """`pair_id, reward_chosen, reward_rejected` of a run of the experiment on a split of its data,
-    made at most once."""
-    return scores_of(folder, run, plan.split(run, split), split, plan.experiment.runtime,
-                     lambda: trunk_of(run, plan, split, runs_dir))
+    made at most once.
+
+    Args:
+        others: the pairs, where they are of other data, which `split` is then the name of.
+    """
+    pairs = others[run.model] if others else plan.split(run, split)
+    return scores_of(folder, run, pairs, split, plan.experiment.runtime,
+                     lambda: trunk_of(run, plan, split, runs_dir, pairs))
 
 
-def score_side_by_side(found: Runs, plan: Plan, split: str, runs_dir: Path, workers: int) -> None:
+def score_side_by_side(found: Runs, plan: Plan, split: str, runs_dir: Path, workers: int,
+                       others: Others | None = None) -> None:
     """Score those of the runs that have no scores on `split`, so many at a time; nothing at all
-    where one process would do."""
+    where one process would do. `others`: as in `scores_in`."""
     if workers < 2:
         return
-    missing = tuple((run, folder) for run, folder in found
-                    if stored_scores(folder, run, split) is None)
+    missing = tuple((run, folder) for run, folder in found if stored_scores(
+        folder, run, split, others[run.model].data_hash if others else "") is None)
     count = min(workers, len(missing))
     if count < 2:
         return
     threads = torch.get_num_threads()
     job = Job(plan.experiment, plan.prepared.folder.parent, runs_dir, split, missing,
-              max(1, threads // count))
+              max(1, threads // count), others)
     context = multiprocessing.get_context("spawn")
     taken, ended = context.Value("i", 0), context.Value("i", 0)
     others = [context.Process(target=_help, args=(job, taken, ended), daemon=True)
@@ -88,7 +99,7 @@ def _take(job: Job, plan: Plan, taken: Synchronized, ended: Synchronized, bar: t
     """Score runs until none is left; `taken` and `ended` count those of all processes."""
     while (number := _next(taken)) < len(job.runs):
         try:
-            scores_in(*job.runs[number], plan, job.split, job.runs_dir)
+            scores_in(*job.runs[number], plan, job.split, job.runs_dir, job.others)
         finally:
             _next(ended)
         bar.update(ended.value - bar.n)

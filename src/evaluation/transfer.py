@@ -28,6 +28,7 @@ from src.common.hashing import commit
 from src.common.lock import clear_partials
 from src.evaluation import experiment
 from src.evaluation.sets import SPLIT, EvalSet, eval_config, eval_set, scores_name, trained_prompts
+from src.evaluation.side_by_side import score_side_by_side, scores_in
 from src.measures.run_scores import EvalPairs, RunScores
 from src.measures.transfer import ScoredSet, transfer_tables
 from src.reports.document import to_html, to_markdown
@@ -36,17 +37,18 @@ from src.reports.figures.transfer import transfer_heatmap
 from src.reports.results import seed_list
 from src.reports.transfer import blocks, console
 from src.runs.plan import Plan
-from src.scoring.pairs import require_scorable, scores_of
+from src.scoring.pairs import require_scorable
 
 Runs = Sequence[tuple[RunConfig, Path]]
 
 
-def transfer(plan: Plan, names: Sequence[str], runs_dir: Path, data_dir: Path,
-             folder: Path) -> str:
+def transfer(plan: Plan, names: Sequence[str], runs_dir: Path, data_dir: Path, folder: Path,
+             workers: int = 1) -> str:
     """Score the experiment's finished runs on each set, write tables and heat map into `folder`.
 
     Args:
         names: data configs or files of pairs; the experiment's own test is always there.
+        workers: runs to score at a time.
     Returns:
         The lines to print.
     Raises:
@@ -55,12 +57,12 @@ def transfer(plan: Plan, names: Sequence[str], runs_dir: Path, data_dir: Path,
     """
     _check_names(plan, names)
     found, missing = experiment.finished_runs(plan, runs_dir)
-    sets = [_own_set(plan, found, runs_dir)]
+    sets = [_own_set(plan, found, runs_dir, workers)]
     trained = trained_prompts(plan.prepared.folder)
     with tempfile.TemporaryDirectory() as work:
         for name in names:
             prepared = eval_set(name, _tokenizers(plan), _longest(plan), data_dir, Path(work))
-            sets.append(_other_set(plan, found, prepared, trained))
+            sets.append(_other_set(plan, found, prepared, trained, runs_dir, workers))
     experiment.claim_results(folder)
     clear_partials(folder)
     accuracy, pgr = transfer_tables(sets, plan.experiment.eval)
@@ -97,9 +99,10 @@ def _note(level: float, seeds: Sequence[str]) -> str:
             "the experiment trains on.")
 
 
-def _own_set(plan: Plan, found: Runs, runs_dir: Path) -> ScoredSet:
+def _own_set(plan: Plan, found: Runs, runs_dir: Path, workers: int) -> ScoredSet:
     pairs, _ = experiment.eval_pairs(plan, SPLIT)
-    return ScoredSet(pairs, experiment.score_runs(found, plan, SPLIT, runs_dir), own=True)
+    scored = experiment.score_runs(found, plan, SPLIT, runs_dir, workers)
+    return ScoredSet(pairs, scored, own=True)
 
 
 def _tokenizers(plan: Plan) -> list[TokenizerSpec]:
@@ -114,7 +117,8 @@ def _longest(plan: Plan) -> int:
                for base in bases)
 
 
-def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray) -> ScoredSet:
+def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray, runs_dir: Path,
+               workers: int) -> ScoredSet:
     """Every finished run on a set, without the pairs whose prompt the experiment trains on."""
     splits = {name: prepared.pairs(plan.bases[name].tokenizer_key)
               for name in plan.experiment.model_names}
@@ -123,15 +127,13 @@ def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray) 
     if not kept.any():
         raise UserError(f"{prepared.name}: every prompt is in a training split of "
                         f"{plan.experiment.name}: choose another evaluation set")
+    name = scores_name(prepared.name, first)  # the pairs of all tokenizers have one hash
     for run, folder in found:
-        require_scorable(folder, run, splits[run.model],
-                         scores_name(prepared.name, splits[run.model]))
-    runs = []
-    for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run"):
-        split = splits[run.model]
-        table = scores_of(folder, run, split, scores_name(prepared.name, split),
-                          plan.experiment.runtime)
-        runs.append(_without(experiment.run_scores(run, folder, table), first.pair_ids[kept]))
+        require_scorable(folder, run, splits[run.model], name)
+    score_side_by_side(found, plan, name, runs_dir, workers, splits)
+    runs = [_without(experiment.run_scores(run, folder, scores_in(
+        run, folder, plan, name, runs_dir, splits)), first.pair_ids[kept])
+        for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run")]
     runs += experiment.combined_teachers([run for run, _ in found], runs)
     return ScoredSet(_eval_pairs(plan, prepared, first, kept), runs, own=False,
                      dropped=int((~kept).sum()), left_out=prepared.left_out)

@@ -4,7 +4,8 @@
                                          manifest.json   written last
 
 A trunk is a function of base model, frozen layers and data: every run, seed, teacher and epoch that
-has these three reads one file, and a deeper trunk begins where a shallower one ends.
+has these three reads one file, and a deeper trunk begins where a shallower one ends. Sets of other
+data that runs are scored on have theirs, under the name of their scores.
 """
 
 import os
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
+from data.tokens.tokenised import TokenisedSplit
 from model.base.residual import compute_in
 from model.base.trunk import begin_above, frozen_of, hidden_states
 from model.base.weights import whole_weights
@@ -95,9 +97,13 @@ class TrunkCache:
         self.rows[token[real].numpy()] = rows.view(torch.uint8).numpy().view(self.rows.dtype)
 
 
-def planned_trunk(run: RunConfig, plan: Plan, split: str) -> Trunk | None:
+def planned_trunk(run: RunConfig, plan: Plan, split: str, data_hash: str = "") -> Trunk | None:
     """The trunk that `run` reads of a split; None where all layers train, the cache is switched
-    off, or this process's device computes it sooner."""
+    off, or this process's device computes it sooner.
+
+    Args:
+        data_hash: of the pairs; empty for the data that the run was trained with.
+    """
     below = frozen_of(run)
     if not below or not plan.experiment.runtime.trunk_cache_gb:
         return None
@@ -106,8 +112,8 @@ def planned_trunk(run: RunConfig, plan: Plan, split: str) -> Trunk | None:
     token_bytes = trunk_bytes(kept_in, 1, base.hf_config.hidden_size)
     if not is_read(distributed.device().type, base.parameters(run.kept[:below]), token_bytes):
         return None
-    return Trunk(run.base, run.kept[:below], run.tokenizer, run.data_hash, split, kept_in,
-                 precision)
+    return Trunk(run.base, run.kept[:below], run.tokenizer, data_hash or run.data_hash, split,
+                 kept_in, precision)
 
 
 def trunk_bytes(dtype: str, tokens: int, width: int) -> int:
@@ -115,19 +121,24 @@ def trunk_bytes(dtype: str, tokens: int, width: int) -> int:
     return tokens * width * np.dtype(STORED[dtype]).itemsize
 
 
-def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path) -> TrunkCache | None:
+def trunk_of(run: RunConfig, plan: Plan, split: str, runs_dir: Path,
+             pairs: TokenisedSplit | None = None) -> TrunkCache | None:
     """What the layers of `run` below those that train make of a split, computed if they are not
     there yet.
 
     Every rank calls this. None where all layers train, the cache is switched off, or the disk
     budget does not hold it.
+
+    Args:
+        pairs: of the split; None for those of the data that the run was trained with.
     """
     trunks_dir, runtime, base = runs_dir / TRUNKS, plan.experiment.runtime, plan.bases[run.model]
-    trunk = planned_trunk(run, plan, split)
+    pairs = plan.split(run, split) if pairs is None else pairs
+    trunk = planned_trunk(run, plan, split, pairs.data_hash)
     if trunk is None:
         return None
     below = len(trunk.layers)
-    folder, trees = trunk.folder(trunks_dir), trees_of(plan.split(run, split), share_prompt=True)
+    folder, trees = trunk.folder(trunks_dir), trees_of(pairs, share_prompt=True)
     with lock(folder, quiet) if distributed.is_main() else nullcontext():
         facts = distributed.on_main(lambda: _facts(folder))
         if facts is None:

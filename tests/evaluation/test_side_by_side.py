@@ -11,7 +11,8 @@ from configs.schema import ExperimentConfig, load_config
 from src.common.errors import UserError
 from src.evaluation import side_by_side
 from src.runs.folders import WEIGHTS
-from tests.tiny_experiment import TinyExperiment, command, in_process
+from tests.tiny_data import write_jsonl
+from tests.tiny_experiment import TinyExperiment, command, in_process, preference_rows
 
 
 def unscored(finished: TinyExperiment, name: str) -> TinyExperiment:
@@ -47,6 +48,17 @@ def test_scores_and_tables_of_several_processes_are_those_of_one_to_the_byte(
     assert children() <= before | {pid for pid in children() if is_the_resource_tracker(pid)}
 
 
+def test_another_set_is_scored_by_several_processes_as_by_one(finished, monkeypatch, tmp_path):
+    data = str(write_jsonl(tmp_path / "elsewhere.jsonl", preference_rows(154, seed=9)[130:]))
+    alone, together = (unscored(finished, f"elsewhere-by-{name}") for name in ("one", "several"))
+    assert in_process("eval", *alone.evaluate(), "--workers", "1", "--transfer", data) == 0
+    monkeypatch.setattr(side_by_side, "_take", lambda *args: None)  # here: the others do all
+    assert in_process("eval", *together.evaluate(), "--workers", "2", "--transfer", data) == 0
+    found = written(together)
+    assert found == written(alone)
+    assert sum("elsewhere-" in name for name in found) == 16
+
+
 def is_the_resource_tracker(pid: int) -> bool:
     return "resource_tracker" in " ".join(psutil.Process(pid).cmdline())
 
@@ -77,7 +89,7 @@ print("made:", made)
 def test_a_process_makes_no_semaphore_that_would_outlive_its_kill(finished, tmp_path):
     """A bar's lock is one; Python says at its end that it was left."""
     job = side_by_side.Job(load_config(ExperimentConfig, str(finished.config)),
-                           finished.processed.parent, finished.runs_dir, "test", (), 1)
+                           finished.processed.parent, finished.runs_dir, "test", (), 1, None)
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     ended = command("python", "-c", HELP, str(tmp_path / "job"))
     assert ended.returncode == 0 and ended.stdout == "made: []\n", ended

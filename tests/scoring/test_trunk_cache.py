@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +17,8 @@ from src.scoring.pairs import score
 from src.scoring.trunk_cache import trunk_of
 from src.scoring.trunk_choice import is_read
 from src.train import train_stage
-from tests.tiny_experiment import make_experiment
+from tests.tiny_data import write_jsonl
+from tests.tiny_experiment import in_process, make_experiment, preference_rows
 from tests.tiny_experiment_parts import prepare_data, sweep_of
 
 TRAIN = {"epochs": 2, "trainable_layers": 1}
@@ -115,6 +117,29 @@ def test_scores_from_a_cache_are_those_of_the_whole_model(tiny):
     above = score(_build(run, sweep), split, sweep.experiment.runtime, "", cache)
     np.testing.assert_allclose(above, whole, rtol=0, atol=1e-5)
     assert cache.below == 3
+
+
+def test_a_set_of_other_pairs_is_read_once_through_the_frozen_layers_of_all_runs(
+        tiny, filled, tmp_path):
+    data = str(write_jsonl(tmp_path / "elsewhere.jsonl", preference_rows(154, seed=9)[130:]))
+    cached = tiny.copy("elsewhere")
+    train(cached, "teachers", "ceilings")
+    plain = cached.copy("elsewhere_plain", runtime={"trunk_cache_gb": 0})
+    assert in_process("eval", *cached.evaluate(), "--transfer", data) == 0
+    name, = {path.stem for path in cached.runs_dir.rglob("scores/elsewhere-*.parquet")}
+    assert sorted(path.name[:len(name) + 2] for path in (cached.runs_dir / "trunks").glob(
+        "elsewhere-*")) == [f"{name}-1", f"{name}-3"]
+    assert filled[-2:] == [(0, 1), (0, 3)]  # L2 and L4, whatever their seeds
+    assert in_process("eval", *plain.evaluate(), "--transfer", data) == 0
+    assert scored(cached, name) == scored(plain, name)
+
+
+def scored(tiny, name):
+    """Rewards of every run on a set, to the fifth place."""
+    found = {path.parts[-3]: pd.read_parquet(path).round(5).to_dict()
+             for path in tiny.runs_dir.rglob(f"scores/{name}.parquet")}
+    assert len(found) == 6
+    return found
 
 
 def test_a_deeper_prefix_begins_where_a_shallower_one_ends(tiny, filled):
