@@ -131,9 +131,10 @@ def _other_set(plan: Plan, found: Runs, prepared: EvalSet, trained: np.ndarray, 
     for run, folder in found:
         require_scorable(folder, run, splits[run.model], name)
     score_side_by_side(found, plan, name, runs_dir, workers, splits)
-    runs = [_without(experiment.run_scores(run, folder, scores_in(
-        run, folder, plan, name, runs_dir, splits)), first.pair_ids[kept])
-        for run, folder in tqdm(found, desc=f"scores on {prepared.name}", unit="run")]
+    with tqdm(found, desc=f"scores on {prepared.name}", unit="run") as bar:  # as in score_runs
+        runs = [_without(experiment.run_scores(run, folder, scores_in(
+            run, folder, plan, name, runs_dir, splits)), first.pair_ids[kept])
+            for run, folder in bar]
     runs += experiment.combined_teachers([run for run, _ in found], runs)
     return ScoredSet(_eval_pairs(plan, prepared, first, kept), runs, own=False,
                      dropped=int((~kept).sum()), left_out=prepared.left_out)
