@@ -6,6 +6,7 @@ begins above the frozen layers.
 """
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,21 @@ def frozen_layers(layers: int, trainable: int | None, where: str) -> int:
 def frozen_of(run: RunConfig) -> int:
     """`frozen_layers` of a run: how many of its lowest layers do not train."""
     return frozen_layers(len(run.kept), run.train.trainable_layers, run.display_name)
+
+
+def equal_layers(model: PreTrainedModel, other: PreTrainedModel) -> int:
+    """How many of the lowest layers two models share, weight by weight; 0 where their embeddings
+    differ, and never all: what a forward begins above is not the whole of it."""
+    def equal(one: nn.Module, two: nn.Module) -> bool:
+        return all(torch.equal(own, its.to(own.device))
+                   for own, its in zip(one.parameters(), two.parameters(), strict=True))
+
+    tables = [[part for part in each.modules() if isinstance(part, nn.Embedding)]
+              for each in (model, other)]
+    if not all(equal(*pair) for pair in zip(*tables, strict=True)):
+        return 0
+    pairs = list(zip(decoder_layers(model), decoder_layers(other), strict=True))[:-1]
+    return len(list(itertools.takewhile(lambda pair: equal(*pair), pairs)))
 
 
 def freeze_below(model: PreTrainedModel, below: int) -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from configs.schema import EvalConfig
 from src.common.errors import UserError
 from src.evaluation.change.layer_change import depth_table, layers_table
 from src.runs.folders import read_run
 from src.runs.freed import free_weights
-from tests.tiny_experiment import in_process
+from tests.tiny_experiment import in_process, make_experiment
+from tests.tiny_experiment_parts import prepare_data, train_all
 
 
 def asked(tiny, results, question="layer_change", *options):
@@ -72,3 +74,32 @@ def test_layers_that_could_not_change_do_not_make_deeper_ones_change_more():
     assert (depth_table(plan, changes, {key: 0}, EvalConfig()).deeper_changes_more == "yes").all()
     layers = layers_table(plan, changes, {key: 3}, EvalConfig())
     assert layers.trained.to_list() == [False] * 3 + [True] * 2
+
+
+def test_frozen_layers_run_once_for_all_runs_and_nothing_else_changes(tmp_path, monkeypatch):
+    """Both analyses that need weights, beside what they say when every layer of every run runs."""
+    tiny = make_experiment(tmp_path / "tiny", rows=90, train_pairs=16, layers=([2, 3], [3, 4]),
+                           seeds=[0, 1], train={"trainable_layers": 1})
+    prepare_data(tiny)
+    train_all(tiny)
+    asked(tiny, tmp_path / "scored", "degradation")  # reads the test pairs with every run
+    passes, attend = [], LlamaAttention.forward
+
+    def counted(layer, hidden_states, *args, **kwargs):
+        passes.append(len(hidden_states))  # rows: a loaded model is tried on a few of its own
+        return attend(layer, hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(LlamaAttention, "forward", counted)
+
+    def tables(results):
+        passes.clear()
+        for question in ("layer_change", "degradation"):
+            asked(tiny, results, question)
+        return [pd.read_csv(path) for path in sorted(results.rglob("*.csv"))], sum(passes)
+
+    own, passed = tables(tmp_path / "own")
+    monkeypatch.setattr("src.evaluation.change.before_after.equal_layers", lambda *models: 0)
+    every, all_passed = tables(tmp_path / "every")
+    for table, other in zip(own, every, strict=True):
+        pd.testing.assert_frame_equal(table, other, check_exact=False, rtol=1e-6, atol=1e-9)
+    assert passed < all_passed / 2

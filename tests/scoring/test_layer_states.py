@@ -7,10 +7,12 @@ from transformers import AutoModelForCausalLM
 
 from configs.schema import RuntimeConfig
 from model.base.language_head import language_head
+from model.base.truncate import decoder_layers
+from model.base.trunk import equal_layers
 from model.base.weights import read_config
 from model.reward_model import build_reward_model
 from src.common.errors import UserError
-from src.scoring.layer_states import nats_of_answers, states_behind_layers
+from src.scoring.layer_states import Entering, nats_of_answers, states_behind_layers
 from src.scoring.texts import Responses
 from tests.families import FAMILIES, LAYERS, PAD, save_base
 
@@ -68,3 +70,36 @@ def test_a_checkpoint_without_a_head_is_refused(tmp_path):
     whole.model.save_pretrained(tmp_path / "trunk")
     with pytest.raises(UserError, match="no tensor lm_head.weight, so no language model"):
         language_head(tmp_path / "trunk")
+
+
+def test_layers_that_two_models_share_run_for_the_first_alone(base):
+    """Bit for bit, though the second's lower layers would spoil all that passes them."""
+    head, runtime = language_head(base), RuntimeConfig(score_batch_tokens=12)
+    tuned, below = built(base), LAYERS - 1
+    for weight in decoder_layers(tuned)[below].parameters():
+        weight.data.mul_(1.1)
+    states, nats = (states_behind_layers(tuned, TEXTS, runtime),
+                    nats_of_answers(tuned, TEXTS, runtime, head))
+    of_states, of_nats = Entering(below), Entering(below)
+    states_behind_layers(built(base), TEXTS, runtime, of_states)
+    nats_of_answers(built(base), TEXTS, runtime, head, entering=of_nats)
+    for layer in decoder_layers(tuned)[:below]:
+        for weight in layer.parameters():
+            weight.data.fill_(float("nan"))
+    np.testing.assert_array_equal(states_behind_layers(tuned, TEXTS, runtime, of_states),
+                                  states[below:])
+    np.testing.assert_array_equal(nats_of_answers(tuned, TEXTS, runtime, head, entering=of_nats),
+                                  nats)
+
+
+def test_models_share_layers_up_to_the_first_weight_that_differs(base):
+    model, other = built(base), built(base)
+    assert equal_layers(model, other) == LAYERS - 1  # the last one always runs
+    list(decoder_layers(other)[0].parameters())[-1].data.view(-1)[-1].add_(1)
+    assert equal_layers(model, other) == 0
+    other = built(base)
+    list(decoder_layers(other)[1].parameters())[0].data.view(-1)[0].add_(1)
+    assert equal_layers(model, other) == 1
+    next(part for part in other.modules()
+         if isinstance(part, torch.nn.Embedding)).weight.data.add_(1)
+    assert equal_layers(model, other) == 0

@@ -1,24 +1,69 @@
 """A finished run beside the model that it began with, and the held-out texts that both read."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from configs.schema import RuntimeConfig
 from model.base.residual import compute_in
+from model.base.trunk import equal_layers
 from model.reward_model import HEAD, build_reward_model
 from src.evaluation.experiment import finished_runs
 from src.measures.comparisons.methods import BASELINE
 from src.runs.plan import Plan
+from src.scoring.layer_states import Entering
 from src.scoring.pairs import load_scorer, precision_of
 from src.scoring.texts import Responses
 
 SPLIT = "test"
+Runs = Sequence[tuple[RunConfig, Path]]
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """A run's model, the same layers untrained, and what was read of either."""
+
+    run: RunConfig
+    cut: PreTrainedModel
+    tuned: PreTrainedModel
+    equal: int
+    """Layers, the lowest, that are as they were."""
+    before: Any
+    after: Any
+    """Above the equal layers, where it is of single layers."""
+
+
+def before_and_after(runs: Runs, plan: Plan, title: str,
+                     read: Callable[[PreTrainedModel, RunConfig, Entering], Any],
+                     ) -> Iterator[BeforeAfter]:
+    """Each run beside its layers untrained, in the order of their layers.
+
+    Layers that are as they were give what they gave: they run once for all runs of the same cut,
+    and the untrained cut itself is read once.
+    """
+    def of_cut(each: tuple[RunConfig, Path]) -> tuple:
+        return each[0].model, each[0].kept, precision_of(each[0])
+
+    with tqdm(total=len(runs), desc=title, unit="run") as bar:
+        for _, alike in groupby(sorted(runs, key=of_cut), of_cut):
+            cut, entering = None, None
+            for run, folder in alike:
+                cut, tuned = cut or before(run, plan), after(run, folder, plan)
+                equal = equal_layers(cut, tuned)
+                if entering is None or entering.below != equal:
+                    entering = Entering(equal)
+                    untrained = read(cut, run, entering)
+                yield BeforeAfter(run, cut, tuned, equal, untrained, read(tuned, run, entering))
+                bar.update()
 
 
 def runtime_of(plan: Plan) -> RuntimeConfig:
@@ -46,8 +91,7 @@ def trunk_weights(model: PreTrainedModel) -> dict[str, np.ndarray]:
             for name, tensor in model.state_dict().items() if name != HEAD}
 
 
-def baseline_runs(plan: Plan, runs_dir: Path) -> dict[tuple[str, str, str],
-                                                      list[tuple[RunConfig, Path]]]:
+def baseline_runs(plan: Plan, runs_dir: Path) -> dict[tuple[str, str, str], Runs]:
     """(role, rung, teacher) -> finished runs by seed: teachers, ceilings and students of BASELINE.
 
     Raises:

@@ -5,13 +5,12 @@ language, and how far its weights moved. Errors need scores alone; the rest need
 """
 
 import datetime
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from model.base.language_head import language_head
@@ -20,8 +19,8 @@ from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
 from src.evaluation.change.before_after import (
     SPLIT,
-    after,
-    before,
+    Runs,
+    before_and_after,
     held_out_texts,
     runtime_of,
     trunk_weights,
@@ -35,7 +34,7 @@ from src.reports.figures.degradation import degradation_by_depth
 from src.reports.figures.style import STYLE, save
 from src.runs.freed import is_freed
 from src.runs.plan import Plan
-from src.scoring.layer_states import nats_of_answers
+from src.scoring.layer_states import Entering, nats_of_answers
 
 TEXTS = 1000
 """Held-out answers that the nats are of, at most."""
@@ -84,30 +83,22 @@ def write_degradation(plan: Plan, runs_dir: Path, results_dir: Path) -> str:
                       f"report: {folder / 'report.md'}"])
 
 
-def _language(runs: Sequence[tuple[RunConfig, Path]], plan: Plan) -> pd.DataFrame:
+def _language(runs: Runs, plan: Plan) -> pd.DataFrame:
     """LANGUAGE of each student whose weights are there."""
-    untrained: dict[tuple, float] = {}
-    heads = {run.model: language_head(plan.bases[run.model].path) for run, folder in runs
-             if not is_freed(folder)}
+    there = [each for each in runs if not is_freed(each[1])]
+    heads = {run.model: language_head(plan.bases[run.model].path) for run, _ in there}
+
+    def nats(model: PreTrainedModel, run: RunConfig, entering: Entering) -> float:
+        """A token of held-out answers, given their prompts."""
+        found, tokens = nats_of_answers(model, held_out_texts(plan, run, TEXTS), runtime_of(plan),
+                                        heads[run.model], entering=entering).sum(axis=0)
+        return float(found / tokens)
+
     rows = []
-    for run, folder in tqdm(runs, desc="language", unit="run"):
-        if is_freed(folder):
-            continue
-        cut, student = before(run, plan), after(run, folder, plan)
-        key = run.base, run.kept, cut.precision
-        if key not in untrained:
-            untrained[key] = _nats(cut, run, plan, heads[run.model])
-        own = _nats(student, run, plan, heads[run.model])
-        values = (untrained[key], own, own - untrained[key],
-                  relative_change(trunk_weights(cut), trunk_weights(student)))
+    for each in before_and_after(there, plan, "language", nats):
+        run, moved = each.run, relative_change(*map(trunk_weights, (each.cut, each.tuned)))
+        values = each.before, each.after, each.after - each.before, moved
         rows.append({"student": run.name, "teacher": run.teacher, "method": run.method.name,
                      "seed": run.seed, **dict(zip(LANGUAGE, values, strict=True))})
     return pd.DataFrame(rows, columns=["student", "teacher", "method", "seed", *LANGUAGE]).astype(
         {"seed": np.int64, **dict.fromkeys(LANGUAGE, float)})
-
-
-def _nats(model, run: RunConfig, plan: Plan, head: Callable) -> float:
-    """Nats a token of held-out answers, given their prompts."""
-    nats, tokens = nats_of_answers(model, held_out_texts(plan, run, TEXTS), runtime_of(plan),
-                                   head).sum(axis=0)
-    return float(nats / tokens)

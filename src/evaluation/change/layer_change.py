@@ -5,13 +5,13 @@ on the same answers of the test pairs. The claim "deep layers change more" is a 
 """
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from configs.run import RunConfig
 from configs.schema import EvalConfig
@@ -21,9 +21,11 @@ from src.common.files import atomic_path, write_text
 from src.common.hashing import commit
 from src.evaluation.change.before_after import (
     SPLIT,
+    BeforeAfter,
     after,
     baseline_runs,
     before,
+    before_and_after,
     held_out_texts,
     runtime_of,
 )
@@ -43,7 +45,7 @@ from src.reports.figures.style import STYLE, save
 from src.reports.layer_change import blocks, console
 from src.runs.freed import require_weights
 from src.runs.plan import Plan
-from src.scoring.layer_states import states_behind_layers
+from src.scoring.layer_states import Entering, states_behind_layers
 
 TEXTS = 2000
 """Answers that the numbers are of, at most; half of them chosen."""
@@ -66,7 +68,7 @@ def write_layer_change(plan: Plan, runs_dir: Path, results_dir: Path) -> str:
     groups, config = baseline_runs(plan, runs_dir), plan.experiment.eval
     for _, folder in (each for runs in groups.values() for each in runs):
         require_weights(folder)
-    changes = dict(_changes(groups, plan))
+    changes = _changes(groups, plan)
     frozen = {key: frozen_of(runs[0][0]) for key, runs in groups.items()}
     layers = layers_table(plan, changes, frozen, config)
     depth = depth_table(plan, changes, frozen, config)
@@ -92,31 +94,28 @@ def _named(folder: Path, name: str, found: tuple) -> tuple:
     return figure, folder / "figures", name, title, caption
 
 
-def _changes(groups: dict, plan: Plan) -> Iterator[tuple[tuple, list[tuple[int, Change]]]]:
-    """Each group's runs: (seed, change). A base model's cut is read once for all its runs."""
-    known: dict[tuple, np.ndarray] = {}
-    total = sum(map(len, groups.values()))
-    with tqdm(total=total, desc="layers", unit="run") as bar:
-        for key, runs in groups.items():
-            found = []
-            for run, folder in runs:
-                found.append((run.seed, _change(run, folder, plan, known)))
-                bar.update()
-            yield key, found
+def _changes(groups: dict, plan: Plan) -> dict[tuple, list[tuple[int, Change]]]:
+    """Each group's runs: (seed, change)."""
+    def read(model: PreTrainedModel, run: RunConfig, entering: Entering) -> np.ndarray:
+        return states_behind_layers(model, held_out_texts(plan, run, TEXTS), runtime_of(plan),
+                                    entering)
+
+    runs = [each for found in groups.values() for each in found]
+    changes = {each.run.identity: _change(each)
+               for each in before_and_after(runs, plan, "layers", read)}
+    return {key: [(run.seed, changes[run.identity]) for run, _ in found]
+            for key, found in groups.items()}
 
 
-def _change(run: RunConfig, folder: Path, plan: Plan, known: dict[tuple, np.ndarray]) -> Change:
-    texts, runtime = held_out_texts(plan, run, TEXTS), runtime_of(plan)
-    cut, tuned = before(run, plan), after(run, folder, plan)
-    key = run.base, run.kept, cut.precision
-    if key not in known:
-        known[key] = states_behind_layers(cut, texts, runtime)
-    pairs = list(zip(known[key], states_behind_layers(tuned, texts, runtime), strict=True))
-    weights = [relative_change(*(_tensors(model, number) for model in (cut, tuned)))
-               for number in range(len(run.kept))]
-    return {"states": np.array([1 - linear_cka(*pair) for pair in pairs]),
-            "direction": np.array([1 - mean_cosine(*pair) for pair in pairs]),
-            "weights": np.array(weights)}
+def _change(both: BeforeAfter) -> Change:
+    """The measures of each layer: 0 of those that are equal."""
+    pairs = list(zip(both.before[both.equal:], both.after, strict=True))
+    own = {"states": [1 - linear_cka(*pair) for pair in pairs],
+           "direction": [1 - mean_cosine(*pair) for pair in pairs],
+           "weights": [relative_change(*(_tensors(model, number)
+                                         for model in (both.cut, both.tuned)))
+                       for number in range(both.equal, len(both.run.kept))]}
+    return {name: np.array([0.0] * both.equal + values) for name, values in own.items()}
 
 
 def _tensors(model, number: int) -> dict[str, np.ndarray]:
