@@ -2,15 +2,20 @@
 
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from safetensors.numpy import load_file
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from configs.schema import EvalConfig
 from src.common.errors import UserError
-from src.evaluation.change.layer_change import depth_table, layers_table
+from src.evaluation.change.layer_change import MEASURES, depth_table, layers_table
+from src.reports.figures.layer_change import change_by_layer
+from src.reports.figures.style import STYLE
 from src.runs.folders import read_run
 from src.runs.freed import free_weights
 from tests.tiny_experiment import in_process, make_experiment
@@ -103,3 +108,25 @@ def test_frozen_layers_run_once_for_all_runs_and_nothing_else_changes(tmp_path, 
     for table, other in zip(own, every, strict=True):
         pd.testing.assert_frame_equal(table, other, check_exact=False, rtol=1e-6, atol=1e-9)
     assert passed < all_passed / 2
+
+
+def test_many_models_fit_into_the_picture_and_begin_where_they_train():
+    """Thirty-three models, as many as a real experiment had, whose top two layers train."""
+    rows = [{"role": role, "name": f"a_model_of_135m-F{layers}", "teacher": teacher,
+             "layer": layer + 1, "trained": layer >= layers - 2,
+             **{f"{name}{end}": 0.5 for name in MEASURES for end in ("", "_low", "_high")}}
+            for layers in (4, 8, 12, 16, 20, 24, 30)
+            for role, teacher in (("teacher", None), ("ceiling", None), ("student", "a"),
+                                  ("student", "b"), ("student", "c"))
+            for layer in range(layers)][:-60]
+    with matplotlib.rc_context(STYLE):
+        figure, _, caption = change_by_layer(pd.DataFrame(rows), "many", MEASURES, 0.95)
+        figure.draw_without_rendering()
+    assert "Layers before a line begins did not train." in caption
+    assert all(len(panel.lines) == 33 for panel in figure.axes)
+    for line in (line for panel in figure.axes for line in panel.lines):
+        first, last = line.get_xdata()
+        assert last - first == pytest.approx(1) and abs(last - round(last)) < 0.5
+    for words in figure.findobj(Text):
+        box = words.get_window_extent()
+        assert not words.get_text() or Bbox.intersection(figure.bbox, box).bounds == box.bounds
