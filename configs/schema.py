@@ -160,8 +160,8 @@ class TrainConfig:
     """prompts: the pairs of a prompt stay together, and cost it once. pairs: each goes its own way,
     and the prompt is computed in every step that one of them falls into."""
     trainable_layers: Count | None = None
-    """Train only the top layers, this many of them, with the final norm and the head; null for
-    everything."""
+    """Train only the top layers, this many of them, with the final norm and the head, also where a
+    cut keeps no more than these; null for everything."""
     freeze_embeddings: bool = False
     """Train all but the embedding tables, of tokens and of positions: 12 bytes of memory less for
     each of their parameters, and no optimiser time for tokens that no pair has."""

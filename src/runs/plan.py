@@ -159,8 +159,8 @@ class Plan:
                                 "table could tell apart: rename one of these files")
 
     def _run(self, rung: Rung, **facts) -> RunConfig:
-        train = dataclasses.replace(self.experiment.train, learning_rate=rung.learning_rate,
-                                    trainable_layers=rung.trainable_layers,
+        train = dataclasses.replace(rung.trained(self.experiment.train),
+                                    learning_rate=rung.learning_rate,
                                     precision=used(self.experiment.train.precision))
         if facts["kind"] != "student" or facts["method"].learner == "probe":  # nothing to stop on
             train = without_stopping(train)
@@ -227,11 +227,9 @@ class Plan:
                      seed: int) -> RunConfig:
         names = "+".join(teacher.name for teacher in teachers)
         link = self.links[method.name][len(method.through) - 1] if method.through else None
-        train = dataclasses.replace(self.experiment.train,
-                                    trainable_layers=student.trainable_layers)
         check_layers(method, len(student.kept),
                      [len(rung.kept) for rung in ([link] if link else teachers)],
-                     train, f"experiments/{self.experiment.name}")
+                     student.trained(self.experiment.train), f"experiments/{self.experiment.name}")
         labels = [self._truth_run("teacher", teacher, seed).identity for teacher in teachers]
         before = [self._student_run(student, teachers, other, seed)
                   for other in self.experiment.methods if other.name == method.after]

@@ -1,11 +1,12 @@
 """The rungs of an experiment's ladders: which sizes of which base models teach and learn."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from configs.schema import ExperimentConfig, LadderConfig
+from configs.schema import ExperimentConfig, LadderConfig, TrainConfig
 from data.tokens.tokenised import PreparedData
 from model.base.adapters import adapter_parameters
 from model.base.influence import block_influence
@@ -38,6 +39,13 @@ class Rung:
     """Of train_1's prompts, for teachers."""
     trainable_layers: int | None
     """Top layers that train; None for all."""
+
+    def trained(self, train: TrainConfig) -> TrainConfig:
+        """`train` for this rung. Where the top layers are all that it keeps, embeddings stay as
+        they are, as they do below any other cut."""
+        if self.trainable_layers == len(self.kept) and train.lora is None:
+            return dataclasses.replace(train, trainable_layers=None, freeze_embeddings=True)
+        return dataclasses.replace(train, trainable_layers=self.trainable_layers)
 
 
 def rungs_of(ladders: Iterable[LadderConfig], experiment: ExperimentConfig, max_length: int,

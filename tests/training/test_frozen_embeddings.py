@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from configs.identity import facts
 from configs.schema import TrainConfig
+from model.base.memory import size_of
 from model.reward_model import build_reward_model
 from src.runs.cards import model_card
 from src.runs.folders import WEIGHTS, read_run_config
@@ -73,3 +74,21 @@ def test_it_is_another_run_only_where_it_is_switched_on(prepared):
     assert frozen.identity != plain.identity
     assert "freeze_embeddings" in facts(frozen.train)
     assert "freeze_embeddings" not in facts(plain.train) | facts(TrainConfig())
+
+
+@pytest.mark.parametrize("top", [1, 2])
+def test_top_layers_alone_train_also_where_a_cut_keeps_no_others(prepared, top):
+    """Else what tells two cuts of a ladder apart is not depth alone."""
+    tiny = prepared.copy(f"top-{top}", train={"freeze_embeddings": False, "trainable_layers": top},
+                         teachers=[prepared.settings()["teachers"][0] | {"layers": [2]}])
+    sweep = sweep_of(tiny)
+    ceiling, = sweep.stage("ceilings")  # of two layers
+    found, start = train(tiny), build_reward_model(tiny.model, ceiling.kept, ceiling.seed,
+                                                   pad_token_id=0).state_dict()
+    moved = {name for name in found if not torch.equal(found[name], start[name])}
+    assert TABLE not in moved
+    assert {name for name in found if ".layers." in name} & moved == {
+        name for name in found if f".layers.{2 - top}." in name or ".layers.1." in name}
+    trained = sum(found[name].numel() for name in moved)
+    assert trained == size_of(sweep.bases[ceiling.model].hf_config, ceiling.kept,
+                              ceiling.train).trained
