@@ -95,7 +95,11 @@ launch_stage() {
     # Small models on one thread each, several at once: two threads on one small model are slower
     # than one, and far slower where something else wants a core.
     export DS_ACCELERATOR=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-    if [[ "${hardware}" == cpu ]]; then workers="${WORKERS:-$(getconf _NPROCESSORS_ONLN)}"; fi
+    if [[ "${hardware}" == cpu ]]; then
+      local cores
+      cores="$(getconf _NPROCESSORS_ONLN)"
+      workers="${WORKERS:-$((cores < 99 ? cores : 99))}"
+    fi
   fi
   if [[ ! "${workers}" =~ ^[1-9][0-9]?$ ]]; then
     echo "error: WORKERS=${workers}: expected how many runs at a time, 1 to 99" >&2

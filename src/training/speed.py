@@ -31,14 +31,15 @@ class Speed(NamedTuple):
 
 
 def runs_at_a_time() -> int:
-    """How many runs the scripts train at once on this machine: 1 on GPUs, else WORKERS.
+    """How many runs the scripts train at once on this machine: 1 on GPUs, else WORKERS, or one a
+    core and at most 99.
 
     Raises:
         UserError: WORKERS is no number from 1 to 99, which the scripts refuse too.
     """
     if torch.cuda.is_available() or os.environ.get("HARDWARE", "auto") not in ("auto", "cpu"):
         return 1
-    asked = os.environ.get("WORKERS") or str(os.cpu_count() or 1)
+    asked = os.environ.get("WORKERS") or str(min(os.cpu_count() or 1, 99))
     if not re.fullmatch("[1-9][0-9]?", asked):
         raise UserError(f"WORKERS={asked}: expected how many runs at a time, 1 to 99")
     return int(asked)

@@ -236,7 +236,14 @@ def test_an_old_driver_stops_the_scripts(tmp_path):
     assert not (tmp_path / "log").exists()
 
 
-def launched(folder: Path, hardware: str, gpus_say: str, given: str | None):
+def test_the_scripts_take_as_many_runs_as_there_are_cores_and_at_most_99(tmp_path):
+    for cores, workers in ((2, 2), (128, 99)):
+        told = launched(tmp_path / str(cores), "cpu", "echo 0", None, WORKERS="", cores=cores)
+        assert f", {workers} run(s) at a time" in told.stdout, told
+
+
+def launched(folder: Path, hardware: str, gpus_say: str, given: str | None, cores: int = 2,
+             **changes: str):
     """weak_to_strong.sh with a stand-in for Python and a box that has nvidia-smi."""
     repository = folder / "repository"
     (repository / "src").mkdir(parents=True)
@@ -246,12 +253,14 @@ def launched(folder: Path, hardware: str, gpus_say: str, given: str | None):
         (repository / name).chmod(0o755)
     (repository / "configs").symlink_to(root / "configs")
     for name, text in ((".venv/bin/python", STUB.format(gpus=gpus_say, log=folder / "log")),
-                       ("bin/nvidia-smi", "#!/usr/bin/env bash\n")):
+                       ("bin/nvidia-smi", "#!/usr/bin/env bash\n"),
+                       ("bin/getconf", f"#!/usr/bin/env bash\necho {cores}\n")):
         path = repository / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o755)
-    settings = {"HARDWARE": hardware, "PATH": f"{repository / 'bin'}:/usr/bin:/bin", "WORKERS": "1"}
+    settings = {"HARDWARE": hardware, "PATH": f"{repository / 'bin'}:/usr/bin:/bin", "WORKERS": "1",
+                **changes}
     devices = [f"CUDA_VISIBLE_DEVICES={given}"] if given else ["-u", "CUDA_VISIBLE_DEVICES"]
     return command("env", *devices, str(repository / "weak_to_strong.sh"), "demo", **settings)
 

@@ -173,6 +173,12 @@ def test_the_runs_at_a_time_are_those_of_the_scripts(monkeypatch):
     assert runs_at_a_time() == 1
 
 
+def test_a_machine_of_many_cores_is_given_no_more_than_the_scripts_take(monkeypatch):
+    monkeypatch.delenv("WORKERS", raising=False)
+    monkeypatch.setattr(speed.os, "cpu_count", lambda: 128)
+    assert runs_at_a_time() == 99
+
+
 @pytest.mark.parametrize("asked", ["0", "-1", "1.5", "x", "100"])
 def test_what_the_scripts_refuse_as_runs_at_a_time_is_no_default_elsewhere(monkeypatch, asked):
     monkeypatch.setenv("WORKERS", asked)
