@@ -21,7 +21,7 @@ from src.common.errors import UserError, reading
 from src.common.pretrained import from_folder
 
 WHOLE_FILE_BYTES = 1 << 30
-EDGE_BYTES = 1 << 20
+EDGE_BYTES = 1 << 12
 
 
 def read_config(folder: Path) -> PreTrainedConfig:
@@ -144,7 +144,7 @@ def base_fingerprint(folder: Path) -> str:
     """16 hex digits of a base model's config and weights: the same wherever the folder lies.
 
     A file above 1 GiB enters by its size, its safetensors header (names, shapes, offsets) and the
-    first and last MiB of its data instead of whole, which would take minutes.
+    first and last 4 KiB of each tensor instead of whole, which would take minutes.
     """
     return _fingerprint(folder, _edges_digest)
 
@@ -182,11 +182,15 @@ def _edges_digest(file: Path) -> bytes:
     if size <= WHOLE_FILE_BYTES:
         return _whole_digest(file)
     with file.open("rb") as stream:
-        header = stream.read(8)
-        digest = hashlib.sha256(header + stream.read(int.from_bytes(header, "little")))
-        digest.update(stream.read(EDGE_BYTES))
-        stream.seek(-EDGE_BYTES, 2)
-        digest.update(stream.read(EDGE_BYTES) + size.to_bytes(8, "little"))
+        length = stream.read(8)
+        header = stream.read(int.from_bytes(length, "little"))
+        digest = hashlib.sha256(length + header + size.to_bytes(8, "little"))
+        for name, tensor in json.loads(header).items():
+            if name != "__metadata__":
+                begin, end = (8 + len(header) + offset for offset in tensor["data_offsets"])
+                for start in (begin, max(begin, end - EDGE_BYTES)):
+                    stream.seek(start)
+                    digest.update(stream.read(min(EDGE_BYTES, end - start)))
     return digest.digest()
 
 

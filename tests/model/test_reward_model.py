@@ -334,6 +334,18 @@ def test_a_fingerprint_follows_the_content_not_the_path(base, tmp_path, monkeypa
     assert base_fingerprint(copied) != sampled
 
 
+def test_a_large_file_s_fingerprint_follows_every_tensor(base, tmp_path, monkeypatch):
+    """A model that was tuned in its middle alone is another base model."""
+    monkeypatch.setattr("model.base.weights.WHOLE_FILE_BYTES", 100)
+    file = shutil.copytree(base("llama"), tmp_path / "copy") / "model.safetensors"
+    tensors, whole = load_file(file), base_fingerprint(file.parent)
+    for name in tensors:
+        save_file({**tensors, name: tensors[name] + 1}, file, {"format": "pt"})
+        assert base_fingerprint(file.parent) != whole, name
+    save_file(tensors, file, {"format": "pt"})
+    assert base_fingerprint(file.parent) == whole
+
+
 class ZeroConfig:
     """Stands in for the global that transformers keeps while ZeRO-3 is on."""
 
