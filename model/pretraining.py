@@ -113,11 +113,14 @@ def train_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
 
 def token_rows(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """Rows of at most max_length token ids: documents, or blocks of joined documents."""
-    documents = [
-        (tokenizer.bos_token or "") + item + tokenizer.eos_token if isinstance(item, str) else
-        tokenizer.apply_chat_template(
-            [*json.loads(item[0]), {"role": "assistant", "content": item[1]}], tokenize=False)
-        for item in documents_of(config)]
+    found = list(documents_of(config))
+    with reading(f"pretrain/{config.name}: pairs", "the chat template refuses a prompt of them: "
+                 "name another as chat_template in the start's config, or leave such pairs out"):
+        documents = [
+            (tokenizer.bos_token or "") + item + tokenizer.eos_token if isinstance(item, str) else
+            tokenizer.apply_chat_template(
+                [*json.loads(item[0]), {"role": "assistant", "content": item[1]}], tokenize=False)
+            for item in found]
     if not documents:
         raise UserError(f"pretrain/{config.name}: no text in any of its documents, books and pairs")
     rows = tokenizer(documents, add_special_tokens=False).input_ids

@@ -276,6 +276,14 @@ def test_a_start_needs_no_padding_token_and_gets_none(further):
     assert not torch.equal(weights(folder)["lm_head.weight"], weights(start)["lm_head.weight"])
 
 
+def test_a_prompt_that_the_template_refuses_is_told_in_one_line(further):
+    """As Gemma 2's refuses a system message."""
+    config, start = further
+    (start / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
+    with pytest.raises(UserError, match=r"pretrain/more: pairs: .*no such role.*leave such pairs"):
+        pretraining.pretrain(config)
+
+
 def test_what_comes_out_is_the_same_where_every_preference_is_the_opposite(further, root):
     config, _ = further
     first = weights(pretraining.pretrain(config))
