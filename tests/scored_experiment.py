@@ -33,6 +33,7 @@ def write_scores(folder: Path, methods: Sequence[str] = ("soft", "up"),
                      for method in methods]
     folder.mkdir(parents=True)
     tables.scores_table(runs, pairs).to_csv(folder / "scores.csv", index=False)
-    (folder / "meta.json").write_text(json.dumps({"experiment": folder.name, "data": "people",
-                                                  "split": "test"}))
+    (folder / "meta.json").write_text(json.dumps({
+        "experiment": folder.name, "data": "people", "split": "test", "level": 0.95,
+        "pgr_floor": 0.03}))
     return runs, pairs

@@ -75,7 +75,8 @@ def read_report(config: DataConfig, table: pd.DataFrame, model: str, notes: list
     baselines = {name: {score.name: score.score for score in benchmark_scores(
         config.scorer, table.assign(reward=sign * table["length"].where(table["reward"].notna())))}
         for name, sign in BASELINES.items()} if "length" in table else {}
-    missing = sum(subset.missing for subset in read_subsets(table))
+    missing = sum(subset.missing + (config.scorer == "pandalm") * subset.missing_tied
+                  for subset in read_subsets(table))
     notes = list(notes)
     if missing:
         notes.append(f"rows in no score: {missing:,} (a response is {why_missing})")

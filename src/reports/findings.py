@@ -35,7 +35,10 @@ def answer(pgr: pd.DataFrame) -> str:
             unclear.append(f"With {method}, no seed has all cells: there is no common share.")
             continue
         row = next((total if len(total) else own).itertuples())
-        if row.status == "ok":
+        if row.status == "ok" and row.pgr < 0:
+            unclear.append(f"With {method}, students end below their teachers: {_percent(row)} of "
+                           "the gap.")
+        elif row.status == "ok":
             shares.append(f"{_percent(row)}{'' if shares else ' of the gap'} with {method}")
         elif row.gap_high < 0:
             unclear.append(f"With {method}, the ceiling is below the teacher, and there is nothing "

@@ -34,9 +34,10 @@ def comparison(table: pd.DataFrame) -> Table:
              count(row.losses), number(row.win_rate, 2), number(row.p, 4), number(row.p_holm, 4),
              number(row.cost, 2), count(row.n), row.seeds] for row in table.itertuples()]
     return Table("Differences in points of accuracy to the baseline with the same teacher, "
-                 "student and seed; intervals over prompts and seeds. Cost: seconds of training "
-                 "over the baseline's, with those of a student that has to come first, without "
-                 "what a treatment computes of the labels before.", COLUMNS, rows, words=2)
+                 "student and seed; intervals over prompts, and seeds where there are several. "
+                 "Cost: seconds of training over the baseline's, with those of a student that has "
+                 "to come first, without what a treatment computes of the labels before.", COLUMNS,
+                 rows, words=2)
 
 
 def points_of(row: object) -> str:

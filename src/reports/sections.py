@@ -44,10 +44,11 @@ READING = (
 
 
 POOLED = (
-    "The same with intervals that pool the seeds' noise over all cells, and so are narrower. They "
-    "are right on average over cells if seeds are as noisy in one cell as in another; where they "
-    "are not, those of the noisier cells are too narrow (results/intervals/coverage.csv), so that "
-    "the table above decides.")
+    "The same with intervals that pool the seeds' noise over all cells: narrower where a cell's "
+    "own seeds lie far apart, wider where they lie close. They are right on average over cells if "
+    "seeds are as noisy in one cell as in another; where they are not, those of the noisier cells "
+    "are too narrow (results/intervals/coverage.csv), so that the table above decides. Of the "
+    "seeds that all cells have, which may be fewer than above.")
 
 
 def sections(results: Results, figures: dict[str, Drawn]) -> list[Element]:
@@ -130,10 +131,11 @@ def _pooled(results: Results, rungs: Rungs) -> list[Element]:
     own = {tuple(row[key] for key in keys): row for _, row in results.pgr.iterrows()}
     rows = [[rungs.short(row.teacher), rungs.short(row.student), row.method,
              estimate(row, "gain", signed=True), estimate(row, "gap", signed=True), pgr_text(row),
-             pgr_text(own[row.teacher, row.student, row.method])]
+             pgr_text(own[row.teacher, row.student, row.method]), row.seeds]
             for table in (results.pooled[results.pooled.teacher == ALL],
                           pgr_cells(results.pooled)) for row in table.itertuples()]
-    return [Table(POOLED, [*keys, "gain", "gap", "PGR", "PGR, as above"], rows, words=3)]
+    return [Table(POOLED, [*keys, "gain", "gap", "PGR", "PGR, as above", "seeds"], rows,
+                  words=3)]
 
 
 def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Element:
@@ -145,8 +147,9 @@ def _accuracy_table(models: pd.DataFrame, rungs: Rungs) -> Element:
                      against, f"{number(row.accuracy)} {interval_text(row.low, row.high)}".strip(),
                      number(row.auroc), number(row.log_loss), number(row.brier), count(row.ties),
                      number(row.layers, 0), count(row.n), row.seeds or MISSING])
-    caption = ("Means over seeds; in brackets the widest of the seeds' own intervals over prompts. "
-               "A tie counts half. A dash: there is no such number." + _named(rungs))
+    caption = ("Means over seeds; in brackets from the lowest to the highest end of the seeds' own "
+               "intervals over prompts. A tie counts half. A dash: there is no such number."
+               + _named(rungs))
     columns = ["role", "model", "teacher", "method", "baselines", "accuracy", "AUROC",
                "log-loss", "Brier", "ties", "layers", "n", "seeds"]
     return Table(caption, columns, rows, words=5)

@@ -15,26 +15,30 @@ BEST, HIGHEST, BEHIND, LEVEL = "best", "highest", "behind", "not told apart"
 from all; below the highest; neither. By the intervals of paired differences."""
 MEAN = "mean"
 """In the column `layers`: over the depths that all rules have."""
-FILES = [("which_layers.csv", "one row per model, data, depth and rule: accuracy, and what it is "
-          "behind the highest rule")]
-COLUMNS = ["model", "data", "layers", "rule", "said", "accuracy", "behind", "n", "seeds"]
-WORDS = 5
+GROUP = ["experiment", "model", "data"]
+"""What rules are compared within: two experiments may train one model on the same data."""
+FILES = [("which_layers.csv", "one row per experiment, model, data, depth and rule: accuracy, and "
+          "what it is behind the highest rule")]
+COLUMNS = [*GROUP, "layers", "rule", "said", "accuracy", "behind", "n", "seeds"]
+WORDS = 6
 
 
 def statements(table: pd.DataFrame) -> list[str]:
-    """A sentence for each model, data set and depth, and what holds in all of them."""
-    cells = [rows for _, rows in table.groupby(["model", "data", "layers"], sort=False)]
-    return [_summary(table), *map(_sentence, cells)]
+    """A sentence for each experiment, model and depth, and what holds in all of them."""
+    cells = [rows for _, rows in table.groupby([*GROUP, "layers"], sort=False)]
+    several = table.groupby(["model", "data"]).experiment.nunique().max() > 1
+    return [_summary(table), *(_sentence(rows, several) for rows in cells)]
 
 
-def _sentence(rows: pd.DataFrame) -> str:
+def _sentence(rows: pd.DataFrame, name_experiment: bool) -> str:
     first = next(rows[rows.status.isin([BEST, HIGHEST])].itertuples())
     others = rows[rows.keep != first.keep]
     at = "mean over depths" if first.layers == MEAN else f"{first.layers} layers"
-    where = f"{first.model} on {first.data}, {at}"
+    of = f" ({first.experiment})" if name_experiment else ""
+    where = f"{first.model} on {first.data}{of}, {at}"
     own = f"{first.keep} ({number(first.accuracy)} {interval_text(first.low, first.high)})"
     if first.status == BEST:
-        said = [f"{row.keep} by {points(row, 'behind')} points" for row in others.itertuples()]
+        said = [f"{row.keep} by {_less(row)} points" for row in others.itertuples()]
         return f"{where}: {own} is best; behind it are {listed(said)}."
     level = list(others[others.status != BEHIND].keep)
     behind = [f"{row.keep} ({points(row, 'behind')} points)"
@@ -44,10 +48,17 @@ def _sentence(rows: pd.DataFrame) -> str:
             + ".")
 
 
+def _less(row: object) -> str:
+    """How far a rule lies behind, in points without a sign: `16.0 [14.2, 17.8]`."""
+    value, low, high = (-100 * getattr(row, name) for name in ("behind", "behind_high",
+                                                               "behind_low"))
+    return f"{number(value, 1)} {interval_text(low, high, 1)}".strip()
+
+
 def _summary(table: pd.DataFrame) -> str:
-    """Which rules are behind in no depth of any model and data set, and which are best in some."""
+    """In how many depths of all experiments and models each rule is best, and behind."""
     rows = table[table.layers != MEAN]
-    total = rows.groupby(["model", "data", "layers"]).ngroups
+    total = rows.groupby([*GROUP, "layers"]).ngroups
     behind = rows.assign(behind=rows.status == BEHIND).groupby("keep", sort=False).behind.sum()
     best = rows.assign(best=rows.status == BEST).groupby("keep", sort=False).best.sum()
     each = [f"{rule} is best in {best[rule]} and behind in {behind[rule]}" for rule in behind.index]
@@ -55,7 +66,7 @@ def _summary(table: pd.DataFrame) -> str:
 
 
 def rows_of(table: pd.DataFrame) -> list[list[str]]:
-    return [[row.model, row.data, row.layers, row.keep, row.status,
+    return [[row.experiment, row.model, row.data, row.layers, row.keep, row.status,
              f"{number(row.accuracy)} {interval_text(row.low, row.high)}".strip(),
              estimate(row, "behind", signed=True) if row.status not in (BEST, HIGHEST) else MISSING,
              count(row.n), row.seeds] for row in table.itertuples()]

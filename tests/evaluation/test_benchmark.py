@@ -205,3 +205,17 @@ def test_a_run_s_benchmarks_lie_under_its_experiment(finished, data, tmp_path):
     assert {path.name for path in place.iterdir()} == {MARK, "figures", "meta.json",
                                                        "rewards.parquet", "scores.csv"}
     assert str(place / "scores.csv") in lines
+
+
+@pytest.mark.parametrize(("name", "rows"), [("pandalm", 2), ("judge_bench", 1)])
+def test_rows_in_no_score_are_those_that_the_benchmark_scores(name, rows):
+    """PandaLM scores ties too: one without a reward is missing there, and nowhere else."""
+    subset = "mmlu-pro-law"
+    given = [("whole", (1.0, 0.0), (0.5, 0.2)), ("part", (1.0, 0.0), (0.5, np.nan)),
+             ("tied", (1.0, 1.0), (np.nan, 0.2)), ("other", (1.0, 0.0), (0.1, 0.2))]
+    lines = [{"row": number, "id": "", "subset": subset, "response": i, "value": values[i],
+              "reward": rewards[i]}
+             for number, (_, values, rewards) in enumerate(given) for i in range(2)]
+    report = read_report(load_config(DataConfig, name), pd.DataFrame(lines), "m", [], "too long")
+    assert f"rows in no score: {rows} (a response is too long)" in report.notes
+    assert report.overall.missing == rows

@@ -1,5 +1,7 @@
 """Pooled intervals of experiments that were evaluated before."""
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -31,3 +33,15 @@ def test_nothing_is_written_where_one_experiment_has_nothing_to_pool(tmp_path):
     with pytest.raises(UserError, match="other: expected two cells and two seeds"):
         write_pooled(["demo", "other"], tmp_path)
     assert not (tmp_path / "demo" / "pooled.csv").exists()
+
+
+def test_level_and_floor_are_those_that_the_experiment_was_evaluated_with(tmp_path):
+    runs, pairs = write_scores(tmp_path / "demo")
+    path = tmp_path / "demo" / "meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "level": 0.5, "pgr_floor": 0.2}))
+    config = EvalConfig(level=0.5, pgr_floor=0.2)
+    pgr_table(runs, pairs, config).to_csv(tmp_path / "demo" / "pgr.csv", index=False)
+    write_pooled(["demo"], tmp_path)
+    pooled_table(runs[1:], pairs, config).to_csv(tmp_path / "expected.csv", index=False)
+    assert (tmp_path / "demo" / "pooled.csv").read_text() == (
+        tmp_path / "expected.csv").read_text()

@@ -12,6 +12,7 @@ from src.common.errors import UserError
 from src.evaluation import overview
 from src.evaluation.layer_rules import COLUMNS, rules_table
 from src.measures.run_scores import EvalPairs, RunScores
+from src.reports.figures.which_layers import accuracy_by_rule
 from src.reports.which_layers import BEHIND, BEST, HIGHEST, LEVEL, MEAN, statements
 from src.train import train_stage
 from tests.tiny_experiment import in_process
@@ -105,6 +106,22 @@ def test_sentences_name_a_best_rule_only_where_the_table_does():
                        "1 and first is best in 1 and behind in 0.")
     assert told.startswith("demo on people, 4 layers: first (0.800 [") and "is best" in told
     assert "not told apart from" in level and "best" not in level
+
+
+def test_experiments_that_train_one_model_otherwise_are_kept_apart():
+    """Else a depth has two rows of a rule, and a sentence that tells it is behind itself."""
+    one, other = (table_of([run("demo-F4", first(high)), run("demo-L4", first(low))])
+                  for high, low in ((0.8, 0.7), (0.9, 0.6)))
+    both = pd.concat([one, other.assign(experiment="in_full")], ignore_index=True)
+    summary, *told = statements(both)
+    assert summary.startswith("Of 2 comparisons, by intervals, evenly_spaced is best in 0 and "
+                              "behind in 2 and first is best in 2")
+    assert [line.partition(": ")[0] for line in told] == [
+        "demo on people (rules), 4 layers", "demo on people (in_full), 4 layers"]
+    assert "behind it are evenly_spaced by 10.0 [" in told[0]
+    assert "behind it are evenly_spaced by 30.0 [" in told[1]
+    figure, _, _ = accuracy_by_rule(both, 0.95)
+    assert [axes.get_title() for axes in figure.axes] == ["rules", "in_full"]
 
 
 def test_teachers_alone_are_trained_evaluated_and_compared_by_rule(finished, capsys):

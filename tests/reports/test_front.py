@@ -31,3 +31,14 @@ def test_a_twin_of_uniform_averaging_is_not_told_from_it():
 def test_a_curve_is_above_or_below_where_the_interval_excludes_none():
     above, below = said_of(part_wise_top=(0.01, 0.005, 0.015), adaptive=(-0.01, -0.02, -0.001))
     assert "more at the top: above uniform" in above and "adaptive: below uniform" in below
+
+
+def test_an_average_that_costs_more_is_not_said_to_give_back():
+    front = pd.DataFrame([{**STUDENT, "family": family, "a": a,
+                           **interval("accuracy", 0.8, 0.7, 0.9),
+                           **interval("tax", tax, tax / 2, tax * 2)}
+                          for family, a, tax in (("tuned", 0, 1.0), ("uniform", 0.2, 1.25),
+                                                 ("uniform", 0.6, 0.5), ("linear_probe", 1, 0))])
+    areas = pd.DataFrame([{**STUDENT, "family": "uniform", **interval("above_uniform", 0, 0, 0)}])
+    said = statements(front, areas)[0]
+    assert "a = 0.2: 25% more lost, accuracy" in said and "a = 0.6: 50% of that back" in said

@@ -364,6 +364,19 @@ def test_calibration_is_drawn_where_bins_have_too_few_pairs(results: Results, bi
     assert figure.axes
 
 
+def test_calibration_shows_every_bin_of_a_rung_that_lies_below_the_others(results: Results):
+    table = results.calibration.copy()
+    table["n"] = table.n + 1000
+    worst = table.index[table.role == "teacher"][-1]
+    table.loc[worst, "accuracy"] = 0.12
+    figure, _, _ = calibration_figure(dataclasses.replace(results, calibration=table))
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        heights = np.concatenate([line.get_ydata() for line in axes.lines])
+        assert low < heights.min() and heights.max() < high, axes.get_title("left")
+    assert min(np.min(line.get_ydata()) for axes in figure.axes for line in axes.lines) < 0.2
+
+
 def test_several_teachers_name_the_base_that_they_share_once():
     assert teacher_title("mean_margin-of-big_1-F6+big_1-F8", None) == "mean_margin of big_1-F6 + F8"
     assert teacher_title("mean_margin-of-big_1-F6+small-F8", None) == (

@@ -20,7 +20,7 @@ def test_pooled_intervals_stand_beside_the_others(tmp_path):
     row = next(row for row in read_results(folder).totals.itertuples() if row.status == "ok")
     assert POOLED.split("(")[0] in page and "[pooled.csv](pooled.csv)" in page
     assert (f"{row.pgr:.2f} [{row.pgr - 0.01:.2f}, {row.pgr + 0.01:.2f}] | {row.pgr:.2f} "
-            f"[{row.pgr_low:.2f}, {row.pgr_high:.2f}] |") in page
+            f"[{row.pgr_low:.2f}, {row.pgr_high:.2f}] | {row.seeds} |") in page
 
 
 def test_a_report_of_one_seed_does_not_speak_of_them(tmp_path):

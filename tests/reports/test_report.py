@@ -197,6 +197,12 @@ def test_the_answer_says_undefined_and_never_zero():
                     "was recovered: +8.0 [6.0, 10.0] points. PGR is undefined in 2 of 2 cells.")
 
 
+def test_the_answer_does_not_call_a_loss_recovered():
+    assert answer(pgr_rows(("L2", "L4", -0.3))) == (
+        "With soft, students end below their teachers: -30% [-40, -20] of the gap. "
+        "PGR is undefined in 0 of 1 cells.")
+
+
 def test_the_answer_names_a_ceiling_below_the_teacher():
     rows = pgr_rows(("L2", "L4", None)).assign(gap=-0.06, gap_low=-0.07, gap_high=-0.05)
     assert answer(rows).startswith("With soft, the ceiling is below the teacher, and there is "

@@ -1,5 +1,6 @@
 """pooled.csv for experiments that were evaluated before, from their scores."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 from configs.schema import EvalConfig
 from src.common.console import table_lines
 from src.common.errors import UserError
-from src.common.files import atomic_path
+from src.common.files import atomic_path, read_json
 from src.evaluation.across.committed_scores import committed_scores
 from src.measures.tables import pooled_table
 from src.reports.format import number
@@ -32,7 +33,9 @@ def write_pooled(experiments: Sequence[str], results_dir: Path) -> str:
 
 def _pooled(folder: Path) -> pd.DataFrame:
     runs, pairs = committed_scores(folder)
-    table = pooled_table([run for run in runs if run.role != "baseline"], pairs, EvalConfig())
+    meta = read_json(folder / "meta.json")
+    config = dataclasses.replace(EvalConfig(), level=meta["level"], pgr_floor=meta["pgr_floor"])
+    table = pooled_table([run for run in runs if run.role != "baseline"], pairs, config)
     if not len(table):
         raise UserError(f"{folder.name}: expected two cells and two seeds that all cells have: "
                         "there is nothing to pool")

@@ -55,9 +55,9 @@ class Difference:
 
     method: str
     cells: np.ndarray
-    """(cells x seeds,) differences in accuracy."""
+    """(cells x seeds,) differences in accuracy, of `seeds`."""
     seeds: Sequence[int]
-    """Of the mean and its replicates: those that every cell has under both methods."""
+    """Those that every cell has under both methods."""
     n: int
     mean: float
     replicates: np.ndarray
@@ -88,7 +88,7 @@ def differences(right: Correctness, pairs: EvalPairs, config: EvalConfig, seed: 
                                           for cell in cells))) if cells else []
         if not seeds:
             continue
-        less = {key: own[key] - base[peers[key]] for key in common}
+        less = {key: own[key] - base[peers[key]] for key in common if key[2] in seeds}
         values = np.stack([np.mean([less[*cell, s] for cell in sorted(cells)], axis=0)
                            for s in seeds])[:, None]  # (S, 1, n)
         over_prompts = resampled_means(values.mean(axis=0), pairs.prompt_ids,
@@ -114,11 +114,12 @@ def _peers(cells: Iterable[tuple], base: Mapping[tuple, np.ndarray]) -> dict[tup
 
 def _best_single(together: str, student: str, base: Mapping[tuple, np.ndarray]) -> str:
     """Of several teachers, named `rule-of-rung+rung`, the one by whom the baseline's students of
-    this size are best on average; nothing where one of them has none."""
-    by = {teacher: [right.mean() for (one, name, _), right in base.items()
-                    if (one, name) == (teacher, student)]
+    this size are best on average, over the seeds that all have; nothing where there is none."""
+    by = {teacher: {seed: right.mean() for (one, name, seed), right in base.items()
+                    if (one, name) == (teacher, student)}
           for teacher in together.partition("-of-")[2].split("+")}
-    return max(by, key=lambda teacher: np.mean(by[teacher])) if all(by.values()) else ""
+    shared = set.intersection(*map(set, by.values()))
+    return max(by, key=lambda one: np.mean([by[one][s] for s in shared])) if shared else ""
 
 
 def _cost(method: str, peers: Mapping[tuple, tuple], seconds: Mapping[tuple, float]) -> float:

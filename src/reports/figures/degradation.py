@@ -14,12 +14,14 @@ PANELS = {"pgr": ("PGR", "gap recovered, where it is defined"),
 
 def degradation_by_depth(cells: pd.DataFrame, experiment: str,
                          level: float) -> tuple[Figure, str, str]:
-    """Draw cells.csv, a line a teacher; return figure, title and caption."""
+    """Draw cells.csv, a line a teacher, of soft labels or else its first method; return figure,
+    title and caption."""
+    method = BASELINE if (cells.method == BASELINE).any() else cells.method.iloc[0]
     title = f"{experiment}: what larger students take over, and what they lose"
-    caption = (f"Students of soft labels, a line a teacher; means over seeds, bars: "
+    caption = (f"Students of {method}, a line a teacher; means over seeds, bars: "
                f"{100 * level:.6g}% intervals over seeds. Dotted: ceilings of the same size, "
                "which no teacher taught.")
-    own = cells[cells.method == BASELINE]
+    own = cells[cells.method == method]
     teachers, depths = list(dict.fromkeys(own.teacher)), sorted(set(own.layers))
     shown = {column: words for column, words in PANELS.items() if own[column].notna().any()}
     room = 0.7 + 0.075 * max(map(len, teachers))

@@ -31,8 +31,9 @@ def methods_figure(table: pd.DataFrame, title: str, scored_on: str,
     """
     left = 0.3 + 0.066 * max(map(len, table.method))
     caption = (f"Accuracy of students, in points, less that of {table.baseline.iloc[0]} with the "
-               "same teacher and seed. Bars: intervals over prompts and seeds. Blue: better, red: "
-               "worse, by interval and by Wilcoxon's test over cells after Holm; else grey."
+               "same teacher and seed. Bars: intervals over prompts, and seeds where there are "
+               "several. Blue: better, red: worse, by interval and by Wilcoxon's test over cells "
+               "after Holm; else grey."
                + (f" Arrows: beyond {100 * SHOWN:.0f} points."
                   if (table.difference.abs() > SHOWN).any() else ""))
     figure, (axes,) = page(1, 1, (3.4, 0.3 + 0.3 * len(table)), (0, 0), title,

@@ -61,7 +61,7 @@ def pgr_heatmap(results: Results) -> tuple[Figure, str, str]:
     _colour_bar(figure, panels[min(columns, len(panels)) - 1], colours)
     caption = ("PGR = (student - teacher) / (ceiling - teacher), with its interval. White is "
                "nothing recovered, blue the whole gap, red a student below its teacher. Hatched "
-               "cells are undefined: their gap is too small to divide by.")
+               "cells are undefined: their gap is too small, or too uncertain, to divide by.")
     return figure, title, caption + (f" Beyond the colour scale: {beyond}." if beyond else "")
 
 

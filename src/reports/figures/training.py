@@ -148,15 +148,17 @@ def _pooled(rows: pd.DataFrame) -> pd.DataFrame:
 def _reliability(axes: Axes, rows: pd.DataFrame, colours: dict[str, tuple[float, ...]],
                  rungs: Rungs) -> None:
     everything = _pooled(rows).query("n >= @FEWEST")
-    low = min(0.5, np.floor(everything.accuracy.min() * 20) / 20) if len(everything) else 0.4
+    each = {rung: _pooled(rows[rows.name == rung]).query("n >= @FEWEST")
+            for rung in rungs.sort(rows.name)}
+    lowest = min([0.5, *everything.accuracy, *(y for bins in each.values() for y in bins.accuracy)])
+    low = np.floor(lowest * 20) / 20 if len(everything) else 0.4
     axes.set_xlim(0.48, 1.02)
     axes.set_ylim(low - 0.14, 1.02)
     axes.plot([0.5, 1], [0.5, 1], color=QUIET, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
     widths = rows.groupby("bin_low").bin_high.first().loc[everything.index] - everything.index
     axes.bar(everything.index, 0.11 * everything.n / everything.n.max(), widths * 0.9,
              bottom=low - 0.14, align="edge", color=FAINT, zorder=1)
-    for rung in rungs.sort(rows.name):
-        bins = _pooled(rows[rows.name == rung]).query("n >= @FEWEST")
+    for rung, bins in each.items():
         axes.plot(bins.confidence, bins.accuracy, color=colours[rung], linewidth=1.0, alpha=0.75,
                   zorder=2)
     axes.plot(everything.confidence, everything.accuracy, color=INK, linewidth=1.5, marker="o",

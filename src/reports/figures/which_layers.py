@@ -1,4 +1,4 @@
-"""Accuracy of teachers by the rule that chose their layers, one panel a model and data set."""
+"""Accuracy of teachers by the rule that chose their layers, one panel a model of an experiment."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +13,8 @@ BAR = 0.16
 
 def accuracy_by_rule(table: pd.DataFrame, level: float) -> tuple[Figure, str, str]:
     """Draw rows of which_layers.csv, those of one depth each; return figure, title and caption."""
-    panels = [(key, own) for key, own in table.groupby(["model", "data"], sort=False)]
+    panels = [own for _, own in table.groupby(["experiment", "model", "data"], sort=False)]
+    several = table.groupby(["model", "data"]).experiment.nunique().max() > 1
     rules = list(dict.fromkeys(table.keep))
     title = "Which layers a teacher keeps: accuracy by rule and depth"
     caption = (f"Means over seeds; bars: {100 * level:.6g}% intervals over prompts and seeds, of "
@@ -22,11 +23,13 @@ def accuracy_by_rule(table: pd.DataFrame, level: float) -> tuple[Figure, str, st
     room = 0.3 + 0.058 * (max(map(len, rules)) + 6)
     figure, axes = page(len(panels), 2, (2.3, 2.1), (room + 0.5, 0.85), title, caption,
                         margins=Margins(left=0.62, right=room, top=0.45, bottom=0.5))
-    for place, ((model, data), own) in enumerate(panels):
+    for place, own in enumerate(panels):
+        first = own.iloc[0]
         _panel(axes[place], own, rules)
-        panel_title(axes[place], model, f"{data}, n = {count(own.n.iloc[0])}", "black")
+        panel_title(axes[place], first.experiment if several else first.model,
+                    f"{first.data}, n = {count(first.n)}", "black")
         if place % 2 == 0:
-            axes[place].set_ylabel(f"accuracy on {own.split.iloc[0]}")
+            axes[place].set_ylabel(f"accuracy on {first.split}")
     return figure, title, caption
 
 

@@ -33,8 +33,8 @@ def draw(judged: Judged, tables: Mapping[str, pd.DataFrame], level: float) -> di
     """Every figure by its file's name."""
     told = (f"{judged.experiment}: {len(judged.prompts)} prompts of test, seeds "
             f"{' '.join(map(str, judged.seeds))}, judge: the {judged.judge}. Rewards in the "
-            f"{UNIT} from the mean of the fine-tuned policy ({REFERENCE}). Intervals: {level:.0%}, "
-            "over prompts and seeds.")
+            f"{UNIT} from the mean of the fine-tuned policy ({REFERENCE}). Intervals: "
+            f"{100 * level:.6g}%, over prompts, and seeds where there are several.")
     figures: dict[str, Callable[[], Drawing]] = {
         "dpo_data_mean": lambda: means(tables["policy"], told),
         "dpo_data_scatter": lambda: before_after(judged, told),

@@ -44,7 +44,9 @@ def statements(front: pd.DataFrame, areas: pd.DataFrame) -> list[str]:
         parts = [f"{_name(key)} lost {estimate(tuned, 'tax', 2, signed=True)} nats a token and has "
                  f"an accuracy of {estimate(tuned, 'accuracy')}"]
         for row in own[own.family == UNIFORM].itertuples() if tuned.tax_low > 0 else ():
-            parts.append(f"a = {row.a:g}: {1 - row.tax / tuned.tax:.0%} of that back, accuracy "
+            back = 1 - row.tax / tuned.tax
+            share = f"{back:.0%} of that back" if back >= 0 else f"{-back:.0%} more lost"
+            parts.append(f"a = {row.a:g}: {share}, accuracy "
                          f"{number(row.accuracy - tuned.accuracy, signed=True)}")
         probe = own[own.family == PROBE].iloc[0]
         parts.append(f"a linear probe of the base, for nothing: {estimate(probe, 'accuracy')}")
