@@ -4,6 +4,7 @@ A pair becomes token ids on one path: chat template to text, text to ids with no
 added, so that no BOS is doubled or lost. Knows nothing of files of pairs or of batches.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -200,13 +201,25 @@ def renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
     """
     template, names = tokenizer.chat_template, tokenizer.special_tokens_map
 
-    def text_of(messages: Sequence[Message], generation: bool = False) -> str:
+    def written(messages: Sequence[Message], generation: bool = False) -> str:
         try:
             texts, _ = render_jinja_template([list(messages)], chat_template=template,
                                              add_generation_prompt=generation, **names)
         except (jinja2.TemplateError, *TEMPLATE_ERRORS) as error:
             raise TemplateRefusal(f"{error}" or type(error).__name__) from error
         return texts[0]
+
+    @functools.cache
+    def shows_system() -> bool:
+        """Mistral's templates write the system message only where the last turn is the user's."""
+        return PROBE_TEXT in written([{"role": "system", "content": PROBE_TEXT}, *PROBE,
+                                      {"role": "assistant", "content": "This one."}])
+
+    def text_of(messages: Sequence[Message], generation: bool = False) -> str:
+        text = written(messages, generation)
+        if any(message["role"] == "system" for message in messages) and not shows_system():
+            raise TemplateRefusal("it leaves out the system message where an answer follows")
+        return text
 
     return text_of
 

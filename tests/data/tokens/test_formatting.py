@@ -163,6 +163,27 @@ def test_conversation_that_the_template_refuses_is_told_apart(tmp_path):
         encode_pair(loaded, PROMPT, "Hello!", "Go away.")
 
 
+MISTRAL = (
+    "{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] %}"
+    "{%- set turns = messages[1:] %}{%- else %}{%- set turns = messages %}{%- endif %}"
+    "{%- for turn in turns %}{%- if turn['role'] == 'user' %}[INST] "
+    "{%- if loop.last and system is defined %}{{ system + ' ' }}{%- endif %}"
+    "{{ turn['content'] }}[/INST]{%- else %}{{ turn['content'] + eos_token }}{%- endif %}"
+    "{%- endfor %}")
+"""As Mistral 7B v0.3 has it: a system message stands in the last user turn, if that is the end."""
+
+
+def test_a_system_message_that_no_answer_follows_is_a_refusal_and_not_left_out(tmp_path):
+    """Else all such prompts are alike, and what the reward model reads is no whole prompt."""
+    tokenizer = load_tokenizer(save(llama_like(MISTRAL), tmp_path))
+    asked = [{"role": "user", "content": "What is 2+2?"}]
+    system = [{"role": "system", "content": "Answer in words."}]
+    prompt, chosen, _ = encode_pair(tokenizer, asked, "four", "five")
+    assert tokenizer.decode(prompt).endswith("[/INST]") and "four" in tokenizer.decode(chosen)
+    with pytest.raises(TemplateRefusal, match="leaves out the system message"):
+        encode_pair(tokenizer, system + asked, "four", "five")
+
+
 def test_missing_template_folder_and_tokenizer_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="has no chat template.*plain.jinja"):
         load_tokenizer(save(gpt2_like(), tmp_path / "base"))
