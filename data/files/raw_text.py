@@ -11,6 +11,9 @@ from data.files.raw_bytes import checked_encoding, data_errors, open_text
 from data.files.raw_json import RawRow
 from src.common.errors import UserError
 
+SURPLUS = "more cells than columns"
+"""A comma that no quotes enclose puts every text behind it into the next column."""
+
 
 def csv_rows(path: Path, header: Sequence[str], encoding: str) -> Iterator[RawRow]:
     """The rows of a csv file; `header` names its columns where its first line does not."""
@@ -18,8 +21,8 @@ def csv_rows(path: Path, header: Sequence[str], encoding: str) -> Iterator[RawRo
     with open_text(path, encoding) as file:
         try:
             for number, row in enumerate(csv.DictReader(file, header or None), 1):
-                yield number, {key: cell for key, cell in row.items()
-                               if key is not None and cell is not None}
+                yield number, SURPLUS if None in row else {
+                    key: cell for key, cell in row.items() if cell is not None}
         except csv.Error as error:
             raise UserError(f"{path}: not readable as csv: {error}") from error
 

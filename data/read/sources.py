@@ -133,14 +133,16 @@ def find_form(source: Source, config: DataConfig) -> str:
                         f"{', '.join(COLUMNS)}")
     if config.form != "auto":
         return config.form
-    rows = [row for _, row in itertools.islice(source.raw_rows(), ROWS_TO_DETECT)
-            if isinstance(row, dict)]
+    first = [row for _, row in itertools.islice(source.raw_rows(), ROWS_TO_DETECT)]
+    rows = [row for row in first if isinstance(row, dict)]
     votes = Counter(form for row in rows if (form := detect_form(row, config.keys)))
     if votes:
         return votes.most_common(1)[0][0]
     columns = list(dict.fromkeys(str(key) for row in rows for key in row))
     if len(columns) > COLUMNS_NAMED:
         columns[COLUMNS_NAMED:] = [f"... ({len(columns)} in all)"]
+    if first and not rows:
+        columns = [f"none (row 1: {first[0]})"]
     raise UserError(
         f"{source.name}: no known form: found columns {', '.join(columns) or 'none'}; expected "
         "chosen + rejected (message lists, or Human / Assistant transcripts), prompt + chosen + "

@@ -121,6 +121,18 @@ def test_csv_may_carry_message_lists_as_json(tmp_path):
     assert content(read(tmp_path / "a.csv")[1]) == [(PROMPT, "Good.", "Bad.")]
 
 
+def test_a_csv_row_of_more_cells_than_columns_is_a_bad_one_not_one_with_its_texts_shifted(tmp_path):
+    lines = ["prompt,chosen,rejected", "Hi?,Good.,Bad.", "Hi, you?,Good.,Bad.", "Hi?,Good.,Bad.,",
+             '"Hi, you?",Good.,Bad.']
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    first, *shifted, quoted = content(read(tmp_path / "a.csv")[1])
+    assert (first, shifted) == ((PROMPT, "Good.", "Bad."), ["more cells than columns"] * 2)
+    assert quoted[0][0]["content"] == "Hi, you?"
+    (tmp_path / "b.csv").write_text("\n".join([lines[0], *lines[2:4]]))
+    with pytest.raises(UserError, match=r"found columns none \(row 1: more cells than columns\)"):
+        read(tmp_path / "b.csv")
+
+
 def turns(*pairs):
     return [{"role": role, "content": text} for role, text in pairs]
 
