@@ -16,15 +16,22 @@ SURPLUS = "more cells than columns"
 
 
 def csv_rows(path: Path, header: Sequence[str], encoding: str) -> Iterator[RawRow]:
-    """The rows of a csv file; `header` names its columns where its first line does not."""
+    """The rows of a csv file; `header` names its columns where its first line does not.
+
+    Strict: otherwise one quote too many swallows the rows up to the next, or all that follow.
+    """
     csv.field_size_limit(1 << 30)
     with open_text(path, encoding) as file:
+        rows = csv.DictReader(file, header or None, strict=True)
         try:
-            for number, row in enumerate(csv.DictReader(file, header or None), 1):
+            for number, row in enumerate(rows, 1):
                 yield number, SURPLUS if None in row else {
                     key: cell for key, cell in row.items() if cell is not None}
         except csv.Error as error:
-            raise UserError(f"{path}: not readable as csv: {error}") from error
+            raise UserError(f"{path}: not readable as csv, line {rows.reader.line_num}: {error}: "
+                            "expected quotes that are closed, and doubled inside a quoted cell: "
+                            "mend those of this row, which may begin many lines before, or get the "
+                            "whole file where this one is cut short") from error
 
 
 def zip_rows(path: Path, encoding: str) -> Iterator[RawRow]:

@@ -133,6 +133,22 @@ def test_a_csv_row_of_more_cells_than_columns_is_a_bad_one_not_one_with_its_text
         read(tmp_path / "b.csv")
 
 
+ROW_OF_QUOTES = '"Hi, you?","Say ""hi"".",Bad.\n'
+
+
+@pytest.mark.parametrize(("last", "line"), [
+    ('"Hi?,Good.,Bad.\n' + 9 * "Hi?,Good.,Bad.\n", 14), ('"Hi?,Good.,Bad.\n' + ROW_OF_QUOTES, 6),
+    ('Hi?,"Good \\"one\\".",Bad.\n', 5), ('Hi?,Good.,"Ba', 5)],
+    ids=["never closed", "closed by the next", "backslashes", "cut short"])
+def test_a_csv_whose_quotes_do_not_match_is_refused_not_read_as_fewer_rows(tmp_path, last, line):
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,chosen,rejected\n" + 3 * ROW_OF_QUOTES)
+    assert [chosen for _, chosen, _ in content(read(path)[1])] == ['Say "hi".'] * 3
+    path.write_text(path.read_text() + last)
+    with pytest.raises(UserError, match=f"a.csv: not readable as csv, line {line}: .* doubled"):
+        read(path)
+
+
 def turns(*pairs):
     return [{"role": role, "content": text} for role, text in pairs]
 
