@@ -72,7 +72,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
                       help="a config of configs/experiments: its data and all its tokenizers")
     what.add_argument("--train_path", metavar="PATH",
                       help="hub id, json, jsonl, csv (or .gz, .zst), parquet, save_to_disk folder")
-    what.add_argument("--test_path", metavar="PATH", help="test pairs that come separately")
+    what.add_argument("--test_path", metavar="PATH",
+                      help="test pairs that come separately; of --data all but its own test stays")
     what.add_argument("--output_dir", metavar="DIR", type=Path,
                       help="default: data/processed/<name of the data>")
     what.add_argument("--tokenizer_name", metavar="NAME", nargs="+", default=[],
@@ -122,8 +123,9 @@ def build_config(options: argparse.Namespace) -> DataConfig:
                         "python data/preprocess.py --help")
     values = _base_values(options)
     if options.test_path:
-        train = {"train": options.train_path} if options.train_path else {}
-        values |= {"path": "", "files": {**train, "test": options.test_path}}
+        path = options.train_path or values.get("path")
+        files = {"train": path} if path else values.get("files", {})
+        values |= {"path": "", "files": {**files, "test": options.test_path}}
     elif options.train_path:
         values |= {"path": options.train_path, "files": {}}
     values |= {name: value for name in OVERRIDES if (value := getattr(options, name)) is not None}

@@ -160,6 +160,23 @@ def test_separate_test_file_and_column_names(call, tmp_path):
     assert lost["rows"] == [f"train.jsonl:{i}" for i in range(71, 81)]
 
 
+def test_a_test_file_for_a_described_data_set_leaves_its_training_pairs(call, tmp_path):
+    train, val, own, test = (write_jsonl(tmp_path / f"{name}.jsonl", [
+        {**row, "prompt": f"{name} {row['prompt']}"} for row in text_rows(count)])
+        for name, count in (("train", 60), ("val", 6), ("own", 8), ("test", 4)))
+    for i, (place, expected) in enumerate((
+            (f"path: {train}\nval_pairs: 0", {"train_1": 30, "train_2": 30, "test": 4}),
+            (f"files: {{train: {train}, val: {val}, test: {own}}}",
+             {"train_1": 30, "train_2": 30, "val": 6, "test": 4}))):
+        (tmp_path / f"{i}.yaml").write_text(place)
+        code, _, err = call("--data", tmp_path / f"{i}.yaml", "--test_path", test, "--output_dir",
+                            tmp_path / f"out{i}")
+        assert code == 0, err
+        found = pairs_of(tmp_path / f"out{i}")
+        assert {name: len(rows) for name, rows in found.items()} == expected
+        assert all("test Q" in row["prompt"] for row in found["test"])
+
+
 def test_test_file_alone_is_enough_to_score_on(call, tmp_path):
     test = write_jsonl(tmp_path / "test.jsonl", text_rows(10))
     assert call("--test_path", test, "--output_dir", tmp_path / "out")[0] == 0
