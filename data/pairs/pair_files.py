@@ -55,8 +55,9 @@ def drop_pairs(pairs_dir: Path, pair_ids: set[str]) -> None:
                 pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
-                kept = pc.invert(pc.is_in(table["pair_id"], unwanted))
-                writer.write_table(table.filter(kept), row_group_size=BATCH)
+                table = table.filter(pc.invert(pc.is_in(table["pair_id"], unwanted)))
+                if len(table):
+                    writer.write_table(table, row_group_size=BATCH)
 
 
 def digest_pairs(path: Path, unwanted: set[str] = frozenset()) -> SplitDigest:

@@ -131,13 +131,14 @@ def _run(jobs: list[Job], tokenizer_path: str, chat_template: str,
 
 
 def _plan(pairs: Path, folder: Path, left_length: int | None) -> Iterator[Job]:
-    """A job for every row group of the pairs file."""
+    """A job for every row group of the pairs file that has pairs: there were files with others."""
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetFile(pairs) as file:
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, ["pair_id"])["pair_id"].to_pylist()
-            name = f"part-{group:05d}-{content_hash([left_length, ids], 8)}.arrow"
-            yield Job(pairs, group, folder / name, left_length)
+            if ids:
+                name = f"part-{group:05d}-{content_hash([left_length, ids], 8)}.arrow"
+                yield Job(pairs, group, folder / name, left_length)
 
 
 def _is_whole(part: Path) -> bool:

@@ -171,6 +171,27 @@ def test_left_cuts_the_prompt_and_keeps_answers_whole_and_bos_first(world):
     assert cut_rows > 20
 
 
+def test_a_tokenizer_is_added_where_every_pair_of_a_row_group_was_too_long(world, monkeypatch):
+    monkeypatch.setattr(data.pairs.build, "BATCH", 1)
+    rows = text_rows(40)
+    rows[7]["chosen"] = "x" * 300
+    write_jsonl(world.raw, rows)
+    world.prepare(world.llama, max_length=200)
+    for name in SPLITS:
+        path = world.out / "pairs" / f"{name}.parquet"
+        with pq.ParquetFile(path) as file:
+            groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
+        assert all(len(group) for group in groups)
+        with pq.ParquetWriter(path, groups[0].schema) as writer:  # as folders have it from before
+            for group in [groups[0].slice(0, 0), *groups]:
+                writer.write_table(group)
+    manifest, worked = world.prepare(world.llama, world.gpt2, max_length=200)
+    assert worked and manifest["over_length"]["count"] == 1
+    for name in SPLITS:
+        added = world.split(world.gpt2, name).pair_ids.tolist()
+        assert added == world.split(world.llama, name).pair_ids.tolist()
+
+
 def test_left_drops_and_counts_a_pair_whose_answer_alone_is_too_long(world):
     rows = text_rows(40)
     rows[7]["chosen"] = "x" * 100
