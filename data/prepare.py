@@ -129,10 +129,11 @@ def _load_whole(config: DataConfig, output_dir: Path) -> dict[str, Any] | None:
         changed += _source_differences(manifest, manifest["config"], config)
     elif not changed:
         for part in parts_of(config):
-            prepared = manifest["sources"][part.name]["config"]
+            # an older folder does not hold the config of a source that is the only one
+            prepared = manifest["sources"][part.name].get("config")
             changed += [f"{part.name}: {each}" for each in (
-                *config_differences(prepared, part),
-                *_source_differences(manifest, prepared, part))]
+                *(config_differences(prepared, part) if prepared else ()),
+                *_source_differences(manifest, prepared or dataclasses.asdict(part), part))]
     if changed:
         raise UserError(f"{output_dir}: was prepared with {'; '.join(changed)}: delete that "
                         "folder, or prepare another one (data/preprocess.py: --output_dir, or "
@@ -161,7 +162,7 @@ def _source_differences(manifest: dict[str, Any], prepared: dict[str, Any],
                 raise
             continue
         same = path == before[name] if source.path is None else (
-            source.sha256() == recorded[before[name]])
+            source.sha256() == recorded.get(before[name]))
         if not same:
             changed.append(f"another content of {before[name]}, not that of {path}")
     return changed

@@ -48,7 +48,7 @@ def build_pairs(config: DataConfig, output_dir: Path) -> BuildReport:
         assignment = assign_splits(index, config, parts, clean)
         if config.balance == "length":
             drop_surplus_of_length(index, assignment)
-        report.add_assignment(assignment, index.source, parts, spilled.column("source"))
+        report.add_assignment(assignment, index.source, config, parts, spilled.column("source"))
         report.compare_with_published(config, parts)
         _check_filled(assignment, config, report)
         (work / "pairs").mkdir()

@@ -74,8 +74,8 @@ class BuildReport:
         return ", ".join(f"{count:,} {reason}" for reason, count in ordered
                          if harmless or reason not in HARMLESS) or "no rows"
 
-    def add_assignment(self, assignment: Assignment, source: np.ndarray, parts: list[DataConfig],
-                       rows: pa.ChunkedArray) -> None:
+    def add_assignment(self, assignment: Assignment, source: np.ndarray, config: DataConfig,
+                       parts: list[DataConfig], rows: pa.ChunkedArray) -> None:
         """Enter every pair: its split or the reason why it has none; `rows` name all of them."""
         self.unused = {reason: int((assignment.reason == REASONS.index(reason)).sum())
                        for reason in UNUSED}
@@ -91,7 +91,7 @@ class BuildReport:
             entry = self.sources[part.name]
             entry["pairs"] = int(mine.sum()) - counts[REASONS.index(PER_PROMPT)]
             entry["kept"] = int((assignment.split[mine] >= 0).sum())
-            if len(parts) > 1:
+            if config.sources:
                 entry["config"] = asdict(part)
 
     def compare_with_published(self, config: DataConfig, parts: list[DataConfig]) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from configs.data_schema import CompareConfig
 from configs.schema import CONFIG_ROOT, DataConfig, load_config
-from data.manifest import read_manifest
+from data.manifest import read_manifest, write_manifest
 from data.pairs.build import build_pairs
 from data.pairs.mixture import parts_of
 from data.pairs.pair_files import read_pairs
@@ -196,6 +196,32 @@ def test_another_rule_or_other_bytes_of_a_source_need_another_folder(world):
     prepare(world.mixture(), out, [], overwrite=True)
     write_jsonl(world.folder / "b.jsonl", rows_of(range(100, 150)))
     with pytest.raises(UserError, match="b: another content of"):
+        prepare(world.mixture(), out, [])
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_mixture_of_one_source_is_prepared_once_and_knows_another_rule_or_other_bytes(world,
+                                                                                        recorded):
+    """Folders of an older version do not hold the source's config: its bytes are compared."""
+    world.source("a", rows_of(range(60)))
+    out = world.folder / "out"
+    manifest, _ = prepare(world.mixture(), out, [])
+    if not recorded:
+        del manifest["sources"]["a"]["config"]
+        write_manifest(out, manifest)
+    assert not prepare(world.mixture(), out, [])[1]
+    world.names.clear()
+    world.source("a", rows_of(range(60)), compare={"pairs_per_prompt": 1})
+    if recorded:
+        with pytest.raises(UserError, match="a: compare: .*overwrite"):
+            prepare(world.mixture(), out, [])
+    world.names.clear()
+    world.source("a", rows_of(range(61)))
+    with pytest.raises(UserError, match="a: another content of"):
+        prepare(world.mixture(), out, [])
+    (world.folder / "a.jsonl").rename(world.folder / "b.jsonl")
+    (world.folder / "a.yaml").write_text(f"path: {world.folder / 'b.jsonl'}\n")
+    with pytest.raises(UserError, match="a: another content of"):
         prepare(world.mixture(), out, [])
 
 
