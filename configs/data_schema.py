@@ -161,9 +161,9 @@ class DataConfig:
     ngram: Count = 13
     """Words in lower case, without punctuation. A prompt of fewer is only compared as a whole."""
     expected: dict[str, Whole] = field(default_factory=dict)
-    """Published counts: `rows` of a source; of a mixture, pairs of each source, or of all sources
-    whose names begin so. Where the real data differ, both numbers are printed and enter the
-    manifest."""
+    """Published counts: `rows` or `pairs` of a source; of a mixture, pairs of each source, or of
+    all sources whose names begin so. Where the real data differ, both numbers are printed and enter
+    the manifest."""
     limit: Count | None = None
     """Read only so many rows of each file; null for all."""
     scorer: str = "accuracy"
@@ -201,6 +201,9 @@ class DataConfig:
         given = [name for name in ("path", "files", "sources") if getattr(self, name)]
         require(len(given) == 1, f"give one of path, files and sources, not "
                 f"{' and '.join(given) or 'none'}")
+        unknown = [] if self.sources else sorted(set(self.expected) - {"rows", "pairs"})
+        require(not unknown, f"expected {', '.join(unknown)}: without sources give rows or pairs, "
+                "which are what is counted")
         require(not (self.columns and self.texts), "give columns or texts, not both")
         require(not set(self.template) - {"prompt", "answer"}, f"template "
                 f"{', '.join(self.template)}: expected prompt and answer")

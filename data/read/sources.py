@@ -229,8 +229,9 @@ def named_data(data: str) -> DataConfig | None:
     name, _, file = data.partition("=")
     if (CONFIG_ROOT / "data" / f"{name}.yaml").is_file() or Path(name).suffix in YAML:
         config = load_config(DataConfig, name)
-        return dataclasses.replace(config, path="", sources=(), files={"test": file}) if (
-            file) else config
+        expected = {} if config.sources else config.expected  # a mixture's names its sources
+        return dataclasses.replace(config, path="", sources=(), files={"test": file},
+                                   expected=expected) if file else config
     if Path(data).exists():
         return None
     known = sorted(path.stem for path in (CONFIG_ROOT / "data").glob("*.yaml"))

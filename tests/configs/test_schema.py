@@ -45,6 +45,7 @@ BAD = [
     (ModelConfig, {"learning_rate": 0}), (ModelConfig, {"learning_rate": float("inf")}),
     (ModelConfig, {"name": "a/b"}),
     (DataConfig, {"path": ""}), (DataConfig, {"files": {"test": "t"}}),
+    (DataConfig, {"expected": {"train": 60}}),
     (DataConfig, {"form": "csv"}), (DataConfig, {"fraction": 0}), (DataConfig, {"fraction": 1.5}),
     (DataConfig, {"test_pairs": 0}), (DataConfig, {"val_pairs": -1}),
     (DataConfig, {"train_pairs": 0}), (DataConfig, {"max_length": 0}),

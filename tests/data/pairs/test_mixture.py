@@ -12,6 +12,7 @@ from data.pairs.build import build_pairs
 from data.pairs.mixture import parts_of
 from data.pairs.pair_files import read_pairs
 from data.prepare import prepare
+from data.read.sources import named_data
 from data.records import SPLITS
 from data.samples import print_summary
 from src.common.errors import UserError
@@ -269,6 +270,20 @@ def test_published_rows_of_a_single_source_are_told_only_where_it_was_read_whole
         manifest, _ = prepare(config, world.folder / f"out-{limit}", [])
         print_summary(world.folder, manifest)
         assert ("expected 61 rows (published), found 60" in capsys.readouterr().out) == told
+
+
+def test_a_published_count_of_what_nobody_counts_is_refused_before_anything_is_read(world):
+    world.source("a", rows_of(range(20)), expected={"train": 60})
+    with pytest.raises(UserError, match="a.yaml: expected train: .* rows or pairs"):
+        load_config(DataConfig, world.names[0])
+    world.source("a", rows_of(range(20)), expected={"rows": 20, "pairs": 19})
+    report = build_pairs(load_config(DataConfig, world.names[0]), world.folder / "out")
+    assert report.expected == {"rows": {"published": 20, "found": 20},
+                               "pairs": {"published": 19, "found": 20}}
+    path = world.folder / "mix.yaml"
+    path.write_text(yaml.safe_dump({"sources": [world.names[0]], "expected": {"a": 20}}))
+    assert named_data(f"{path}={world.folder}/a.jsonl").files == {
+        "test": f"{world.folder}/a.jsonl"}
 
 
 @pytest.mark.parametrize("name", MIXTURES)
