@@ -97,7 +97,7 @@ def read_benchmarks(config: DataConfig) -> dict[str, RunSet]:
     """The runs of every evaluation set that `config` names, itself apart.
 
     Raises:
-        UserError: one of them cannot be read, for example without a network.
+        UserError: one of them cannot be read, for example without a network, or has no prompt.
     """
     sets = {}
     for name in config.decontaminate:
@@ -165,14 +165,25 @@ def _batches(prompts: pa.ChunkedArray,
 
 
 def _prompts(benchmark: DataConfig) -> Iterator[str]:
-    """The prompts of an evaluation set: of its test file, where it comes split."""
+    """The prompts of an evaluation set: of its test file, where it comes split.
+
+    Raises:
+        UserError: a file gives none, with which nothing would overlap.
+    """
     for part in parts_of(benchmark):
         test = {"test": part.files["test"]} if "test" in part.files else part.files
         for file in test.values() or [part.path]:
             source = open_source(file, part)
-            for _, item in read_answers(source, find_form(source, part), part):
-                if not isinstance(item, str):
+            form, bad, found = find_form(source, part), "", False
+            for number, item in read_answers(source, form, part):
+                if isinstance(item, str):
+                    bad = bad or f" (row {number}: {item})"
+                else:
+                    found = True
                     yield _text(item.prompt)
+            if not found:
+                raise UserError(f"{source.name}: no prompt in any of {source.rows_read} rows as "
+                                f"form {form}{bad}")
 
 
 def _text(messages: Iterable[Message]) -> str:

@@ -221,3 +221,17 @@ def test_a_benchmark_that_cannot_be_read_stops_at_once_with_a_remedy(tmp_path):
             build_pairs(DataConfig(name="mine", path=str(raw), decontaminate=(name,)),
                         tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+def test_a_benchmark_without_a_readable_prompt_stops_and_does_not_pass_for_one_without_overlaps(
+        tmp_path):
+    rows = numbered(50)
+    raw = write_jsonl(tmp_path / "raw.jsonl", rows)
+    bench = write_jsonl(tmp_path / "bench.jsonl", [{"Prompt" if key == "prompt" else key: value
+                                                    for key, value in row.items()} for row in rows])
+    (tmp_path / "bench.yaml").write_text(f"path: {bench}\nform: prompt_answers\n")
+    with pytest.raises(UserError, match="decontaminate: .*bench.jsonl: no prompt in any of 50 rows "
+                                        r"as form prompt_answers \(row 1: missing key prompt\)"):
+        build_pairs(DataConfig(name="mine", path=str(raw),
+                               decontaminate=(str(tmp_path / "bench.yaml"),)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
