@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
@@ -34,7 +35,9 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 def words_of(text: str) -> list[str]:
     """What white space parts, in lower case and without punctuation; the text itself as the only
-    word where it has nothing else."""
+    word where it has nothing else. A letter and its accent may be one character or two: composed,
+    for a mark alone would go as punctuation does."""
+    text = unicodedata.normalize("NFC", text)
     return _PUNCTUATION.sub("", text.lower()).split() or [text.strip()]
 
 

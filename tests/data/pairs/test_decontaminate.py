@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import string
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +68,14 @@ def test_case_and_punctuation_do_not_count_and_order_does():
     asked = ["so THE QUICK BROWN dog", "quick the brown fox", "the quick", "the quick brow n"]
     assert known.overlaps(asked).tolist() == [True, False, False, False]
     assert words_of("Don't_stop... (now)") == ["dontstop", "now"]
+
+
+def test_an_accent_is_the_same_as_one_character_and_as_two():
+    text = "Où étaient les élèves de Zoë ?"
+    apart = unicodedata.normalize("NFD", text)
+    assert apart != text and words_of(apart) == words_of(text)
+    for known, asked in ((text, apart), (apart, text)):
+        assert RunSet([[known]], 3).overlaps([asked]).tolist() == [True]
 
 
 def test_a_short_prompt_matches_only_the_whole_of_another():
