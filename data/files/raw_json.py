@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from data.files.raw_bytes import is_utf8, open_bytes, open_text
 from src.common.errors import UserError
@@ -50,6 +50,8 @@ def json_rows(path: Path, encoding: str = "utf-8") -> Iterator[RawRow]:
         while True:
             position = _SPACE.match(buffer, position).end()
             if buffer.startswith(closing, position):
+                _refuse_more(buffer[position + 1:], file, f"{path}: not readable as JSON after "
+                             f"item {number}")
                 return
             try:
                 start = _after_key(buffer, position) if keyed else position
@@ -68,6 +70,16 @@ def json_rows(path: Path, encoding: str = "utf-8") -> Iterator[RawRow]:
                                 f"{error}") from error
             number += 1
             yield number, value if isinstance(value, dict) else NOT_OBJECT
+
+
+def _refuse_more(rest: str, file: TextIO, where: str) -> None:
+    """Raise where anything but white space follows: rows that nobody would miss."""
+    while rest or (rest := file.read(CHUNK_CHARS)):
+        if more := rest.strip():
+            raise UserError(f"{where}: {more[:24]!r} follows the one array or object that a .json "
+                            "file holds: put all rows into that one, or write a row a line and "
+                            "name the file .jsonl")
+        rest = ""
 
 
 def is_one_value(head: bytes) -> bool:

@@ -112,6 +112,20 @@ def test_json_array_is_read_in_pieces(tmp_path, monkeypatch):
     assert content(read(tmp_path / "a.json")[1]) == content(read(tmp_path / "a.jsonl")[1])
 
 
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_what_follows_the_first_json_value_is_refused_not_left_out(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(raw_json, "CHUNK_CHARS", chunk)
+    rows = text_rows(3)
+    array, keyed = (json.dumps(each, indent=1) for each in (rows, dict(enumerate(rows))))
+    for text in (array, keyed):
+        (tmp_path / "a.json").write_text(text + "\r\n" * 20)
+        assert len(read(tmp_path / "a.json")[1]) == 3
+    for text in (f"{array}\n{array}", f"{keyed}\n{keyed}", array + " " * 20 + ",", array + "]"):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(UserError, match="a.json: not readable as JSON after item 3.* follows"):
+            read(tmp_path / "a.json")
+
+
 def test_csv_may_carry_message_lists_as_json(tmp_path):
     row = FORMS["messages"]
     with (tmp_path / "a.csv").open("w", newline="") as file:
