@@ -45,7 +45,7 @@ class CompareConfig:
     names: Several[Several[str]] = ()
     """by_id: what the column `better` may call the first answer, the second, ...; a row with
     another value is a bad one. Empty: of two answers, codes that leave no doubt are recognised and
-    told (0 and 1, 1 and 2, A and B, False and True, the names of their columns)."""
+    told (0 and 1, 1 and 2, A and B, the names of their columns)."""
     grades: Several[Number] = ()
     """by_grade: what `better` holds where the first answer is better by far, and where the second
     is: [1, 2] or [-3, 3]. A number that does not lie between them is a bad row."""

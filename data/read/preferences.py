@@ -15,9 +15,10 @@ from data.read.fields import column, optional_text
 from data.read.messages import BadRow
 from src.common.errors import UserError
 
-CODES = (("0", "1"), ("1", "2"), ("A", "B"), ("a", "b"), ("False", "True"))
+CODES = (("0", "1"), ("1", "2"), ("A", "B"), ("a", "b"))
 """What the first and the second answer are called. A column that holds 1 alone may be either of the
-first two."""
+first two. True and false are none: they mean the reverse where the column asks the reverse."""
+BOOLEANS = {"True", "False"}
 MOST_VALUES = 20
 VALUES_SHOWN = 6
 
@@ -51,11 +52,13 @@ def with_names(config: DataConfig, rows: Iterator[RawRow], where: str) -> DataCo
                 compare, names=tuple((name,) for name in names)))
     shown = ", ".join(f"{value!r} ({count})" for value, count in
                       found.most_common(VALUES_SHOWN))
+    example, unsaid = ('[["True"], ["False"]]', ", which do not say of which answer") if (
+        values <= BOOLEANS) else ('[["1"], ["2"]]', "")
     raise UserError(
-        f"{where}: the column that names the better answer holds {shown}: expected two of "
+        f"{where}: the column that names the better answer holds {shown}{unsaid}: expected two of "
         f"{', '.join(' and '.join(code) for code in CODES)}, or the names of the answers' columns. "
         "Say what each answer is called, and what means that none is better: compare: {rule: "
-        "by_id, names: [[\"1\"], [\"2\"]], ties: [\"0\"]}")
+        f"by_id, names: {example}, ties: [\"0\"]}}")
 
 
 def _values(rows: Iterator[RawRow], config: DataConfig) -> Counter[str]:

@@ -132,8 +132,8 @@ def test_of_votes_that_all_differ_the_first_may_count(votes, expected):
 
 
 CODED = [((0, 1), "0 -> r0, 1 -> r1"), ((1, 2), "1 -> r0, 2 -> r1"),
-         (("A", "B"), "A -> r0, B -> r1"), ((False, True), "False -> r0, True -> r1"),
-         (("r0", "r1"), "r0 -> r0, r1 -> r1"), ((1.0, 2.0), "1 -> r0, 2 -> r1")]
+         (("A", "B"), "A -> r0, B -> r1"), (("r0", "r1"), "r0 -> r0, r1 -> r1"),
+         ((1.0, 2.0), "1 -> r0, 2 -> r1")]
 
 
 @pytest.mark.parametrize(("codes", "said"), CODED)
@@ -156,6 +156,23 @@ def test_codes_that_leave_a_doubt_are_refused_with_the_remedy(tmp_path, values):
     made = config(path=str(path), columns=["r0", "r1"], compare={"rule": "by_id"})
     with pytest.raises(UserError, match="names: .*ties: "):
         compared_pairs(open_source(str(path), made), "answers", made).__next__()
+
+
+@pytest.mark.parametrize("texts", [{"columns": ["r0", "r1"]}, {"texts": ["Yes", "No"]}])
+def test_true_and_false_do_not_say_which_answer_is_better_until_names_do(tmp_path, texts):
+    """A column first_is_better means the reverse of one called second_is_better."""
+    path = write_jsonl(tmp_path / "rows.jsonl", [
+        {"prompt": f"Hi {i}?", "r0": "a", "r1": "b", "first_is_better": i % 2 == 0}
+        for i in range(4)])
+    values = {"path": str(path), "keys": {"better": "first_is_better"}, **texts}
+    source = open_source(str(path), config(**values, compare={"rule": "by_id", "names": []}))
+    with pytest.raises(UserError, match=r"'True' \(2\), 'False' \(2\), which do not say of which"
+                                        r'.*names: \[\["True"\], \["False"\]\], ties'):
+        next(compared_pairs(source, "answers", config(**values, compare={"rule": "by_id"})))
+    made = config(**values, compare={"rule": "by_id", "names": [["True"], ["False"]]})
+    first, second = texts.get("texts", "ab")
+    assert [pair.chosen for _, pair in compared_pairs(source, "answers", made)] == [
+        first, second] * 2
 
 
 def test_a_declared_tie_does_not_stand_in_the_way_of_recognising(tmp_path):
