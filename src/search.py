@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
 SPLIT = "train_2"
+OF_LADDERS = ("learning_rate", "trainable_layers")
+"""Keys of `train:` that a ladder may have a word of its own on, which would stand above a tried
+one."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -93,16 +96,20 @@ def plans(args: argparse.Namespace) -> list["Plan"]:
 
     experiment = load_config(ExperimentConfig, args.experiment)
     ladder = experiment.teachers[0]
-    usual = dataclasses.replace(experiment.train, learning_rate=ladder.learning_rate
-                                or experiment.train.learning_rate)
-    rungs = dataclasses.replace(ladder, layers=tuple(args.layers), learning_rate=None)
-    alone = dataclasses.replace(experiment, teachers=(rungs,), methods=(MethodConfig("soft"),))
+    usual = dataclasses.replace(experiment.train, **{
+        key: getattr(ladder, key) or getattr(experiment.train, key) for key in OF_LADDERS})
+    rungs = dataclasses.replace(ladder, layers=tuple(args.layers), **dict.fromkeys(OF_LADDERS))
+    alone = dataclasses.replace(experiment, teachers=(rungs,), students=(),
+                                methods=(MethodConfig("soft"),))
     return [Plan(dataclasses.replace(alone, train=train), args.data_dir, tuple(args.seeds))
             for train in combinations(usual, args.tries)]
 
 
 def row_of(run: RunConfig, plan: "Plan", keys: list[str], runs_dir: Path) -> dict[str, object]:
-    """Train `run` unless that was done; how often it agrees with the human labels of train_2."""
+    """Train `run` unless that was done; how often it agrees with the human labels of train_2.
+
+    Under `keys` stands what was tried: a rung may train under other words for the same.
+    """
     from src.measures.metrics import accuracies
     from src.runs.folders import find_finished
     from src.scoring.pairs import margins, scores_of
@@ -115,7 +122,7 @@ def row_of(run: RunConfig, plan: "Plan", keys: list[str], runs_dir: Path) -> dic
                       lambda: trunk_of(run, plan, SPLIT, runs_dir))
     found = accuracies(margins(table)[None], split.prompt_ids)[0]
     return {"experiment": plan.experiment.name, "name": run.name, "layers": len(run.kept),
-            **{key: getattr(run.train, key) for key in keys}, "seed": run.seed,
+            **{key: getattr(plan.experiment.train, key) for key in keys}, "seed": run.seed,
             "trained_on": run.split, "split": SPLIT, "n": len(split), "accuracy": found.estimate,
             "low": found.low, "high": found.high}
 

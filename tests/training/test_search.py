@@ -80,6 +80,34 @@ def test_a_tried_learning_rate_stands_for_the_ladder_s_own(finished, monkeypatch
     assert rates("epochs", "1", "2") == [{0.25}, {0.25}]
 
 
+def test_a_rung_that_a_tried_value_covers_whole_is_filed_under_that_value(finished, capsys):
+    tiny = finished.copy("whole-rung")
+    tried = arguments(tiny, "--try", "trainable_layers", "null", "1")
+    assert in_process("src.search", *tried) == 0
+    table = pd.read_csv(tiny.results / "search.csv")
+    assert [*zip(table.layers, table.trainable_layers.fillna(0), strict=True)] == [
+        (1, 0), (2, 0), (1, 1), (2, 1)]
+    means = table.groupby("trainable_layers", dropna=False).accuracy.mean()
+    said = capsys.readouterr().out
+    assert all(f"{mean:.4f}" in said for mean in means) and "L1, trainable_layers 1," in said
+
+
+def test_tried_layers_to_train_stand_for_the_ladder_s_own(finished, monkeypatch):
+    tiny = finished.copy("ladder-layers")
+    ladder = {**tiny.settings()["teachers"][0], "trainable_layers": 1}
+    tiny.write_config(tiny.settings(), teachers=[ladder])
+    words = arguments(tiny, "--try", "trainable_layers", "1", "2", "3", "null")
+    words[words.index("1"):words.index("2") + 1] = ["4"]
+
+    def trained(*words):
+        monkeypatch.setattr("sys.argv", ["src.search", *words])
+        return [run.train.trainable_layers for plan in search.plans(search.parse_args())
+                for run in plan.stage("teachers")]
+
+    assert trained(*words) == [1, 2, 3, None]
+    assert trained(*words[:words.index("--try")], "--try", "epochs", "1", "2") == [1, 1]
+
+
 def test_results_that_hold_nothing_but_a_committed_search_are_ours(tmp_path):
     (tmp_path / "search.csv").write_text("a checkout has no mark beside it")
     claim_results(tmp_path)
