@@ -100,7 +100,7 @@ def plans(args: argparse.Namespace) -> list["Plan"]:
         key: getattr(ladder, key) or getattr(experiment.train, key) for key in OF_LADDERS})
     rungs = dataclasses.replace(ladder, layers=tuple(args.layers), **dict.fromkeys(OF_LADDERS))
     alone = dataclasses.replace(experiment, teachers=(rungs,), students=(),
-                                methods=(MethodConfig("soft"),))
+                                methods=(MethodConfig("soft"),), policies=None)
     return [Plan(dataclasses.replace(alone, train=train), args.data_dir, tuple(args.seeds))
             for train in combinations(usual, args.tries)]
 
@@ -164,8 +164,9 @@ def _write(rows: "pd.DataFrame", keys: list[str], results_dir: Path) -> None:
         claim_results(path.parent)
         with atomic_path(path) as partial:
             rows.to_csv(partial, index=False)
-    means = rows.groupby(keys, dropna=False).accuracy.mean().sort_values(ascending=False)
-    shown = [[*map(str, index if isinstance(index, tuple) else (index,)), f"{mean:.4f}"]
+    tried = [rows[key].map(str) for key in keys]  # values themselves need have no order
+    means = rows.accuracy.groupby(tried, sort=False).mean().sort_values(ascending=False)
+    shown = [[*(index if isinstance(index, tuple) else (index,)), f"{mean:.4f}"]
              for index, mean in means.items()]
     print("\n".join(table_lines([*keys, "mean accuracy"], shown, words=len(keys))))
     print(f"chosen: the first line; every run is in {path}")

@@ -108,6 +108,26 @@ def test_tried_layers_to_train_stand_for_the_ladder_s_own(finished, monkeypatch)
     assert trained(*words[:words.index("--try")], "--try", "epochs", "1", "2") == [1, 1]
 
 
+def test_values_that_have_no_order_are_ranked_together(finished, capsys):
+    tiny = finished.copy("no-order")
+    tried = arguments(tiny, "--try", "lora", "null", "{rank: 2}", "{rank: 4}")
+    tried.remove("2")
+    assert in_process("src.search", *tried) == 0
+    ranked = capsys.readouterr().out.split("mean accuracy")[1]
+    assert [ranked.count(word) for word in ("None", "rank=2", "rank=4")] == [1, 1, 1]
+    means = [float(line.split()[-1]) for line in ranked.splitlines() if line.split()[-1:] and
+             line.split()[-1].startswith("0.")]
+    assert len(means) == 3 and means == sorted(means, reverse=True)
+
+
+def test_policies_of_the_experiment_do_not_ask_a_search_for_one_teacher(finished, monkeypatch):
+    tiny = finished.copy("with-policies")
+    tiny.write_config(tiny.settings() | {"policies": {"model": str(tiny.root / "llama.yaml")}})
+    monkeypatch.setattr("sys.argv", ["src.search", *arguments(tiny, "--try", "epochs", "1")])
+    plan, = search.plans(search.parse_args())
+    assert [len(run.kept) for run in plan.stage("teachers")] == [1, 2]
+
+
 def test_results_that_hold_nothing_but_a_committed_search_are_ours(tmp_path):
     (tmp_path / "search.csv").write_text("a checkout has no mark beside it")
     claim_results(tmp_path)
