@@ -6,7 +6,8 @@
 
 Weights go once the run's scores on test are written, and its weak labels where students learn from
 them: those of teachers, with --teachers, of students that another method comes after, and of links
-of chains, which have no scores. All else of a run's folder stays: it counts as finished, and
+of chains, which have no scores. Whose hidden states students distil stays until these are finished.
+All else of a run's folder stays: it counts as finished, and
 eval.py gives the same tables from the scores. What needs the weights themselves (--transfer,
 --inspect on other data, src.scoring, src.push) says so: delete the folder of such a run and train
 it again. Runs that lie under another experiment, which this one shares, are left. Teachers of an
@@ -27,6 +28,7 @@ from src.common.lock import lock
 
 if TYPE_CHECKING:
     from configs.run import RunConfig
+    from src.runs.plan import Plan
 
 # What takes seconds to load is imported where it is used: a mistake in arguments is told at once.
 
@@ -69,8 +71,24 @@ def _may_be_link(run: "RunConfig", experiment: ExperimentConfig) -> bool:
                for method in experiment.methods for ladder in method.through)
 
 
-def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
-    """Why the weights of the run in `folder` are still needed; empty where they are not."""
+def distilled_by_unfinished(plan: "Plan", runs_dir: Path) -> frozenset[str]:
+    """Identities of the runs whose hidden states students that are not finished learn from."""
+    from src.methods.distilled_layers import distils
+    from src.runs.folders import find_finished
+
+    return frozenset(
+        identity for run in plan.stage("students")
+        if distils(run.method) and find_finished(runs_dir, run.stage, run.identity) is None
+        for identity in ([run.earlier] if run.method.through else run.labels.split("+")))
+
+
+def why_kept(folder: Path, experiment: ExperimentConfig,
+             distilled: frozenset[str] = frozenset()) -> str:
+    """Why the weights of the run in `folder` are still needed; empty where they are not.
+
+    Args:
+        distilled: identities of the runs whose hidden states are still to be learned from.
+    """
     from src.methods.labelling import is_link
     from src.runs.folders import is_done, read_run_config
     from src.scoring.pairs import stored_scores
@@ -86,25 +104,30 @@ def why_kept(folder: Path, experiment: ExperimentConfig) -> str:
         return "has no scores of these weights on test yet: run eval.py"
     if _averages_left(folder, run, experiment):
         return "has not been averaged yet: run weak_to_strong.sh"
+    if run.identity in distilled:
+        return "a student is still to learn from its hidden states: run weak_to_strong.sh"
     missing = [split for split in labelled_splits(run, experiment)
                if stored_labels(folder, run, split) is None]
     return f"has no weak labels of {' and '.join(missing)} yet" if missing else ""
 
 
-def prune(folder: Path, experiment: ExperimentConfig, dry_run: bool) -> tuple[int, str]:
-    """Free the weights of the run in `folder` if nothing needs them: (bytes, what became of it)."""
+def prune(folder: Path, experiment: ExperimentConfig, dry_run: bool,
+          distilled: frozenset[str] = frozenset()) -> tuple[int, str]:
+    """Free the weights of the run in `folder` if nothing needs them: (bytes, what became of it).
+    `distilled`: see why_kept."""
     from src.runs.folders import read_run_config
     from src.runs.freed import free_weights, is_freed, weight_bytes
 
     if is_freed(folder) and not weight_bytes(folder):
         return 0, "freed before"
-    kept = why_kept(folder, experiment)  # before the lock: a run in training holds it for hours
+    # before the lock: a run in training holds it for hours
+    kept = why_kept(folder, experiment, distilled)
     if kept:
         return 0, f"kept: {kept}"
     if dry_run:
         return weight_bytes(folder), "would be freed"
     with lock(folder):
-        kept = why_kept(folder, experiment)
+        kept = why_kept(folder, experiment, distilled)
         if kept:
             return 0, f"kept: {kept}"
         return free_weights(folder, read_run_config(folder).identity), "freed"
@@ -121,7 +144,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="say what would be freed, and stop")
     parser.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs",
                         help="where the runs are (default: runs/)")
+    parser.add_argument("--data_dir", type=Path, default=REPO_ROOT / "data" / "processed",
+                        help="where prepared data are, which tell who distils whom (default: "
+                             "data/processed/)")
     return parser.parse_args()
+
+
+def _distilled(experiment: ExperimentConfig, args: argparse.Namespace) -> frozenset[str]:
+    """See why_kept. Where nothing that may go is distilled, prune asks for no data."""
+    from src.methods.distilled_layers import distils
+    from src.runs.plan import Plan
+
+    if not any(distils(method) and (args.teachers or method.through)
+               for method in experiment.methods):
+        return frozenset()
+    return distilled_by_unfinished(Plan(experiment, args.data_dir), args.runs_dir)
 
 
 def main() -> None:
@@ -136,9 +173,10 @@ def main() -> None:
         raise UserError(f"{root}: no {' or '.join(stages)} there: " + (
             "--teachers frees the weights of teachers" if others else
             "--runs_dir names the folder of the runs"))
+    distilled = _distilled(experiment, args)
     total = 0
     for folder in folders:
-        size, became = prune(folder, experiment, args.dry_run)
+        size, became = prune(folder, experiment, args.dry_run, distilled)
         total += size
         print(f"{folder.parent.name}/{folder.name}: {became}"
               + (f", {size / 1e6:,.1f} MB" if size else ""), flush=True)

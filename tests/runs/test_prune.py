@@ -50,8 +50,7 @@ def experiment_of(tiny: TinyExperiment) -> ExperimentConfig:
 
 
 def ask(tiny: TinyExperiment, *words: str) -> int:
-    return in_process("src.prune", "--experiment", str(tiny.config), "--runs_dir",
-                      str(tiny.runs_dir), *words)
+    return in_process("src.prune", "--experiment", str(tiny.config), *tiny.folders, *words)
 
 
 def tables(tiny: TinyExperiment) -> dict[str, bytes]:
@@ -161,6 +160,30 @@ def test_a_link_of_a_chain_goes_once_it_has_labelled_without_a_score(tiny):
     assert prune(folder, experiment_of(chained), dry_run=False)[1] == "freed"
     folder = folders.find_finished(chained.runs_dir, "students", student.identity)
     assert "no scores" in prune(folder, experiment_of(chained), dry_run=True)[1]
+
+
+def test_whose_hidden_states_a_student_is_still_to_learn_from_stays(tiny, capsys):
+    ladder = tiny.settings()["students"][0]
+    tiny.write_config(tiny.settings(), seeds=[0], students=[{**ladder, "layers": [4]}], methods=[
+        *tiny.settings()["methods"], {"name": "distilled", "loss": "distil"},
+        {"name": "chain", "loss": "distil", "through": [{**ladder, "layers": [3]}]}])
+    plan = sweep_of(tiny)
+    *before, last = plan.stage("students")
+    link = next(run for run in before if run.identity == last.earlier)
+
+    def waiting() -> set[str]:
+        assert ask(tiny, "--teachers") == 0
+        waits = ": kept: a student is still to learn from its hidden states"
+        return {line.split(waits)[0].split("/")[1] for line in capsys.readouterr().out.splitlines()
+                if waits in line}
+
+    assert waiting() == {run.folder_name for run in plan.stage("teachers")}
+    for run in before:
+        finish(run, plan, tiny.runs_dir)
+    assert waiting() == {link.folder_name}
+    assert all(is_freed(folder) for folder in tiny.finished("teachers"))
+    finish(last, plan, tiny.runs_dir)
+    assert waiting() == set() and is_freed(folders.folder_of(link, tiny.runs_dir))
 
 
 def test_weights_are_not_read_where_nothing_was_made_of_them(tiny, monkeypatch):
