@@ -51,17 +51,17 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
     return ("train_2", "val") if fits or stops or averages else ("train_2",)
 
 
-def _averages_left(folder: Path, run: "RunConfig", experiment: ExperimentConfig) -> int:
-    """How many averages of a student are still to be made of its weights."""
-    from src.runs.folders import is_done, read_run_config
+def _is_averaged(folder: Path, run: "RunConfig", experiment: ExperimentConfig) -> bool:
+    """Whether every average of a student's weights that is asked for is made; of links none is."""
+    from src.methods.labelling import is_link
+    from src.runs.averages import average_of, recipes_of
+    from src.runs.folders import find_finished
 
-    if run.kind != "student":
-        return 0
-    asked = sum(len(average.alphas) or 1 for average in experiment.averages)
-    made = [config.parent for config in folder.parent.glob("*+*/config.yaml")]
-    return asked - sum(other.kind == "average" and other.earlier == run.identity
-                       and is_done(each, other.identity)
-                       for each in made for other in [read_run_config(each)])
+    if run.kind != "student" or is_link(run.method, experiment.methods):
+        return True
+    recipes = recipes_of(experiment.averages, f"experiments/{experiment.name}")
+    return all(find_finished(folder.parents[2], run.stage, average_of(run, recipe).identity)
+               for recipe in recipes)
 
 
 def _may_be_link(run: "RunConfig", experiment: ExperimentConfig) -> bool:
@@ -102,7 +102,7 @@ def why_kept(folder: Path, experiment: ExperimentConfig,
     scored = run.kind != "student" or not is_link(run.method, experiment.methods)
     if scored and stored_scores(folder, run, "test") is None:
         return "has no scores of these weights on test yet: run eval.py"
-    if _averages_left(folder, run, experiment):
+    if not _is_averaged(folder, run, experiment):
         return "has not been averaged yet: run weak_to_strong.sh"
     if run.identity in distilled:
         return "a student is still to learn from its hidden states: run weak_to_strong.sh"

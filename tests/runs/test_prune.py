@@ -186,6 +186,36 @@ def test_whose_hidden_states_a_student_is_still_to_learn_from_stays(tiny, capsys
     assert waiting() == set() and is_freed(folders.folder_of(link, tiny.runs_dir))
 
 
+def test_a_student_stays_until_the_averages_that_are_asked_for_now_are_made(tiny):
+    def averaged(*alphas: float) -> ExperimentConfig:
+        tiny.write_config(tiny.settings(), averages=[{"recipe": "uniform", "alphas": [*alphas]}])
+        return experiment_of(tiny)
+
+    averaged(0.2, 0.4)
+    plan = sweep_of(tiny)
+    made = [run for run in plan.stage("students") if run.kind == "average"][:2]
+    assert len({run.earlier for run in made}) == 1
+    for run in made:
+        finish(run, plan, tiny.runs_dir)
+    folder = folders.find_finished(tiny.runs_dir, "students", made[0].earlier)
+    left = (0, "kept: has not been averaged yet: run weak_to_strong.sh")
+    assert prune(folder, averaged(0.2, 0.6), True) == left
+    for alphas in ((0.2, 0.4), (0.4,)):
+        assert prune(folder, averaged(*alphas), True)[1] == "would be freed"
+
+
+def test_links_of_chains_which_nobody_averages_are_not_kept_for_it(tiny):
+    ladder = tiny.settings()["students"][0]
+    tiny.write_config(tiny.settings(), seeds=[0], averages=[{"recipe": "uniform"}], methods=[
+        {"name": "chain", "through": [{**ladder, "layers": [3]}]}])
+    plan = sweep_of(tiny)
+    link, student = next((link, run) for run in plan.stage("students") if run.kind == "student"
+                         for link in plan.needed(run) if link.kind == "student")
+    finish(student, plan, tiny.runs_dir)
+    folder = folders.find_finished(tiny.runs_dir, "students", link.identity)
+    assert "averaged" not in prune(folder, experiment_of(tiny), dry_run=True)[1]
+
+
 def test_weights_are_not_read_where_nothing_was_made_of_them(tiny, monkeypatch):
     folder = tiny.finished("ceilings")[0]
     (folder / "scores" / "test.parquet").unlink()
