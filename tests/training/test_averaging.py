@@ -109,8 +109,9 @@ def test_swapped_sides_and_labels_learn_the_same_ratios(models):
 def test_nothing_is_learned_where_the_mean_leaves_no_choice(models):
     base, tuned, pairs = models
     for mean in (0.0, 1.0):
-        learned = learn(dataclasses.replace(ADAPTIVE, alphas=(mean,)), base, tuned, pairs)
-        assert learned.recipe.alphas == (mean,) * 3
+        for rule in (ADAPTIVE.adaptive, Adaptive(steps=2, low=0.2, high=0.8)):
+            recipe = dataclasses.replace(ADAPTIVE, alphas=(mean,), adaptive=rule)
+            assert learn(recipe, base, tuned, pairs).recipe.alphas == (mean,) * 3
 
 
 def test_a_published_form_that_could_extrapolate_is_refused(models):

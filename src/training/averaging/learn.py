@@ -45,7 +45,7 @@ def learn(recipe: Recipe, base: PreTrainedModel, tuned: PreTrainedModel, pairs: 
         return within_budget(recipe, mixer, pairs, tax, counted, seed, show)
     if rule.form == "published":
         require_published(len(counted), mean, rule.eps)
-    if len(counted) == 1 or mean in (rule.low, rule.high):  # nothing to choose
+    if len(counted) == 1 or mean in (0, 1, rule.low, rule.high):  # nothing to choose
         alphas = np.full(len(counted), mean)
         value, tau = judged(mixer.mix(alphas), pairs)
         return Learned(mixer.recipe(alphas), tau, [line(0, value, alphas)])
