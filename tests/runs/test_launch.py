@@ -37,10 +37,10 @@ echo "Submitted batch job $number"
 SQUEUE = """#!/bin/bash
 while read -r number name last _; do
   if [[ "$last" == none ]]; then
-    echo "$number|PENDING|Resources||0:00|$name|$number"
+    echo "$number|PENDING|Resources||0:00|$number|$name"
   else
     for ((i = 0; i <= last; i++)); do
-      echo "${{number}}_$i|PENDING|Dependency||0:00|$name|$number"
+      echo "${{number}}_$i|PENDING|Dependency||0:00|$number|$name"
     done
   fi
 done < "{queue}"
@@ -156,6 +156,12 @@ def test_nothing_is_submitted_twice_and_what_failed_is_again(tiny, tmp_path, que
     assert {each.state for each in standings(order.plan, order.runs_dir)
             if each.run.kind == "student"} == {"failed"}
     assert len(send(order)) == len(numbers)
+
+
+def test_a_job_of_the_same_user_may_have_any_name(tiny, tmp_path, queue):
+    queue.write_text("1 sweep|lr=1|seed=2 none\n")
+    assert send(order_of(tiny, tmp_path / "runs"))
+    assert slurm.queue()["1"].name == "sweep|lr=1|seed=2"
 
 
 def test_a_run_that_a_script_trains_without_a_job_is_running(tiny, tmp_path):

@@ -11,7 +11,8 @@ OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FA
         "DEADLINE", "PREEMPTED", "REVOKED"}
 """States that a job does not leave by itself; what is preempted and goes on is PENDING again."""
 ASK_SECONDS = 60
-LINE = "%i|%T|%r|%N|%M|%j|%F"
+LINE = "%i|%T|%r|%N|%M|%F|%j"
+"""The name last: any job of the user's is listed, and a name may have | in it."""
 
 
 class Queued(NamedTuple):
@@ -23,9 +24,9 @@ class Queued(NamedTuple):
     """Why it is not running yet, or why it ended."""
     nodes: str
     elapsed: str
-    name: str
     array: str
     """Number of the array that it is of, or its own."""
+    name: str
 
     @property
     def is_over(self) -> bool:
@@ -54,7 +55,8 @@ def ask(*words: str) -> str:
 def queue() -> dict[str, Queued]:
     """Number -> each job of this user that Slurm knows; each of an array for itself."""
     told = ask("squeue", "--me", "--states=all", "--array", "--noheader", f"--format={LINE}")
-    found = (Queued(*map(str.strip, line.split("|"))) for line in told.splitlines() if line)
+    found = (Queued(*map(str.strip, line.split("|", LINE.count("|"))))
+             for line in told.splitlines() if line)
     return {each.number: each for each in found}
 
 
