@@ -15,20 +15,25 @@ from src.training.policy.train_policy import train_policy
 from src.training.train_run import train_run
 
 
-def finish(run: RunConfig, plan: Plan, runs_dir: Path) -> bool:
+def finish(run: RunConfig, plan: Plan, runs_dir: Path, for_policy: bool = False) -> bool:
     """Bring `run` to DONE; whether there was anything to do.
 
     A student or a policy that it learns from, or averages, comes first: it is of the same stage,
     and where another worker is at it, this one waits. Of a policy so do all reward models that it
-    needs.
+    needs, and all that these need.
+
+    Args:
+        for_policy: that needs it: no stage before this one trained what it needs itself.
     """
+    all_needed = for_policy or run.policy is not None
+
     def found() -> Path | None:
         return folders.find_finished(runs_dir, run.stage, run.identity)
 
-    if (run.earlier or run.policy) and not distributed.on_main(found):
+    if (run.earlier or all_needed) and not distributed.on_main(found):
         for other in plan.needed(run):
-            if run.policy or other.identity == run.earlier:
-                finish(other, plan, runs_dir)
+            if all_needed or other.identity == run.earlier:
+                finish(other, plan, runs_dir, all_needed)
     folder = folders.folder_of(run, runs_dir)
     with lock(folder, say) if distributed.is_main() else nullcontext():
         done = distributed.on_main(found)

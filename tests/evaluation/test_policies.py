@@ -62,6 +62,17 @@ def test_policies_and_the_reward_models_that_they_need_are_trained_once(tiny):
                        for name, folder in folders(tiny).items()}
 
 
+def test_a_student_that_labels_alone_gets_its_teacher_trained_first(tiny):
+    other = tiny.copy("student-alone")
+    shutil.rmtree(other.runs_dir)
+    values = other.settings()
+    values["policies"] |= {"labels": ["gt", "student"]}
+    other.write_config(values)
+    plan = sweep_of(other)
+    run = next(run for run in plan.policies if run.policy.source == "student")
+    assert finish(run, plan, other.runs_dir) and len(other.finished("teachers")) == 1
+
+
 def test_both_labellers_choose_among_answers_that_were_given_once(tiny, tmp_path, monkeypatch):
     plan, sft = sweep_of(tiny), folders(tiny)["sft gt"]
     rounds, model = [run for run in plan.policies if run.policy.step == "raft"], (
