@@ -6,6 +6,7 @@ and results/<experiment>/policy/ gets tables, figures and a page. The question t
 a policy aligned to a weak-to-strong student beat one aligned to the student's teacher?
 """
 
+import dataclasses
 import datetime
 import functools
 from pathlib import Path
@@ -97,6 +98,9 @@ def _judged(plan: Plan, found: dict[str, Path], runs_dir: Path) -> tuple[Judged,
     policies = {key: Answers(*(of(own, column)[..., 0] for column in COLUMNS), (
         of(own, f"reward_{key[1]}")[..., 0] if key[0] != REFERENCE and key[1] in roles else None))
         for key, own in tables.items()}
+    if config.temperature != 1:
+        policies = {key: own if key[0] == REFERENCE else _without_kl(own)
+                    for key, own in policies.items()}
     judged = Judged(
         plan.experiment.name, config.judge, plan.experiment.seeds, np.array(prompts.ids), policies,
         {role: of(tables[REFERENCE, "gt"], f"reward_{role}")[..., 0] for role in roles
@@ -108,6 +112,11 @@ def _judged(plan: Plan, found: dict[str, Path], runs_dir: Path) -> tuple[Judged,
     return judged, _texts(tables, prompts).head(config.examples)
 
 
+def _without_kl(answers: Answers) -> Answers:
+    """Log-ratios are of temperature 1: of answers drawn at another one their mean is no KL."""
+    return dataclasses.replace(answers, log_ratio=np.full_like(answers.log_ratio, np.nan))
+
+
 def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: Prompts,
                    answers: int) -> pd.DataFrame:
     """A policy's answers to the prompts, with the reward of each by the judge and by every model
@@ -116,7 +125,7 @@ def judged_answers(run: RunConfig, plan: Plan, found: dict[str, Path], prompts: 
     Returns:
         `prompt_id, sample, response, tokens, characters, finished, log_ratio, reward_judge` and,
         where they label, `reward_teacher, reward_student`. `log_ratio`: log-probability of the
-        answer less that by the policy that is fine-tuned alone, in nats.
+        answer less that by the policy that is fine-tuned alone, in nats, both at temperature 1.
     """
     config, folder = plan.experiment.policies, found[run.identity]
     sampling = Sampling(answers, config.max_new_tokens, config.temperature, run.seed)

@@ -251,6 +251,17 @@ def judge_with(judged, **changes) -> None:
         judged.write_config(made)
 
 
+def test_answers_that_were_drawn_at_another_temperature_have_no_kl(judged):
+    other = judged.copy("warm")
+    judge_with(other, temperature=0.7, raft_rounds=0)
+    table = pd.read_csv(other.results / "policy" / "policy.csv").set_index("policy")
+    assert table.kl["dpo"].isna().all() and table.kl["sft"] == 0 < table.kl["best_of_3"].iloc[0]
+    page = (other.results / "policy" / "report.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| dpo | teacher"))
+    assert row.split(" | ")[-3] == "-"
+    assert pd.read_csv(judged.results / "policy" / "policy.csv").kl.notna().all()
+
+
 def test_a_second_judge_compares_the_same_answers_where_a_folder_of_it_is_named(judged, tmp_path):
     judge_with(judged, pairrm=str(save_pairrm(tmp_path)))
     table = pd.read_csv(judged.results / "policy" / "policy.csv").set_index(["policy", "labels"])

@@ -35,7 +35,8 @@ class Answers:
     characters: np.ndarray
     finished: np.ndarray
     log_ratio: np.ndarray
-    """log pi(answer) - log pi_reference(answer), nats; its mean estimates KL(pi, reference)."""
+    """log pi(answer) - log pi_reference(answer), nats; its mean estimates KL(pi, reference). NaN
+    where answers were drawn at another temperature than 1."""
     proxy: np.ndarray | None = None
     """Rewards by the model that labelled for the policy; None for people."""
 
