@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from model.policy_model import load_language_model
 from src.common.errors import UserError
@@ -159,6 +159,38 @@ def test_the_library_s_losses_are_those_of_the_papers(tiny, tmp_path, loss, smoo
             wanted.append((mean - 1 / 0.6) ** 2 if loss == "ipo" else
                           ((1 - smoothing) * right - smoothing * wrong) / (1 - 2 * smoothing))
     assert abs(h) > 0.01 and float(found) == pytest.approx(np.mean(wanted), rel=1e-4)
+
+
+@pytest.mark.parametrize("forwards", [2, 4, 8])
+def test_every_pair_of_a_short_step_counts_alike_however_many_a_forward_holds(tiny, tmp_path,
+                                                                              forwards):
+    """The gradient of six pairs under steps of eight, beside that of the mean of their losses."""
+    plan, folder = sweep_of(tiny), folders(tiny)["sft gt"]
+    run = next(run for run in plan.policies if run.policy.step == "dpo")
+    run = dataclasses.replace(run, train=dataclasses.replace(run.train, lora=None, batch_pairs=8,
+                                                             max_grad_norm=1e9))
+    rows = rows_of_split(run, plan, tiny.runs_dir).rows[:6]
+    longest = max(sum(map(len, row.values())) for row in rows)
+    runtime = dataclasses.replace(plan.experiment.runtime, micro_batch_tokens=forwards * longest)
+    trainer = build_trainer(run, runtime, rows, load_language_model(folder),
+                            plan.bases[run.model].tokenizer, tmp_path)
+    found = {}
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model, **given):
+            found.update({name: each.grad.clone() for name, each in model.named_parameters()})
+
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert trainer.state.global_step == 1 and trainer.args.per_device_train_batch_size == forwards
+    policy = AutoModelForCausalLM.from_pretrained(folder)
+    gains = [log_probability(policy, row["prompt_ids"], row["chosen_ids"])
+             - log_probability(policy, row["prompt_ids"], row["rejected_ids"]) for row in rows]
+    wanted = [-torch.nn.functional.logsigmoid(run.policy.beta * (gain - gain.detach()))
+              for gain in gains]
+    torch.stack(wanted).mean().backward()
+    for name, each in policy.named_parameters():
+        assert torch.allclose(found[name], each.grad, rtol=1e-3, atol=1e-6), name
 
 
 def test_no_policy_of_a_teacher_reads_a_human_label_of_train_2(tiny):

@@ -2,7 +2,8 @@
 
 What TRL 1.16 would do otherwise than a reader expects is set here and nowhere else: bf16 and
 gradient checkpointing are on by default, texts are cut at 1,024 tokens, and DPO tokenises texts
-itself, which need not give the ids that reward models read.
+itself, which need not give the ids that reward models read, and lets a pair of a short forward
+count for more.
 """
 
 import os
@@ -31,10 +32,33 @@ from src.training.train_run import log_lines
 
 
 class PairsTrainer(DPOTrainer):
-    """TRL's trainer on token ids that are there already."""
+    """TRL's trainer on token ids that are there already, and every pair of a step counts alike.
+
+    TRL takes the mean over forwards of the mean over their pairs. Where the last forward of an
+    epoch has fewer, each of them would count for more, the more pairs a forward may hold.
+    """
+
+    usual_pairs: float | None = None
+    """In a forward of this step, on average."""
 
     def _prepare_dataset(self, dataset: Dataset, *args, **kwargs) -> Dataset:
         return dataset
+
+    def get_batch_samples(self, *args, **kwargs) -> tuple[list, Any]:
+        """The forwards of a step."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.usual_pairs = sum(map(_pairs, batches)) / max(1, len(batches))
+        return batches, items
+
+    def compute_loss(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], *args,
+                     **kwargs) -> torch.Tensor:
+        loss, pairs = super().compute_loss(model, inputs, *args, **kwargs), _pairs(inputs)
+        return loss if self.usual_pairs in (None, pairs) else loss * (pairs / self.usual_pairs)
+
+
+def _pairs(inputs: dict[str, torch.Tensor]) -> int:
+    """Of a batch, which has the chosen answers above the rejected ones."""
+    return len(inputs["input_ids"]) // 2
 
 
 def tune(run: RunConfig, runtime: RuntimeConfig, rows: list[Row], model: PreTrainedModel,
