@@ -6,13 +6,13 @@
 
 Weights go once the run's scores on test are written, and its weak labels where students learn from
 them: those of teachers, with --teachers, of students that another method comes after, and of links
-of chains, which have no scores. Whose hidden states students distil stays until these are finished.
-All else of a run's folder stays: it counts as finished, and eval.py gives the same tables from the
-scores. What needs the weights themselves (--transfer, --inspect on other data, src.scoring,
-src.push) says so: delete the folder of such a run and train it again. Runs that lie under another
-experiment, which this one shares, are left. Pruning looks at the named experiment alone: others
-that use its runs, as demo_dpo does demo's, need them trained again. Teachers of an experiment
-without students need no weak labels.
+of chains, which have no scores. A run whose hidden states students distil waits until these are
+finished. All else of a run's folder stays: it counts as finished, and eval.py gives the same tables
+from the scores. What needs the weights themselves (--transfer, --inspect on other data,
+src.scoring, src.push) says so: delete the folder of such a run and train it again. Runs that lie
+under another experiment, which this one shares, are left. Pruning looks at the named experiment
+alone: others that use its runs, as demo_dpo does demo's, need them trained again. Teachers of an
+experiment without students need no weak labels.
 Of an experiment with policies nothing goes: they learn from its reward models and are judged by
 them.
 """
