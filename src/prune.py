@@ -18,10 +18,11 @@ them.
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.schema import ExperimentConfig, load_config
+from configs.schema import ExperimentConfig, LadderConfig, load_config
 from src.common.arguments import Parser
 from src.common.errors import UserError, run_command
 from src.common.files import REPO_ROOT
@@ -41,15 +42,28 @@ def labelled_splits(run: "RunConfig", experiment: ExperimentConfig) -> tuple[str
     if not experiment.students:
         return ()
     after = {method.after for method in experiment.methods}
-    labels = run.method.name in after or _may_be_link(run, experiment)
+    labels = run.method.name in after or _may_be_link(
+        run, (ladder for method in experiment.methods for ladder in method.through))
     if run.kind == "ceiling" or (run.role == "student" and not labels):
         return ()
     fits = run.kind == "teacher" and any("val_label" in TREATMENTS.asks(method.treatment)
                                          for method in experiment.methods)
     stops = experiment.train.early_stopping_evals or any(
         method.early_stopping_evals and method.stop_on == "weak" for method in experiment.methods)
-    averages = run.kind == "teacher" and experiment.averages  # of which some learn on val
-    return ("train_2", "val") if fits or stops or averages else ("train_2",)
+    val = fits or stops or _teaches_averaged(run, experiment)
+    return ("train_2", "val") if val else ("train_2",)
+
+
+def _teaches_averaged(run: "RunConfig", experiment: ExperimentConfig) -> bool:
+    """Whether averages learn on the labels of val of `run`, as those of its own students may."""
+    from src.runs.averages import recipes_of
+
+    taught = (any(not method.through for method in experiment.methods) if run.kind == "teacher" else
+              _may_be_link(run, (ladder for method in experiment.methods
+                                 for ladder in method.through[-1:])))
+    return taught and any(
+        recipe.needs_labels and (recipe.adaptive is None or recipe.adaptive.target == "weak")
+        for recipe in recipes_of(experiment.averages, f"experiments/{experiment.name}"))
 
 
 def _is_averaged(folder: Path, run: "RunConfig", experiment: ExperimentConfig) -> bool:
@@ -65,11 +79,11 @@ def _is_averaged(folder: Path, run: "RunConfig", experiment: ExperimentConfig) -
                for recipe in recipes)
 
 
-def _may_be_link(run: "RunConfig", experiment: ExperimentConfig) -> bool:
-    """Whether a student is of a rung that some chain goes through, by its own method or by one of
-    the same identity."""
+def _may_be_link(run: "RunConfig", rungs: Iterable[LadderConfig]) -> bool:
+    """Whether a student is of one of `rungs`, through which chains go, by its own method or by one
+    of the same identity."""
     return any(ladder.model == run.model and len(run.kept) in (ladder.layers or (len(run.kept),))
-               for method in experiment.methods for ladder in method.through)
+               for ladder in rungs)
 
 
 def distilled_by_unfinished(plan: "Plan", runs_dir: Path) -> frozenset[str]:

@@ -18,7 +18,7 @@ from src.common.errors import UserError
 from src.common.files import read_json
 from src.common.lock import lock
 from src.evaluation.one_model import evaluate_one
-from src.prune import prune
+from src.prune import labelled_splits, prune
 from src.runs import disk, folders
 from src.runs.freed import FREED, free_weights, is_freed, run_fingerprint
 from src.scoring.pairs import load_scorer
@@ -214,6 +214,23 @@ def test_links_of_chains_which_nobody_averages_are_not_kept_for_it(tiny):
     finish(student, plan, tiny.runs_dir)
     folder = folders.find_finished(tiny.runs_dir, "students", link.identity)
     assert "averaged" not in prune(folder, experiment_of(tiny), dry_run=True)[1]
+
+
+def test_val_is_labelled_by_whoever_teaches_a_student_whose_average_learns_on_it(tiny):
+    ladder, soft = tiny.settings()["students"][0], tiny.settings()["methods"]
+    chain = [{"name": "chain", "through": [{**ladder, "layers": [3]}]}]
+
+    def labelled(methods: list[dict], recipe: str) -> dict[str, bool]:
+        tiny.write_config(tiny.settings(), students=[{**ladder, "layers": [4]}], methods=methods,
+                          averages=[{"recipe": recipe}])
+        plan = sweep_of(tiny)
+        return {run.kind + str(len(run.kept)): "val" in labelled_splits(run, plan.experiment)
+                for run in plan.runs if run.kind in ("teacher", "student")}
+
+    assert labelled(chain, "adaptive") == {
+        "teacher1": False, "teacher2": False, "student3": True, "student4": False}
+    assert labelled(soft, "adaptive") == {"teacher1": True, "teacher2": True, "student4": False}
+    assert not any(labelled(soft + chain, "uniform").values())
 
 
 def test_weights_are_not_read_where_nothing_was_made_of_them(tiny, monkeypatch):
