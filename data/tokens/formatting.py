@@ -212,7 +212,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
     @functools.cache
     def shows_system() -> bool:
         """Mistral's templates write the system message only where the last turn is the user's."""
-        return PROBE_TEXT in written([{"role": "system", "content": PROBE_TEXT}, *PROBE,
+        return "Be brief" in written([{"role": "system", "content": "Be brief."}, *PROBE,
                                       {"role": "assistant", "content": "This one."}])
 
     def text_of(messages: Sequence[Message], generation: bool = False) -> str:
