@@ -210,14 +210,15 @@ def renderer(tokenizer: PreTrainedTokenizerBase) -> Callable[..., str]:
         return texts[0]
 
     @functools.cache
-    def shows_system() -> bool:
+    def loses_system() -> bool:
         """Mistral's templates write the system message only where the last turn is the user's."""
-        return "Be brief" in written([{"role": "system", "content": "Be brief."}, *PROBE,
-                                      {"role": "assistant", "content": "This one."}])
+        asked = [{"role": "system", "content": "Be brief."}, *PROBE]
+        answered = [*asked, {"role": "assistant", "content": "This one."}]
+        return "Be brief" in written(asked, True) and "Be brief" not in written(answered)
 
     def text_of(messages: Sequence[Message], generation: bool = False) -> str:
         text = written(messages, generation)
-        if any(message["role"] == "system" for message in messages) and not shows_system():
+        if any(message["role"] == "system" for message in messages) and loses_system():
             raise TemplateRefusal("it leaves out the system message where an answer follows")
         return text
 
