@@ -112,7 +112,16 @@ def test_a_loss_may_look_at_states_alone(make, monkeypatch):
 
 def test_without_contrast_or_takeover_it_is_soft_bradley_terry_bit_for_bit(make):
     nothing = MethodConfig("n", "contrastive", loss_options={"coef": 0.0, "takeover": 1.0})
-    for runtime in ({}, {"micro_batch_tokens": 60}):
-        found, plain = make(nothing, **runtime), make(MethodConfig("soft"), **runtime)
-        assert gap(trained(found), trained(plain)) == 0
-        assert logged(found) == logged(plain)
+    found, plain = make(nothing), make(MethodConfig("soft"))
+    assert gap(trained(found), trained(plain)) == 0
+    assert logged(found) == logged(plain)
+
+
+def test_without_contrast_or_takeover_it_is_soft_bradley_terry_in_several_parts_too(make):
+    """Not to the last bit on every CPU: with AVX2 a function of one number is rounded by where in
+    its vector it stands, and a step's pairs stand elsewhere than those of its parts."""
+    nothing = MethodConfig("n", "contrastive", loss_options={"coef": 0.0, "takeover": 1.0})
+    found, plain = (make(method, micro_batch_tokens=60) for method in (
+        nothing, MethodConfig("soft")))
+    assert gap(trained(found), trained(plain)) < ROUNDING
+    assert logged(found) == logged(plain)
