@@ -26,8 +26,13 @@ WORDS = 6
 def statements(table: pd.DataFrame) -> list[str]:
     """A sentence for each experiment, model and depth, and what holds in all of them."""
     cells = [rows for _, rows in table.groupby([*GROUP, "layers"], sort=False)]
-    several = table.groupby(["model", "data"]).experiment.nunique().max() > 1
-    return [_summary(table), *(_sentence(rows, several) for rows in cells)]
+    named = in_several(table)
+    return [_summary(table), *(_sentence(rows, named) for rows in cells)]
+
+
+def in_several(table: pd.DataFrame) -> bool:
+    """Whether experiments share a model and data, so that their names tell them apart."""
+    return table.groupby(["model", "data"]).experiment.nunique().max() > 1
 
 
 def _sentence(rows: pd.DataFrame, name_experiment: bool) -> str:

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from src.reports.figures.style import MARKERS, METHODS, Margins, label_ends, page, panel_title
 from src.reports.format import count, number
+from src.reports.which_layers import GROUP, in_several
 
 BAR = 0.16
 """Between the rules of one depth; depths are 1 apart."""
@@ -13,8 +14,8 @@ BAR = 0.16
 
 def accuracy_by_rule(table: pd.DataFrame, level: float) -> tuple[Figure, str, str]:
     """Draw rows of which_layers.csv, those of one depth each; return figure, title and caption."""
-    panels = [own for _, own in table.groupby(["experiment", "model", "data"], sort=False)]
-    several = table.groupby(["model", "data"]).experiment.nunique().max() > 1
+    panels = [own for _, own in table.groupby(GROUP, sort=False)]
+    several = in_several(table)
     rules = list(dict.fromkeys(table.keep))
     title = "Which layers a teacher keeps: accuracy by rule and depth"
     caption = (f"Means over seeds; bars: {100 * level:.6g}% intervals over prompts and seeds, of "
