@@ -7,6 +7,7 @@ import pandas as pd
 from src.common.console import table_lines
 from src.reports.document import Bullets, Element, Heading, Picture, Table, Text, sources
 from src.reports.figures.style import Drawn
+from src.reports.figures.which_layers import GROUP, in_several
 from src.reports.findings import listed, points
 from src.reports.format import MISSING, count, estimate, interval_text, number
 
@@ -15,8 +16,6 @@ BEST, HIGHEST, BEHIND, LEVEL = "best", "highest", "behind", "not told apart"
 from all; below the highest; neither. By the intervals of paired differences."""
 MEAN = "mean"
 """In the column `layers`: over the depths that all rules have."""
-GROUP = ["experiment", "model", "data"]
-"""What rules are compared within: two experiments may train one model on the same data."""
 FILES = [("which_layers.csv", "one row per experiment, model, data, depth and rule: accuracy, and "
           "what it is behind the highest rule")]
 COLUMNS = [*GROUP, "layers", "rule", "said", "accuracy", "behind", "n", "seeds"]
@@ -28,11 +27,6 @@ def statements(table: pd.DataFrame) -> list[str]:
     cells = [rows for _, rows in table.groupby([*GROUP, "layers"], sort=False)]
     named = in_several(table)
     return [_summary(table), *(_sentence(rows, named) for rows in cells)]
-
-
-def in_several(table: pd.DataFrame) -> bool:
-    """Whether experiments share a model and data, so that their names tell them apart."""
-    return table.groupby(["model", "data"]).experiment.nunique().max() > 1
 
 
 def _sentence(rows: pd.DataFrame, name_experiment: bool) -> str:

@@ -6,10 +6,16 @@ from matplotlib.figure import Figure
 
 from src.reports.figures.style import MARKERS, METHODS, Margins, label_ends, page, panel_title
 from src.reports.format import count, number
-from src.reports.which_layers import GROUP, in_several
 
 BAR = 0.16
 """Between the rules of one depth; depths are 1 apart."""
+GROUP = ["experiment", "model", "data"]
+"""What rules are compared within: two experiments may train one model on the same data."""
+
+
+def in_several(table: pd.DataFrame) -> bool:
+    """Whether experiments share a model and data, so that their names tell them apart."""
+    return table.groupby(["model", "data"]).experiment.nunique().max() > 1
 
 
 def accuracy_by_rule(table: pd.DataFrame, level: float) -> tuple[Figure, str, str]:
