@@ -8,6 +8,7 @@
     python eval.py --model FOLDER --data reward_bench=FILE # its rows from a file of yours
     python eval.py --model A --data reward_bench --against B   # two models, subset by subset
     python eval.py --model FOLDER --inspect        # its rewards, length bias, worst pairs: a report
+    python eval.py --model demo --seeds 3 4 --add    # two seeds more, beside those of its results
     python eval.py --model demo --transfer sciq    # the experiment's models on other data too
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
     python eval.py --model demo_dpo --policies     # its language models, judged; ./dpo.sh calls it
@@ -39,32 +40,41 @@ if TYPE_CHECKING:
 
 def evaluate_experiment(args: argparse.Namespace) -> None:
     """Score, tabulate, draw, report; nothing is done twice."""
+    from src.evaluation.across.earlier_runs import seeds_of
     from src.runs.plan import Plan
 
-    plan = Plan(load_config(ExperimentConfig, args.model), args.data_dir, tuple(args.seeds))
-    folder = args.results_dir / plan.experiment.name
+    config = load_config(ExperimentConfig, args.model)
+    folder = args.results_dir / config.name
     if args.split != "test":
         folder = folder / args.split
+    seeds = args.seeds
+    if args.add:
+        seeds = sorted({*(seeds or config.seeds), *seeds_of(folder)})
     with lock(folder):
-        _evaluate_into(folder, plan, args)
+        _evaluate_into(folder, Plan(config, args.data_dir, tuple(seeds)), args)
 
 
 def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None:
     from src.evaluation import experiment
+    from src.evaluation.across.earlier_runs import earlier_runs
     from src.reports.experiment import console_table
     from src.reports.results import read_results
     from src.scoring.zero_shot import zero_shot_scores
     from src.training.speed import runs_at_a_time
 
     found, missing = experiment.finished_runs(plan, args.runs_dir)
-    inputs = experiment.inputs_hash(found, missing, plan, args.split)
+    earlier = earlier_runs(experiment.planned_runs(plan), [run for run, _ in found],
+                           folder) if args.add else []
+    known = {run.display_name for run, _ in earlier}
+    missing = [name for name in missing if name not in known]
+    inputs = experiment.inputs_hash(found, missing, plan, args.split, earlier)
     if experiment.is_current(folder, inputs):
         print(f"nothing to do: {folder} holds the results of these very weights, pairs and "
               "settings")
     else:
         pairs, answers = experiment.eval_pairs(plan, args.split)
         scored = experiment.score_runs(found, plan, args.split, args.runs_dir,
-                                       args.workers or runs_at_a_time())
+                                       args.workers or runs_at_a_time(), earlier)
         scored += experiment.baselines(plan, pairs, answers)
         scored += zero_shot_scores(plan, args.split, args.runs_dir)
         experiment.write_experiment(folder, scored, pairs, plan, missing, inputs)
@@ -119,6 +129,25 @@ def evaluate_model(args: argparse.Namespace) -> str:
     return evaluate_one(folder, args.data, args.split, args.runs_dir, args.data_dir)
 
 
+def ask_experiment(args: argparse.Namespace) -> None:
+    """One of the three questions about an experiment: PGR, transfer, policies."""
+    if args.data is not None or args.inspect:
+        raise UserError("--data and --inspect go with one reward model, not with an "
+                        "experiment: name the folder of a model")
+    asked = "--policies" if args.policies else "--transfer" if args.transfer else ""
+    if asked and args.split != "test":
+        raise UserError(f"--split {args.split}: {asked} compares test pairs alone")
+    if args.policies and args.transfer:
+        raise UserError("--policies and --transfer are two questions: ask one at a time")
+    if asked and args.add:
+        raise UserError(f"--add: goes with accuracy and PGR on test pairs, not with {asked}")
+    quieten_transformers()
+    if args.policies:
+        print(judge_policies(args))
+    else:
+        transfer_experiment(args) if args.transfer else evaluate_experiment(args)
+
+
 def quieten_transformers() -> None:
     import transformers
 
@@ -144,6 +173,9 @@ def parse_args() -> argparse.Namespace:
                         help="of the model's own data, instead of test; marked in every output")
     parser.add_argument("--seeds", type=int, nargs="+", default=[],
                         help="instead of the experiment's seeds")
+    parser.add_argument("--add", action="store_true", help="an experiment only: runs that are not "
+                        "here keep the scores that its results have of them, so that a table can "
+                        "grow by seeds or methods; its seeds are added to --seeds")
     parser.add_argument("--transfer", nargs="+", metavar="NAME_OR_FILE", default=[],
                         help="an experiment only: evaluation sets to score its models on as well")
     parser.add_argument("--policies", action="store_true", help="an experiment only: its policies "
@@ -175,21 +207,10 @@ def main() -> None:
         print(evaluate_scores(args.scores, args.data, args.model, args.results_dir,
                               args.output_dir, args.against))
     elif experiment:
-        if args.data is not None or args.inspect:
-            raise UserError("--data and --inspect go with one reward model, not with an "
-                            "experiment: name the folder of a model")
-        asked = "--policies" if args.policies else "--transfer" if args.transfer else ""
-        if asked and args.split != "test":
-            raise UserError(f"--split {args.split}: {asked} compares test pairs alone")
-        if args.policies and args.transfer:
-            raise UserError("--policies and --transfer are two questions: ask one at a time")
-        quieten_transformers()
-        if args.policies:
-            print(judge_policies(args))
-        else:
-            transfer_experiment(args) if args.transfer else evaluate_experiment(args)
-    elif args.transfer:
-        raise UserError(f"--transfer goes with an experiment: {args.model} is none")
+        ask_experiment(args)
+    elif args.transfer or args.add:
+        raise UserError(f"{'--transfer' if args.transfer else '--add'} goes with an experiment: "
+                        f"{args.model} is none")
     elif Path(args.model).is_dir():
         quieten_transformers()
         print(evaluate_model(args))

@@ -23,6 +23,7 @@ from src.common.hashing import commit, content_hash
 from src.common.join import in_order
 from src.common.lock import clear_partials, name_under_lock
 from src.common.owned import claim, clear
+from src.evaluation.across.earlier_runs import earlier_note, runs_table
 from src.evaluation.side_by_side import score_side_by_side, scores_in
 from src.measures import tables
 from src.measures.baselines import LENGTH_ONLY, TFIDF, AnswerTexts, length_margins, tfidf_margins
@@ -42,7 +43,7 @@ from src.runs.plan import Plan
 from src.runs.seconds import training_seconds
 from src.scoring.pairs import margins, require_scorable
 
-RESULTS_FORMAT = 4
+RESULTS_FORMAT = 5
 PACKAGES = ("torch", "transformers", "numpy", "scikit-learn")
 SEARCH = "search.csv"
 """Of src.search, which may be all that a checkout has of an experiment."""
@@ -50,23 +51,26 @@ SUB_FOLDERS = ("look", "benchmarks", "policy", *SPLITS)
 """Of an experiment's results, filled by other calls than its evaluation on test."""
 
 
+def planned_runs(plan: Plan) -> list[RunConfig]:
+    """All runs that an experiment asks for. Links of chains are not among them: they are on the way
+    to those."""
+    return [run for stage in STAGES for run in plan.stage(stage)
+            if not is_link(run.method, plan.experiment.methods)]
+
+
 def finished_runs(plan: Plan, runs_dir: Path) -> tuple[list[tuple[RunConfig, Path]], list[str]]:
     """The experiment's runs that are done, with their folders, and the names of those that are not.
-    Links of chains are not among them: they are on the way to what an experiment asks for.
 
     Raises:
         UserError: none is done.
     """
     found, missing = [], []
-    for stage in STAGES:
-        for run in plan.stage(stage):
-            if is_link(run.method, plan.experiment.methods):
-                continue
-            folder = find_finished(runs_dir, stage, run.identity)
-            if folder is None:
-                missing.append(run.display_name)
-            else:
-                found.append((run, folder))
+    for run in planned_runs(plan):
+        folder = find_finished(runs_dir, run.stage, run.identity)
+        if folder is None:
+            missing.append(run.display_name)
+        else:
+            found.append((run, folder))
     if not found:
         name = plan.experiment.name
         raise UserError(f"no run of {name} is finished: train them with ./train_teacher_model.sh "
@@ -87,22 +91,28 @@ def eval_pairs(plan: Plan, split: str) -> tuple[EvalPairs, AnswerTexts]:
     return pairs, AnswerTexts(tokenised.pair_ids, table.chosen.tolist(), table.rejected.tolist())
 
 
-def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str,
-               runs_dir: Path, workers: int = 1) -> list[RunScores]:
+def score_runs(found: list[tuple[RunConfig, Path]], plan: Plan, split: str, runs_dir: Path,
+               workers: int = 1, earlier: Sequence[tuple[RunConfig, RunScores]] = ()
+               ) -> list[RunScores]:
     """Margins of every finished run on `split`; runs that were scored before are only read.
 
     Args:
         workers: runs to score at a time.
+        earlier: runs that are not here, as they were scored elsewhere; they take their place in the
+            order of the plan.
     """
     for run, folder in found:
         require_scorable(folder, run, plan.split(run, split), split)
     score_side_by_side(found, plan, split, runs_dir, workers)
     seconds = training_seconds([*found, *_links(plan, runs_dir)])
     with tqdm(found, desc=f"scores on {split}", unit="run") as bar:  # ends its line before an error
-        scored = [dataclasses.replace(
+        scored = [(run, dataclasses.replace(
             run_scores(run, folder, scores_in(run, folder, plan, split, runs_dir)),
-            seconds=seconds[run.identity]) for run, folder in bar]
-    return scored + combined_teachers([run for run, _ in found], scored)
+            seconds=seconds[run.identity])) for run, folder in bar]
+    place = {run.identity: number for number, run in enumerate(planned_runs(plan))}
+    scored = sorted([*scored, *earlier], key=lambda one: place.get(one[0].identity, len(place)))
+    runs, scores = map(list, zip(*scored, strict=True))
+    return scores + combined_teachers(runs, scores)
 
 
 def _links(plan: Plan, runs_dir: Path) -> list[tuple[RunConfig, Path]]:
@@ -144,7 +154,8 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
         method=run.method.name if student else "", seed=run.seed,
         pair_ids=table.pair_id.to_numpy(str),
         margins=margins(table),
-        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry], keep=run.keep)
+        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry], keep=run.keep,
+        identity=run.identity)
 
 
 def baselines(plan: Plan, pairs: EvalPairs, answers: AnswerTexts) -> list[RunScores]:
@@ -156,14 +167,16 @@ def baselines(plan: Plan, pairs: EvalPairs, answers: AnswerTexts) -> list[RunSco
             for name, values in margins.items()]
 
 
-def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], plan: Plan,
-                split: str) -> str:
+def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], plan: Plan, split: str,
+                earlier: Sequence[tuple[RunConfig, RunScores]] = ()) -> str:
     """What the results are a function of. Weights enter by content: the same runs trained again
-    elsewhere may differ in the last bits."""
+    elsewhere may differ in the last bits. Earlier runs enter by their margins."""
     weights = [run_fingerprint(folder) for _, folder in found]
     return content_hash([RESULTS_FORMAT, split, plan.data_hash, sorted(missing), weights,
                          facts(plan.experiment.eval),
-                         [[run.display_name, run.identity] for run, _ in found]])
+                         [[run.display_name, run.identity] for run, _ in found],
+                         [[run.display_name, run.identity, one.margins.tolist(), one.curve]
+                          for run, one in earlier]])
 
 
 def is_current(folder: Path, inputs: str) -> bool:
@@ -180,7 +193,7 @@ def claim_results(folder: Path) -> None:
 
 
 def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, plan: Plan,
-                  missing: list[str], inputs: str) -> Path:
+                     missing: list[str], inputs: str) -> Path:
     """Tables, figures and report into `folder`; returns the path of report.html."""
     config = plan.experiment.eval
     claim_results(folder)
@@ -202,18 +215,21 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
         "companions": tables.companions_table(models, pairs),
         "calibration": tables.calibration_table(models, pairs),
         "curves": tables.curves_table(models, pairs),
+        "runs": runs_table(models),
     }
     for name, table in files.items():
         if name in ("pooled", "ceilings", "methods") and not len(table):  # there is nothing to say
             continue
         with atomic_path(folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
-    write_json(folder / "meta.json", _meta(pairs, plan, missing, inputs))
+    write_json(folder / "meta.json", _meta(models, pairs, plan, missing, inputs))
     return write_report(folder)
 
 
-def _meta(pairs: EvalPairs, plan: Plan, missing: list[str], inputs: str) -> dict[str, object]:
+def _meta(models: list[RunScores], pairs: EvalPairs, plan: Plan, missing: list[str],
+          inputs: str) -> dict[str, object]:
     notes = [f"not finished, so not in any table: {', '.join(missing)}"] if missing else []
+    notes += earlier_note(models)
     rounded = {base.config.name: source for base in plan.bases.values()
                if (source := dequantised_from(base.config))}
     notes += [f"The weights of {name} are dequantised from {source}: rounded, not the original "

@@ -57,6 +57,10 @@ class RunScores:
     """The rule that chose its layers; `all` for a whole model, empty for a baseline."""
     seconds: float | None = None
     """Its training took, with that of the students that it learns from; None where not known."""
+    identity: str = ""
+    """Of the run; empty for a baseline, and for several teachers as one."""
+    commit: str = ""
+    """That scored it, where that was an earlier evaluation."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int | None]:
