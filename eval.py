@@ -44,14 +44,15 @@ def evaluate_experiment(args: argparse.Namespace) -> None:
     from src.runs.plan import Plan
 
     config = load_config(ExperimentConfig, args.model)
+    plan = Plan(config, args.data_dir, tuple(args.seeds))
     folder = args.results_dir / config.name
     if args.split != "test":
         folder = folder / args.split
-    seeds = args.seeds
-    if args.add:
-        seeds = sorted({*(seeds or config.seeds), *seeds_of(folder)})
     with lock(folder):
-        _evaluate_into(folder, Plan(config, args.data_dir, tuple(seeds)), args)
+        if args.add:
+            seeds = sorted({*plan.experiment.seeds, *seeds_of(folder)})
+            plan = Plan(config, args.data_dir, tuple(seeds))
+        _evaluate_into(folder, plan, args)
 
 
 def _evaluate_into(folder: Path, plan: "Plan", args: argparse.Namespace) -> None:
@@ -140,7 +141,7 @@ def ask_experiment(args: argparse.Namespace) -> None:
     if args.policies and args.transfer:
         raise UserError("--policies and --transfer are two questions: ask one at a time")
     if asked and args.add:
-        raise UserError(f"--add: goes with accuracy and PGR on test pairs, not with {asked}")
+        raise UserError(f"--add: a table of accuracy and PGR can grow, not {asked}")
     quieten_transformers()
     if args.policies:
         print(judge_policies(args))
@@ -201,6 +202,8 @@ def main() -> None:
         raise UserError(f"--workers {args.workers}: expected 1 or more runs at a time")
     experiment = args.policies or Path(args.model).suffix in (".yaml", ".yml") or (
         CONFIG_ROOT / "experiments" / f"{args.model}.yaml").is_file()
+    if args.add and (args.scores is not None or not experiment):
+        raise UserError(f"--add goes with an experiment: {args.model} is none")
     if args.scores is not None:
         from src.evaluation.benchmark import evaluate_scores
 
@@ -208,9 +211,8 @@ def main() -> None:
                               args.output_dir, args.against))
     elif experiment:
         ask_experiment(args)
-    elif args.transfer or args.add:
-        raise UserError(f"{'--transfer' if args.transfer else '--add'} goes with an experiment: "
-                        f"{args.model} is none")
+    elif args.transfer:
+        raise UserError(f"--transfer goes with an experiment: {args.model} is none")
     elif Path(args.model).is_dir():
         quieten_transformers()
         print(evaluate_model(args))

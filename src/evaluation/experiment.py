@@ -182,7 +182,7 @@ def inputs_hash(found: list[tuple[RunConfig, Path]], missing: list[str], plan: P
 def is_current(folder: Path, inputs: str) -> bool:
     """Whether `folder` holds the whole results for these inputs: the report is written last."""
     meta = read_json(folder / "meta.json")
-    whole = all((folder / name).is_file() for name in ("scores.csv", "report.html"))
+    whole = all((folder / name).is_file() for name in ("scores.csv", "runs.csv", "report.html"))
     return whole and bool(meta) and meta.get("inputs") == inputs
 
 
@@ -198,10 +198,11 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
     config = plan.experiment.eval
     claim_results(folder)
     clear_partials(folder)
-    of_an_earlier_evaluation = ["report.html", "pooled.csv", "ceilings.csv", "methods.csv",
-                                "transfer*.*"]
-    clear(folder, of_an_earlier_evaluation, keep=SUB_FOLDERS)
-    clear(folder / "figures", ["*.png"])
+    old = ["report.html", "pooled.csv", "ceilings.csv", "methods.csv"]
+    if not any(run.commit for run in scored):  # runs that are gone cannot be asked again
+        old.append("transfer*.*")
+    clear(folder, old, keep=SUB_FOLDERS)
+    clear(folder / "figures", ["*.png"], keep=["transfer.png"] if "transfer*.*" not in old else [])
     models = [run for run in scored if run.role != "baseline"]
     files = {
         "scores": tables.scores_table(scored, pairs),

@@ -60,7 +60,7 @@ class RunScores:
     identity: str = ""
     """Of the run; empty for a baseline, and for several teachers as one."""
     commit: str = ""
-    """That scored it, where that was an earlier evaluation."""
+    """Of its evaluation, where that was an earlier one, whose seconds are of another machine."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int | None]:

@@ -5,32 +5,55 @@ experiment asks for has the same identity wherever it was trained, so that seeds
 table whose other seeds were trained on another machine, or freed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from configs.run import RunConfig
 from src.common.errors import UserError, reading
-from src.common.files import read_json
 from src.common.hashing import commit
 from src.evaluation.across.committed_scores import committed_scores
 from src.measures.run_scores import RunScores
 from src.reports.results import read_csv_table
 
 RUNS = "runs.csv"
-COLUMNS = ["run", "identity", "seconds", "commit"]
+COLUMNS = ["run", "identity", "commit"]
+REMEDY = "leave --add out: the results are then of the runs here alone"
 
 
 def runs_table(scored: Sequence[RunScores]) -> pd.DataFrame:
-    """runs.csv: one row a run, with the seconds of its training and the commit that scored it."""
-    return pd.DataFrame([(run.column, run.identity, run.seconds, run.commit or commit())
+    """runs.csv: one row a run, with the commit of its evaluation."""
+    now = commit()
+    return pd.DataFrame([(run.column, run.identity, run.commit or now)
                          for run in scored if run.identity], columns=COLUMNS)
 
 
-def seeds_of(folder: Path) -> list[int]:
-    """The seeds of the results in `folder`; none where there are no results."""
-    return (read_json(folder / "meta.json") or {}).get("seeds", [])
+def read_runs(folder: Path) -> pd.DataFrame:
+    """runs.csv of the results in `folder`.
+
+    Raises:
+        UserError: it is not there, has an empty field or a run twice, or does not fit scores.csv.
+    """
+    path = folder / RUNS
+    if not path.is_file():
+        raise UserError(f"--add {path}: no such file: expected that of an earlier evaluation; "
+                        f"{REMEDY}")
+    with reading(path, REMEDY):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)[COLUMNS]
+        scored = pd.read_csv(folder / "scores.csv", nrows=0).columns
+    for run in table.run[table.run.duplicated() | (table == "").any(axis=1)]:
+        raise UserError(f"{path}: run {run!r} is there twice or has an empty field; {REMEDY}")
+    for run in table.run[~table.run.isin(scored)]:
+        raise UserError(f"{path}: {run} is no column of scores.csv; {REMEDY}")
+    return table
+
+
+def seeds_of(folder: Path) -> set[int]:
+    """The seeds of the runs in the results `folder`; errors as of `read_runs`."""
+    runs = read_runs(folder).run
+    with reading(folder / RUNS, REMEDY):
+        return {int(run.rsplit("/", 1)[1]) for run in runs}
 
 
 def earlier_runs(planned: Sequence[RunConfig], here: Sequence[RunConfig],
@@ -38,38 +61,37 @@ def earlier_runs(planned: Sequence[RunConfig], here: Sequence[RunConfig],
     """The runs of `planned`, without those that are `here`, that the results `folder` has.
 
     Raises:
-        UserError: no runs.csv there, or one that does not fit the scores beside it.
+        UserError: runs.csv cannot be used, or has a run that is not planned: the table would lose
+            it.
     """
-    path, remedy = folder / RUNS, "leave --add out: the results are then of the runs here alone"
-    if not path.is_file():
-        raise UserError(f"--add {path}: no such file: expected that of an earlier evaluation; "
-                        f"{remedy}")
-    with reading(path, remedy):
-        table = pd.read_csv(path, dtype={"run": str, "identity": str, "commit": str})
-        rows = {row["identity"]: row for row in table[COLUMNS].to_dict("records")}
+    rows = read_runs(folder).set_index("run")
+    asked = {_column(run): run for run in planned}
+    for column, identity in rows.identity.items():
+        if column not in asked or asked[column].identity != identity:
+            raise UserError(f"{folder / RUNS}: {column}, {identity[:8]}, is no run that the "
+                            "experiment asks for: its recipe, data or precision is another; "
+                            f"{REMEDY}")
     scores = {run.column: run for run in committed_scores(folder)[0]}
-    unknown = sorted({row["run"] for row in rows.values()} - scores.keys())
-    if unknown:
-        raise UserError(f"{path}: {unknown[0]} is no column of scores.csv; {remedy}")
     curves = read_csv_table(folder / "curves.csv")
-    missing = [run for run in planned if run not in here and run.identity in rows]
-    return [(run, _as_scored(run, rows[run.identity], scores, curves)) for run in missing]
+    return [(run, _as_scored(run, scores[column], rows.commit[column], curves))
+            for column, run in asked.items() if column in rows.index and run not in here]
 
 
-def _as_scored(run: RunConfig, row: Mapping, scores: Mapping[str, RunScores],
-               curves: pd.DataFrame) -> RunScores:
+def _column(run: RunConfig) -> str:
+    """As `RunScores.column`, before there are scores."""
+    method = run.method.name if run.role == "student" else ""
+    return "/".join(filter(None, (run.role, run.name, run.teacher, method, str(run.seed))))
+
+
+def _as_scored(run: RunConfig, scored: RunScores, commit: str, curves: pd.DataFrame) -> RunScores:
     """What the run's folder would give: its margins to the digits of scores.csv."""
-    then = scores[row["run"]]
-    own = curves[(curves.role == then.role) & (curves.name == then.name)
-                 & (curves.teacher == then.teacher) & (curves.method == then.method)
-                 & (curves.seed == then.seed)]
+    own = curves[(curves.role == run.role) & (curves.name == run.name) & (curves.seed == run.seed)
+                 & (curves.teacher == scored.teacher) & (curves.method == scored.method)]
     return RunScores(
         role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
-        method=run.method.name if run.role == "student" else "", seed=run.seed,
-        pair_ids=then.pair_ids, margins=then.margins,
+        method=scored.method, seed=run.seed, pair_ids=scored.pair_ids, margins=scored.margins,
         curve=list(zip(own.step.astype(int), own.loss, strict=True)), keep=run.keep,
-        seconds=None if pd.isna(row["seconds"]) else row["seconds"], identity=run.identity,
-        commit=row["commit"])
+        identity=run.identity, commit=commit)
 
 
 def earlier_note(scored: Sequence[RunScores]) -> list[str]:
@@ -78,5 +100,5 @@ def earlier_note(scored: Sequence[RunScores]) -> list[str]:
     if not earlier:
         return []
     total = sum(bool(run.identity) for run in scored)
-    return [f"{len(earlier)} of {total} runs were scored by an earlier evaluation, at commit "
+    return [f"{len(earlier)} of {total} runs stand as an earlier evaluation had them, at commit "
             f"{', '.join(sorted(set(earlier)))}."]
