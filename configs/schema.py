@@ -115,6 +115,9 @@ class MethodConfig:
                 f"{self.after}: each names who labels for its students: leave out one of them")
         require(self.loss == "confidence" or self.aux_coef == 0, f"method {self.name}: aux_coef "
                 f"{self.aux_coef} only enters loss confidence, not {self.loss}")
+        require(self.loss != "confidence" or self.aux_coef > 0 or self.loss_options,
+                f"method {self.name}: loss confidence with aux_coef 0 is soft_bt: give it, such as "
+                "aux_coef: 0.5")
         require(self.learner == "gradient" or (self.loss == "soft_bt" and not self.loss_options),
                 f"method {self.name}: learner {self.learner} fits the labels by soft_bt: leave out "
                 f"loss {self.loss} and its options")

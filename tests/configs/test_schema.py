@@ -56,7 +56,7 @@ BAD = [
     (LadderConfig, {"keep": "last"}), (LadderConfig, {"keep": [1, 2], "layers": [2]}),
     (MethodConfig, {"aux_coef": 0.5}),
     (MethodConfig, {"loss": "confidence", "aux_coef": 1.5}),
-    (MethodConfig, {"loss": "confidence", "warmup_frac": -0.1}),
+    (MethodConfig, {"loss": "confidence", "aux_coef": 0.5, "warmup_frac": -0.1}),
     (MethodConfig, {"name": "a/b"}), (MethodConfig, {"name": ""}), (MethodConfig, {"name": ".a"}),
     (MethodConfig, {"stop_on": "truth"}), (MethodConfig, {"early_stopping_evals": -1}),
     (MethodConfig, {"early_stopping_evals": 2, "learner": "probe"}),

@@ -36,7 +36,7 @@ METHODS += [{"name": "probe", "learner": "probe"}, {"name": "chain"}]
 """Every loss, treatment and learner, a loss or treatment that this file does not know too; and a
 student that another one of 3 layers labels for."""
 NOTHING = [
-    {"name": "no_aux", "loss": "confidence"},
+    {"name": "no_aux", "loss": "confidence", "aux_coef": 1e-12},
     {"name": "no_coef", "loss": "adaptive_confidence", "loss_options": {"coef": 0}},
     {"name": "no_distil", "loss": "distil", "loss_options": {"weight": 0}},
     {"name": "no_contrast", "loss": "contrastive", "loss_options": {"coef": 0, "takeover": 1}},

@@ -115,6 +115,8 @@ BAD_CONFIGS = {
     "a ladder's learning rate in words": (
         {"students": [{"model": "MODEL", "layers": [2], "learning_rate": "fast"}]},
         "students[0]: learning_rate 'fast' must be a number"),
+    "no aux_coef": ({"methods": [{"name": "a", "loss": "confidence"}]},
+                    "method a: loss confidence with aux_coef 0 is soft_bt: give it"),
     "aux_coef": ({"methods": [{"name": "a", "loss": "confidence", "aux_coef": 2.0}]}, "at most 1"),
     "aux_coef without its loss": ({"methods": [{"name": "a", "aux_coef": 0.5}]}, "soft_bt"),
     "no epochs": ({"train": {"epochs": 0}}, "epochs 0"),
