@@ -8,7 +8,7 @@
     python eval.py --model FOLDER --data reward_bench=FILE # its rows from a file of yours
     python eval.py --model A --data reward_bench --against B   # two models, subset by subset
     python eval.py --model FOLDER --inspect        # its rewards, length bias, worst pairs: a report
-    python eval.py --model demo --seeds 3 4 --add    # two seeds more, beside those of its results
+    python eval.py --model demo --seeds 3 4 --add    # two seeds more in the table that is there
     python eval.py --model demo --transfer sciq    # the experiment's models on other data too
     python eval.py --model demo --split train_2    # on the students' own pairs; marked as such
     python eval.py --model demo_dpo --policies     # its language models, judged; ./dpo.sh calls it
@@ -182,7 +182,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--policies", action="store_true", help="an experiment only: its policies "
                         "on prompts of test, judged, instead of its reward models")
     parser.add_argument("--workers", type=int, metavar="N", help="an experiment only: runs to "
-                        "score at a time (default: WORKERS, or one a core on a CPU; one on GPUs)")
+                        "score at a time (default: WORKERS, or one a core on a CPU; on a box of "
+                        "GPUs one, on the first)")
     parser.add_argument("--inspect", "--look", action="store_true",
                         help="one model only: a report on its rewards, in results/")
     parser.add_argument("--output_dir", type=Path,

@@ -8,6 +8,8 @@ is trained and scored on the same pairs.
 
 import dataclasses
 import json
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,7 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         judge(config, output_dir, manifest)
     wanted = {key: spec for key, spec in keys.items() if not _has_tokens(output_dir, manifest, key)}
     if wanted:
+        before = manifest.get("data_hash"), list(manifest["tokenizers"])
         try:
             _add_tokens(config, output_dir, manifest, wanted, num_proc)
         except UserError:
@@ -86,8 +89,21 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
                 clear(output_dir, WRITTEN)
                 disclaim(output_dir)
             raise
+        if before[1] and before[0] != manifest["data_hash"]:
+            print(_other_data(output_dir, manifest, before[1], wanted), file=sys.stderr)
     drop_pairs(output_dir / "pairs", unwanted_ids(manifest))
     return manifest, built or bool(wanted)
+
+
+def _other_data(output_dir: Path, manifest: dict[str, Any], former: list[str],
+                added: Mapping[str, TokenizerSpec]) -> str:
+    """The warning that a tokenizer left out pairs that other models may have been trained on."""
+    new = ", ".join(spec.name for spec in added.values())
+    old = ", ".join(manifest["tokenizers"][key]["name"] for key in former if key not in added)
+    return (f"warning: {output_dir}: {new} left out pairs that {old} had, so that every model is "
+            f"scored on the same ones: runs of {old} that are finished do not count for these data "
+            f"and are trained again. To have theirs back: prepare for {old} alone with --overwrite "
+            f"True, and for {new} under another --data_dir (here: --output_dir)")
 
 
 def require_place(output_dir: Path) -> None:

@@ -31,6 +31,7 @@ from configs.pretrain_schema import PretrainConfig
 from configs.schema import CONFIG_ROOT
 from model.continued import Start
 from src.common.checkpoints import newest_whole
+from src.common.distributed import require_one_gpu
 from src.common.errors import UserError, reading
 from src.common.files import REPO_ROOT, require_space
 from src.common.hashing import content_hash
@@ -179,9 +180,14 @@ on {rows:,} rows of {tokens:,} tokens in all, under this config:
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Tokenizer, rows, training, and the finished folder; only a finished model ends up there."""
+    """Tokenizer, rows, training, and the finished folder; only a finished model ends up there.
+
+    Raises:
+        UserError: an output folder of somebody else, texts that cannot be read, several GPUs.
+    """
     output_dir = REPO_ROOT / config.output_dir
     require_ours(output_dir, KIND, f"pretrain/{config.name}: output_dir", _was_made_here)
+    require_one_gpu()
     with lock(output_dir):
         try:
             return _pretrain(config, output_dir)

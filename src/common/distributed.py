@@ -44,6 +44,16 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def require_one_gpu() -> None:
+    """UserError where one process sees several GPUs: transformers' Trainer would spread each batch
+    over them, without autocast, in steps of as many times the rows."""
+    count = torch.cuda.device_count()
+    if count > 1 and world_size() == 1 and device().type == "cuda":
+        raise UserError(f"one process sees {count} GPUs, and would spread each batch over them: "
+                        "set CUDA_VISIBLE_DEVICES=0, or train by the scripts with HARDWARE=gpu or "
+                        "several processes")
+
+
 def say(text: str) -> None:
     """Print on that process."""
     if is_main():

@@ -46,7 +46,8 @@ def parse_args() -> argparse.Namespace:
                                  "with jobs or without")
     status.add_argument("experiment", help="name of a file in configs/experiments, or the path of "
                         "a YAML file")
-    status.add_argument("--seeds", type=int, nargs="+", default=[])
+    status.add_argument("--seeds", type=int, nargs="+", default=[],
+                        help="instead of the experiment's seeds, as given to the scripts")
     status.add_argument("--wait", action="store_true",
                         help="until no run is queued or running; exit code 1 where one failed")
     status.add_argument("--runs_dir", type=Path, default=REPO_ROOT / "runs")

@@ -10,7 +10,6 @@ from configs.run import RunConfig
 from configs.schema import RuntimeConfig, TrainConfig
 from src.batches.steps import optimiser_steps
 from src.common import distributed
-from src.common.errors import UserError
 from src.common.precision import products, used
 from src.runs.folders import RESUME
 
@@ -24,11 +23,8 @@ def warmup_steps(train: TrainConfig, steps: int) -> int:
 def training_arguments(run: RunConfig, runtime: RuntimeConfig, folder: Path,
                        pairs: int) -> TrainingArguments:
     """transformers' arguments for a run; those of our configs and the launcher's hardware."""
+    distributed.require_one_gpu()
     on_gpu = distributed.device().type == "cuda"
-    if on_gpu and distributed.world_size() == 1 and torch.cuda.device_count() > 1:
-        raise UserError(f"one process sees {torch.cuda.device_count()} GPUs, and would spread each "
-                        "batch over them without autocast: start the scripts, which choose, or set "
-                        "CUDA_VISIBLE_DEVICES=0")
     stopping = run.train.early_stopping_evals > 0
     steps = optimiser_steps(run, pairs)
     save_steps = max(1, round(steps * run.train.eval_frac)) if stopping else runtime.save_steps

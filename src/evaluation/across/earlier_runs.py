@@ -19,7 +19,8 @@ from src.reports.results import read_csv_table
 
 RUNS = "runs.csv"
 COLUMNS = ["run", "identity", "commit"]
-REMEDY = "leave --add out: the results are then of the runs here alone"
+REMEDY = ("leave --add out: the table is then of the runs here alone, and replaces that one unless "
+          "--results_dir is another")
 
 
 def runs_table(scored: Sequence[RunScores]) -> pd.DataFrame:
@@ -69,8 +70,8 @@ def earlier_runs(planned: Sequence[RunConfig], here: Sequence[RunConfig],
     for column, identity in rows.identity.items():
         if column not in asked or asked[column].identity != identity:
             raise UserError(f"{folder / RUNS}: {column}, {identity[:8]}, is no run that the "
-                            "experiment asks for: its recipe, data or precision is another; "
-                            f"{REMEDY}")
+                            "experiment asks for: its recipe, data or precision (set by "
+                            f"PRECISION=fp32 or bf16) is another; {REMEDY}")
     scores = {run.column: run for run in committed_scores(folder)[0]}
     curves = read_csv_table(folder / "curves.csv")
     return [(run, _as_scored(run, scores[column], rows.commit[column], curves))

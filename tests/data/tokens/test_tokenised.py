@@ -50,7 +50,7 @@ class World:
         self.out = folder / "out"
         self.raw = write_jsonl(folder / "raw.jsonl", text_rows(120))
         self.llama = TokenizerSpec("llama", save(llama_like(), folder / "llama"))
-        self.gpt2 = TokenizerSpec("gpt2", save(gpt2_like(), folder / "gpt2"), "plain.jinja")
+        self.gpt2 = TokenizerSpec("gpt2", save(gpt2_like(), folder / "gpt2"), "chatml.jinja")
 
     def config(self, **changes):
         return DataConfig(**{"name": "test", "path": str(self.raw), "max_length": 10_000,
@@ -147,6 +147,24 @@ def test_tokenizers_added_one_by_one_end_in_the_same_pairs_as_together(world):
     for spec in (world.llama, world.gpt2):
         rows = [all_rows(world.split(spec, "test", out)) for out in outs]
         assert rows[0] == rows[1] == rows[2] != []
+
+
+def test_a_tokenizer_that_leaves_out_more_pairs_says_whose_runs_no_longer_count(world, capsys):
+    world.prepare(world.llama, world.gpt2)
+    short, long = world.llama, world.gpt2
+    limit = int(np.median(row_lengths(world.split(long))))
+    out = world.folder / "grown"
+    first = world.prepare(short, out=out, max_length=limit)[0]["data_hash"]
+    assert "warning" not in capsys.readouterr().err
+    grown = world.prepare(long, out=out, max_length=limit)[0]["data_hash"]
+    told = capsys.readouterr().err
+    assert grown != first
+    assert f"{long.name} left out pairs that {short.name} had" in told
+    assert f"prepare for {short.name} alone with --overwrite True" in told
+    world.prepare(long, out=out, max_length=limit)
+    assert not capsys.readouterr().err
+    alone, _ = world.prepare(short, out=out, max_length=limit, overwrite=True)
+    assert alone["data_hash"] == first
 
 
 def test_left_cuts_the_prompt_and_keeps_answers_whole_and_bos_first(world):
