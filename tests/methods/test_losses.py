@@ -29,7 +29,7 @@ METHODS = [MethodConfig("a", "hard_bt"), MethodConfig("b", "soft_bt"),
            MethodConfig("e", "product", loss_options={"alpha": 0.5, "beta": 2.0})]
 SETTINGS = {method.loss: method for method in METHODS}
 each_method = pytest.mark.parametrize(
-    "method", [SETTINGS.get(loss, MethodConfig(loss, loss)) for loss in LOSSES],
+    "method", [SETTINGS.get(loss) or MethodConfig(loss, loss) for loss in LOSSES],
     ids=lambda method: method.loss)
 """Every loss that there is, one that this file does not know by name too."""
 
