@@ -76,7 +76,8 @@ class MethodConfig:
     """A name in LOSSES (src/methods/losses.py), where their code is. An experiment with another is
     refused before anything of it is looked at."""
     aux_coef: Share = 0.0
-    """Confidence loss: the weight that the student's own hardened prediction ramps up to."""
+    """Confidence loss, which has to be given it: the weight that the student's own hardened
+    prediction ramps up to."""
     warmup_frac: Share = 0.2
     """Confidence loss: share of the training over which aux_coef rises linearly from 0."""
     treatment: str = "as_is"

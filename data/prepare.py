@@ -81,7 +81,7 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
         judge(config, output_dir, manifest)
     wanted = {key: spec for key, spec in keys.items() if not _has_tokens(output_dir, manifest, key)}
     if wanted:
-        before = manifest.get("data_hash"), list(manifest["tokenizers"])
+        data_before, former = manifest.get("data_hash"), list(manifest["tokenizers"])
         try:
             _add_tokens(config, output_dir, manifest, wanted, num_proc)
         except UserError:
@@ -89,8 +89,8 @@ def prepare(config: DataConfig, output_dir: Path, tokenizers: list[TokenizerSpec
                 clear(output_dir, WRITTEN)
                 disclaim(output_dir)
             raise
-        if before[1] and before[0] != manifest["data_hash"]:
-            print(_other_data(output_dir, manifest, before[1], wanted), file=sys.stderr)
+        if former and data_before != manifest["data_hash"]:
+            print(_other_data(output_dir, manifest, former, wanted), file=sys.stderr)
     drop_pairs(output_dir / "pairs", unwanted_ids(manifest))
     return manifest, built or bool(wanted)
 

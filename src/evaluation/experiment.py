@@ -148,14 +148,8 @@ def run_scores(run: RunConfig, folder: Path, table: pd.DataFrame) -> RunScores:
     """A run's score table as the analysis takes it, with its learning curve."""
     with reading(folder / "log.jsonl", "train the run again"):
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
-    student = run.role == "student"
-    return RunScores(
-        role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
-        method=run.method.name if student else "", seed=run.seed,
-        pair_ids=table.pair_id.to_numpy(str),
-        margins=margins(table),
-        curve=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry], keep=run.keep,
-        identity=run.identity)
+    curve = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+    return RunScores.of(run, table.pair_id.to_numpy(str), margins(table), curve)
 
 
 def baselines(plan: Plan, pairs: EvalPairs, answers: AnswerTexts) -> list[RunScores]:
@@ -198,11 +192,12 @@ def write_experiment(folder: Path, scored: list[RunScores], pairs: EvalPairs, pl
     config = plan.experiment.eval
     claim_results(folder)
     clear_partials(folder)
-    old = ["report.html", "pooled.csv", "ceilings.csv", "methods.csv"]
-    if not any(run.commit for run in scored):  # runs that are gone cannot be asked again
-        old.append("transfer*.*")
-    clear(folder, old, keep=SUB_FOLDERS)
-    clear(folder / "figures", ["*.png"], keep=["transfer.png"] if "transfer*.*" not in old else [])
+    # runs that are gone cannot be asked again
+    transfer = ["transfer.csv", "transfer_pgr.csv", "transfer.html", "transfer.md", "transfer.png"]
+    kept = transfer if any(run.commit for run in scored) else []
+    old = ["report.html", "pooled.csv", "ceilings.csv", "methods.csv", *transfer]
+    clear(folder, old, keep=[*SUB_FOLDERS, *kept])
+    clear(folder / "figures", ["*.png"], keep=kept)
     models = [run for run in scored if run.role != "baseline"]
     files = {
         "scores": tables.scores_table(scored, pairs),

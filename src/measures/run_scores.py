@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from configs.run import RunConfig
 from src.common.errors import UserError
 from src.common.join import in_order
 
@@ -61,6 +62,14 @@ class RunScores:
     """Of the run; empty for a baseline, and for several teachers as one."""
     commit: str = ""
     """Of its evaluation, where that was an earlier one, whose seconds are of another machine."""
+
+    @classmethod
+    def of(cls, run: RunConfig, pair_ids: np.ndarray, margins: np.ndarray,
+           curve: Sequence[tuple[int, float]], commit: str = "") -> "RunScores":
+        """What a run makes of the pairs (n,); the rest of the fields are facts of the run."""
+        method = run.method.name if run.role == "student" else ""
+        return cls(run.role, run.name, len(run.kept), run.teacher, method, run.seed, pair_ids,
+                   margins, curve, run.keep, identity=run.identity, commit=commit)
 
     @property
     def key(self) -> tuple[str, str, str, str, int | None]:

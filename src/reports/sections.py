@@ -27,7 +27,7 @@ FILES = {
     "calibration.csv": "the bins of the calibration figure",
     "curves.csv": "training loss as logged",
     "scores.csv": "margin of every run on every pair",
-    "runs.csv": "the run behind each column of it, and the commit of its evaluation",
+    "runs.csv": "the run behind each column of scores.csv, and the commit of its evaluation",
     "meta.json": "what was run, where the numbers come from",
 }
 READING = (

@@ -8,6 +8,7 @@ table whose other seeds were trained on another machine, or freed.
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from configs.run import RunConfig
@@ -66,33 +67,25 @@ def earlier_runs(planned: Sequence[RunConfig], here: Sequence[RunConfig],
             it.
     """
     rows = read_runs(folder).set_index("run")
-    asked = {_column(run): run for run in planned}
+    scores = {run.column: run for run in committed_scores(folder)[0]}
+    curves = read_csv_table(folder / "curves.csv")
+    nothing = np.empty(0)
+    asked = {RunScores.of(run, nothing, nothing, ()).column: run for run in planned}
     for column, identity in rows.identity.items():
         if column not in asked or asked[column].identity != identity:
             raise UserError(f"{folder / RUNS}: {column}, {identity[:8]}, is no run that the "
                             "experiment asks for: its recipe, data or precision (set by "
                             f"PRECISION=fp32 or bf16) is another; {REMEDY}")
-    scores = {run.column: run for run in committed_scores(folder)[0]}
-    curves = read_csv_table(folder / "curves.csv")
-    return [(run, _as_scored(run, scores[column], rows.commit[column], curves))
+    return [(run, RunScores.of(run, scores[column].pair_ids, scores[column].margins,
+                               _curve(scores[column], curves), rows.commit[column]))
             for column, run in asked.items() if column in rows.index and run not in here]
 
 
-def _column(run: RunConfig) -> str:
-    """As `RunScores.column`, before there are scores."""
-    method = run.method.name if run.role == "student" else ""
-    return "/".join(filter(None, (run.role, run.name, run.teacher, method, str(run.seed))))
-
-
-def _as_scored(run: RunConfig, scored: RunScores, commit: str, curves: pd.DataFrame) -> RunScores:
-    """What the run's folder would give: its margins to the digits of scores.csv."""
+def _curve(run: RunScores, curves: pd.DataFrame) -> list[tuple[int, float]]:
+    """Its rows of curves.csv."""
     own = curves[(curves.role == run.role) & (curves.name == run.name) & (curves.seed == run.seed)
-                 & (curves.teacher == scored.teacher) & (curves.method == scored.method)]
-    return RunScores(
-        role=run.role, name=run.name, layers=len(run.kept), teacher=run.teacher,
-        method=scored.method, seed=run.seed, pair_ids=scored.pair_ids, margins=scored.margins,
-        curve=list(zip(own.step.astype(int), own.loss, strict=True)), keep=run.keep,
-        identity=run.identity, commit=commit)
+                 & (curves.teacher == run.teacher) & (curves.method == run.method)]
+    return list(zip(own.step.astype(int), own.loss, strict=True))
 
 
 def earlier_note(scored: Sequence[RunScores]) -> list[str]:

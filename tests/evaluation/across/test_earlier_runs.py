@@ -76,7 +76,7 @@ def test_seeds_of_a_table_are_those_of_its_runs(grown):
     assert seeds_of(grown.results) == {0, 1}
 
 
-def test_a_table_loses_no_run_that_the_experiment_no_longer_asks_for(grown, capsys):
+def test_a_table_loses_no_run_that_the_experiment_no_longer_asks_for(grown):
     before = (grown.results / "scores.csv").read_bytes()
     grown.write_config(grown.settings(), methods=[{"name": "other", "loss": "soft_bt"}])
     with pytest.raises(UserError, match="runs.csv: student/.*/soft/0, .* is no run that the exp"):
