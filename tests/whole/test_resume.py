@@ -155,7 +155,7 @@ def test_ten_kills_change_no_bit_of_weights_tables_or_figures(tmp_path, server):
     seconds = server.run(first)
     expected = outcome(first)
     assert len([name for name in expected if name.endswith("safetensors")]) == 2 + 1 + 2
-    assert len([name for name in expected if name.endswith("csv")]) == 6
+    assert len([name for name in expected if name.endswith("csv")]) == 7
     assert len([name for name in expected if name.endswith("png")]) == 4 and not leftovers(first)
     stamps = written(first)
     idle_seconds = server.run(first)
