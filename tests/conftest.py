@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tqdm
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads only get in the way of tiny models
@@ -30,6 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def _no_bf16():
     """What `auto` takes on a CPU depends on the machine; a test's figures must not."""
     with unittest.mock.patch("src.common.precision.cpu_has_bf16", lambda: False):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_late_bars():
+    """A bar that shows where work takes a second must not show on a machine that stalls."""
+    begin = tqdm.std.tqdm.__init__
+
+    def late(self, *args, delay=0, **options):
+        begin(self, *args, delay=delay and 1e9, **options)
+
+    with unittest.mock.patch.object(tqdm.std.tqdm, "__init__", late):
         yield
 
 

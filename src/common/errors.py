@@ -5,9 +5,11 @@ Knows nothing of data, models or training: any file may import it.
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 EXIT_USER_ERROR = 2
 PATH_ERRORS = {
@@ -66,6 +68,21 @@ def one_line(error: Exception | str) -> str:
     return line
 
 
+def _is_read(stream: TextIO) -> bool:
+    """Whether somebody is left to tell: head and less go before the end."""
+    look = select.poll()
+    look.register(stream.fileno(), select.POLLOUT)
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0))
+
+
+def _tell(line: str) -> None:
+    """A line of stderr of its own, also below progress bars that were left unfinished."""
+    if "tqdm" in sys.modules:
+        for bar in list(sys.modules["tqdm"].tqdm._instances):
+            bar.close()
+    print(line, file=sys.stderr)
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's `main` and exit: 0 or what `main` returns; 2 and one line on a UserError.
 
@@ -77,21 +94,24 @@ def run_command(main: Callable[[], int | None]) -> None:
         sys.argv.remove("--debug")
     try:
         code = main() or 0
+        sys.stdout.flush()
     except UserError as error:
         if debug:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        _tell(f"error: {one_line(error)}")
         code = EXIT_USER_ERROR
+    except BrokenPipeError:
+        if _is_read(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except OSError as error:
         told = _told(error)
         if debug or not told:
             raise
-        print(f"error: {one_line(told)}", file=sys.stderr)
+        _tell(f"error: {one_line(told)}")
         code = EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("stopped: run the same command again to go on from here", file=sys.stderr)
+        _tell("stopped: run the same command again to go on from here")
         code = 130
-    except BrokenPipeError:  # the reader (head, less) has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
     sys.exit(code)

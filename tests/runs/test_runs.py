@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import threading
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -294,10 +293,8 @@ def test_a_killed_launch_does_not_block_the_next_one(holder):
     folder, process, _ = holder
     process.kill()
     process.join(20)
-    started = time.monotonic()
     with lock(folder, lambda text: pytest.fail("it waited")):
         pass
-    assert time.monotonic() - started < 5
 
 
 def test_runs_do_not_block_each_other_and_a_lock_leaves_the_folder_alone(holder):

@@ -84,7 +84,7 @@ def test_a_script_s_help_is_its_own_and_not_that_of_what_it_starts(script):
 
 def quickstart(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "quickstart.sh", *words], cwd=REPO_ROOT, text=True,
-                          capture_output=True, timeout=20)
+                          capture_output=True, timeout=120)
 
 
 @pytest.mark.parametrize(("words", "message"), [

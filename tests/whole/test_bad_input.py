@@ -296,11 +296,12 @@ def test_of_two_launches_on_one_folder_the_second_waits(tiny):
             with log.open("w") as output:
                 launches.append(subprocess.Popen(words, stdout=output, stderr=output,
                                                  cwd=REPO_ROOT, env=ENVIRONMENT))
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not all("another launch is at work on it" in log.read_text() for log in logs):
-            assert time.monotonic() < deadline, [log.read_text() for log in logs]
+            running = all(launch.poll() is None for launch in launches)
+            assert running and time.monotonic() < deadline, [log.read_text() for log in logs]
             time.sleep(0.1)
-    assert [launch.wait(120) for launch in launches] == [0, 0]
+    assert [launch.wait(600) for launch in launches] == [0, 0]
     told = sorted(log.read_text().strip().splitlines()[-1] for log in logs)
     assert told == ["teachers, worker 1 of 1: 0 trained, 1 done before: nothing to do",
                     "teachers, worker 1 of 1: 1 trained, 0 done before"]

@@ -125,14 +125,14 @@ def test_a_killed_quickstart_goes_on_and_ends_with_the_table(clone, tiny):
     with (clone / "log").open("w") as log:
         quick = psutil.Popen(["./quickstart.sh", str(tiny.config)], cwd=clone, stdout=log,
                              stderr=log, env=environment(tiny))
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 1200
     while not list(runs.glob("teachers/*/DONE")):
         assert time.monotonic() < deadline and quick.poll() is None, (clone / "log").read_text()
         time.sleep(0.02)
     processes = quick.children(recursive=True)
     quick.kill()
     quick.wait()
-    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    assert psutil.wait_procs(processes, timeout=300)[1] == []
     first = (clone / "log").read_text()
     for number, name in enumerate(("packages", "models", "data", "teachers"), 1):
         assert re.search(rf"^== step {number}/7, \d+ min so far: {name}", first, re.MULTILINE)
@@ -141,7 +141,7 @@ def test_a_killed_quickstart_goes_on_and_ends_with_the_table(clone, tiny):
     assert not list(runs.glob("students/*"))
 
     ended = subprocess.run(["./quickstart.sh", str(tiny.config), "--accept-terms"], cwd=clone,
-                           text=True, capture_output=True, timeout=400, env=environment(tiny))
+                           text=True, capture_output=True, timeout=1800, env=environment(tiny))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "nothing to do: all of this was prepared before" in ended.stdout
     assert f"from {len(done)} finished runs" in ended.stdout

@@ -101,7 +101,7 @@ def server(tmp_path):
     server = Server(tmp_path / "server.log")
     yield server
     server.process.stdin.close()
-    server.process.wait(20)
+    server.process.wait(300)
 
 
 def outcome(tiny: TinyExperiment) -> dict[str, bytes]:
@@ -216,7 +216,7 @@ def test_a_script_that_is_stopped_stops_its_training_and_says_so_once(tmp_path, 
     log = tmp_path / "log"
     script = start("train_teacher_model.sh", tiny, "cpu", log,
                    words if sign == signal.SIGKILL else [])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(tiny.runs_dir.glob("tiny/teachers/*/resume/checkpoint-*")):
         assert time.monotonic() < deadline and script.poll() is None
         time.sleep(0.05)
@@ -226,8 +226,8 @@ def test_a_script_that_is_stopped_stops_its_training_and_says_so_once(tmp_path, 
         os.killpg(script.pid, sign)  # as the terminal does
     else:
         script.send_signal(sign)
-    ended = script.wait(60)
-    assert psutil.wait_procs(processes, timeout=30)[1] == []
+    ended = script.wait(300)
+    assert psutil.wait_procs(processes, timeout=300)[1] == []
     assert ended == (-9 if sign == signal.SIGKILL else 128 + sign)
     assert log.read_text().count("stopped: run the same command again") == (sign != signal.SIGKILL)
     assert "Traceback" not in log.read_text() and "Killed" not in log.read_text()
@@ -241,16 +241,16 @@ def test_two_processes_that_are_asked_to_end_save_the_same_step_and_go_on_from_i
     whole, log = tiny.copy("whole"), tmp_path / "log"
     assert launch("train_teacher_model.sh", whole, "multi_gpu").returncode == 0
     script = start("train_teacher_model.sh", tiny, "multi_gpu", log)
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while "'loss'" not in log.read_text():
         assert time.monotonic() < deadline and script.poll() is None, log.read_text()
         time.sleep(0.05)
     processes = script.children(recursive=True)
-    for process in (script, *processes):
-        with suppress(psutil.NoSuchProcess):  # the script ends what it has started
+    for process in (*reversed(processes), script):  # one that sees its parent gone ends unasked
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
-    assert script.wait(60) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(processes, timeout=60)[1] == []
+    assert script.wait(300) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(processes, timeout=300)[1] == []
     step, = map(int, re.findall(r"asked to end, saved at step (\d+) of", log.read_text()))
     folder, = (tiny.runs_dir / "tiny" / "teachers").glob("*/resume")
     assert newest_whole(folder, 2) == folder / f"checkpoint-{step}"
