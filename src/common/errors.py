@@ -77,9 +77,9 @@ def _is_read(stream: TextIO) -> bool:
 
 def _tell(line: str) -> None:
     """A line of stderr of its own, also below progress bars that were left unfinished."""
-    if "tqdm" in sys.modules:
-        for bar in list(sys.modules["tqdm"].tqdm._instances):
-            bar.close()
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)  # Ctrl-C may come while it is imported
+    for bar in list(getattr(bars, "_instances", ())):
+        bar.close()
     print(line, file=sys.stderr)
 
 

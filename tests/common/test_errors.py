@@ -44,6 +44,19 @@ def test_an_error_below_an_unfinished_bar_has_its_own_line(loop, error, code, li
     assert bars and all("/4 [" in bar for bar in bars if bar)
 
 
+def test_ctrl_c_while_a_module_is_half_imported_is_told_in_one_line():
+    ended = run("""
+import sys, types
+from src.common.errors import run_command
+def main():
+    sys.modules["tqdm"] = types.ModuleType("tqdm")
+    raise KeyboardInterrupt
+run_command(main)
+""")
+    line = "stopped: run the same command again to go on from here\n"
+    assert (ended.returncode, ended.stderr) == (130, line)
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [1, 100_000])
 def test_a_reader_that_has_gone_ends_a_command_without_a_word(lines, unbuffered, monkeypatch):
