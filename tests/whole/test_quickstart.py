@@ -132,7 +132,7 @@ def test_a_killed_quickstart_goes_on_and_ends_with_the_table(clone, tiny):
     processes = quick.children(recursive=True)
     quick.kill()
     quick.wait()
-    assert psutil.wait_procs(processes, timeout=300)[1] == []
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
     first = (clone / "log").read_text()
     for number, name in enumerate(("packages", "models", "data", "teachers"), 1):
         assert re.search(rf"^== step {number}/7, \d+ min so far: {name}", first, re.MULTILINE)

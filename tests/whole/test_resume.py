@@ -226,8 +226,8 @@ def test_a_script_that_is_stopped_stops_its_training_and_says_so_once(tmp_path, 
         os.killpg(script.pid, sign)  # as the terminal does
     else:
         script.send_signal(sign)
-    ended = script.wait(300)
-    assert psutil.wait_procs(processes, timeout=300)[1] == []
+    ended = script.wait(60)
+    assert psutil.wait_procs(processes, timeout=30)[1] == []
     assert ended == (-9 if sign == signal.SIGKILL else 128 + sign)
     assert log.read_text().count("stopped: run the same command again") == (sign != signal.SIGKILL)
     assert "Traceback" not in log.read_text() and "Killed" not in log.read_text()
@@ -249,8 +249,8 @@ def test_two_processes_that_are_asked_to_end_save_the_same_step_and_go_on_from_i
     for process in (*reversed(processes), script):  # one that sees its parent gone ends unasked
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    assert script.wait(300) == 128 + signal.SIGTERM
-    assert psutil.wait_procs(processes, timeout=300)[1] == []
+    assert script.wait(60) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
     step, = map(int, re.findall(r"asked to end, saved at step (\d+) of", log.read_text()))
     folder, = (tiny.runs_dir / "tiny" / "teachers").glob("*/resume")
     assert newest_whole(folder, 2) == folder / f"checkpoint-{step}"
